@@ -1,0 +1,26 @@
+-- Sends NOTIFY if a server sleeps, and only then.
+--
+-- A server that sleeps holds its slot's lock exclusively; one that reads anyway holds nothing. Taking each slot's lock
+-- shared until the end of the transaction answers two questions at once: it fails if that server sleeps (then NOTIFY),
+-- and while it is held that server cannot fall asleep, so it looks again after this transaction has ended. Locks are
+-- not part of a snapshot: this is true under REPEATABLE READ as well, and a server that dies frees its slot.
+--
+-- The payload is empty: a wake-up, never data. Servers beyond the eighth have no slot and poll.
+CREATE OR REPLACE FUNCTION tidewire.wake_servers()
+RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $fn$
+BEGIN
+    -- Each term runs only if those before it found their servers awake; one NOTIFY wakes all.
+    IF current_setting('tidewire.notify', true) = 'always'
+       OR NOT (pg_try_advisory_xact_lock_shared(1953064036, 0)
+           AND pg_try_advisory_xact_lock_shared(1953064036, 1)
+           AND pg_try_advisory_xact_lock_shared(1953064036, 2)
+           AND pg_try_advisory_xact_lock_shared(1953064036, 3)
+           AND pg_try_advisory_xact_lock_shared(1953064036, 4)
+           AND pg_try_advisory_xact_lock_shared(1953064036, 5)
+           AND pg_try_advisory_xact_lock_shared(1953064036, 6)
+           AND pg_try_advisory_xact_lock_shared(1953064036, 7)) THEN
+        PERFORM pg_notify('tidewire', '');
+    END IF;
+END
+$fn$;
+COMMENT ON FUNCTION tidewire.wake_servers() IS 'Sends NOTIFY tidewire if a server sleeps.';

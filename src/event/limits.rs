@@ -1,0 +1,99 @@
+//! Every bound of the program, with what happens at it.
+//!
+//! Those an operator may want to change are settings (`config`) whose defaults stand here; the rest are part of the
+//! contract or of the design.
+
+use std::time::Duration;
+
+/// Segments of a topic. More: the event is refused.
+pub const TOPIC_SEGMENTS_MAX: usize = 8;
+/// Bytes of a topic, an id, a subject, a source, a content type. More: the event is refused.
+pub const NAME_BYTES_MAX: usize = 255;
+/// Bytes of a tenant's name or a region.
+pub const SHORT_NAME_BYTES_MAX: usize = 64;
+/// Bytes of an event's `gdpr` object.
+pub const GDPR_BYTES_MAX: usize = 2048;
+/// Bytes of an event's data as PostgreSQL prints it, or of its decoded bytes. More: `413`.
+pub const DATA_BYTES_MAX: usize = 256 * 1024;
+/// Nesting of an event's data. More: `422 unstorable-data`. PostgreSQL's own parser gives up at some thousands.
+pub const DATA_DEPTH_MAX: usize = 128;
+/// Events of one array. More: `413`; use NDJSON.
+pub const ARRAY_EVENTS_MAX: usize = 1_000;
+/// Bytes of a request body that is not streamed. More: `413`.
+pub const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Bytes of one line of NDJSON: one event and its envelope. Longer: that line is refused.
+pub const LINE_BYTES_MAX: usize = DATA_BYTES_MAX * 2;
+/// Events of one NDJSON chunk, committed together at most.
+pub const CHUNK_EVENTS_MAX: usize = 500;
+/// Bytes of one NDJSON chunk.
+pub const CHUNK_BYTES_MAX: usize = 1024 * 1024;
+/// NDJSON chunks of one request on their way to the database at once.
+pub const CHUNKS_IN_FLIGHT_MAX: usize = 4;
+
+/// Events of one statement of the group commit. What does not fit waits for the next.
+pub const BATCH_EVENTS_MAX: usize = 1_000;
+/// Bytes of data of one statement of the group commit.
+pub const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Requests waiting for the group commit. More: `503` with `Retry-After`.
+pub const APPEND_QUEUE_MAX: usize = 4_096;
+/// Bytes of data waiting for the group commit. More: `503` with `Retry-After`.
+pub const APPEND_QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// How long an append may take, reconnects and retries included. Longer: `503`; the outcome is unknown, a retry is safe.
+pub const APPEND_TIMEOUT: Duration = Duration::from_secs(15);
+
+/// Events of one page.
+pub const PAGE_EVENTS_MAX: usize = 1_000;
+/// Events of one page if the request does not say.
+pub const PAGE_EVENTS: usize = 100;
+/// Bytes of one page or frame: a page ends early rather than grow beyond this (it always holds one event).
+pub const PAGE_BYTES_MAX: usize = 1024 * 1024;
+/// Rows a page of a filter that rarely matches may look at before it answers with what it has.
+pub const PAGE_SCAN_MAX: usize = 5_000;
+/// Longest wait of a long-poll. A longer wish is cut to this.
+pub const WAIT_MAX: Duration = Duration::from_mins(1);
+/// Longest wait for `at_least`. Then `503`.
+pub const AT_LEAST_WAIT_MAX: Duration = Duration::from_secs(10);
+
+/// Topic patterns of one reader. More: `400`.
+pub const FILTER_TOPICS_MAX: usize = 100;
+/// Subjects of one reader. More: `400`.
+pub const FILTER_SUBJECTS_MAX: usize = 1_000;
+/// Subscriptions of one WebSocket. More: an error frame.
+pub const SUBSCRIPTIONS_MAX: usize = 100;
+/// Bytes of a frame that a client may send. More: close 1009.
+pub const FRAME_BYTES_MAX: usize = 1024 * 1024;
+/// Appends of one WebSocket under way at once. More: the socket is not read until one has ended.
+pub const SOCKET_APPENDS_MAX: usize = 16;
+/// Open connections of readers. More: `503` or close 1013.
+pub const CONNECTIONS_MAX: usize = 20_000;
+
+/// Rows the tail reads at once.
+pub const TAIL_PAGE_EVENTS: usize = 2_000;
+/// Events in the window.
+pub const WINDOW_EVENTS: usize = 100_000;
+/// Bytes of the window.
+pub const WINDOW_BYTES: usize = 64 * 1024 * 1024;
+/// Bytes of history pages kept for readers that ask for the same.
+pub const PAGE_CACHE_BYTES: u64 = 32 * 1024 * 1024;
+/// Reads of history under way at once.
+pub const HISTORY_READS: usize = 4;
+/// Readers further behind than a page that are served at once; the others wait their turn.
+pub const CATCH_UPS: usize = 8;
+
+/// A WebSocket that has not taken a frame for this long is closed: it resumes with its cursor.
+pub const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+/// Heartbeat of a WebSocket. Two without a sign of life: close 4408.
+pub const WS_HEARTBEAT: Duration = Duration::from_secs(30);
+/// Heartbeat of an SSE stream.
+pub const SSE_HEARTBEAT: Duration = Duration::from_secs(15);
+/// The safety poll: what a lost NOTIFY can cost.
+pub const POLL_INTERVAL: Duration = Duration::from_secs(1);
+/// A database connection that has not answered for this long is replaced.
+pub const DATABASE_SILENCE_MAX: Duration = Duration::from_secs(5);
+
+const _: () = assert!(PAGE_EVENTS <= PAGE_EVENTS_MAX);
+const _: () = assert!(PAGE_EVENTS_MAX <= PAGE_SCAN_MAX);
+const _: () = assert!(TAIL_PAGE_EVENTS <= WINDOW_EVENTS);
+const _: () = assert!(CHUNK_EVENTS_MAX <= BATCH_EVENTS_MAX && ARRAY_EVENTS_MAX <= BATCH_EVENTS_MAX);
+const _: () = assert!(CHUNK_BYTES_MAX <= BATCH_BYTES_MAX);
+const _: () = assert!(DATA_BYTES_MAX < BODY_BYTES_MAX && DATA_BYTES_MAX < FRAME_BYTES_MAX);

@@ -1,0 +1,24 @@
+//! The vocabulary: what an event is before and after it is written, topics, cursors, bounds.
+//!
+//! # Invariants
+//! - Values are valid once built: whatever holds one need not check it again.
+//! - No I/O, no async, no clock, no randomness.
+
+pub mod cursor;
+pub mod encode;
+pub mod filter;
+pub mod json;
+pub mod limits;
+pub mod name;
+pub mod new_event;
+pub mod priority;
+pub mod recorded;
+pub mod topic;
+
+pub use cursor::{Cursor, LogIdentity, Position, Seq};
+pub use filter::Filter;
+pub use name::{EventId, Label, Tenant};
+pub use new_event::{Expect, NewEvent, Payload};
+pub use priority::Priority;
+pub use recorded::Event;
+pub use topic::{Topic, TopicPattern};

@@ -1,0 +1,3 @@
+//! The `tidewire` program.
+
+fn main() {}
