@@ -4,3 +4,7 @@
 //! `http`, `feed`, `access`, `log`, `pg`, `event`; arrows point down only (`tests/architecture.rs`).
 
 pub mod event;
+pub mod feed;
+pub mod log;
+pub mod pg;
+pub mod tasks;

@@ -117,6 +117,12 @@ impl Tenant {
         }
     }
 
+    /// A tenant that no credential can name.
+    #[must_use]
+    pub fn nobody() -> Self {
+        Self("/".into())
+    }
+
     /// The name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
@@ -127,6 +133,12 @@ impl Tenant {
 impl fmt::Display for Tenant {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
+    }
+}
+
+impl From<uuid::Uuid> for EventId {
+    fn from(id: uuid::Uuid) -> Self {
+        Self(id.to_string().into_boxed_str())
     }
 }
 

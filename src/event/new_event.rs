@@ -71,6 +71,32 @@ pub struct NewEvent {
 }
 
 impl NewEvent {
+    /// Whether the log would take `other` for a retry of this event. What the transport adds (trace, priority, region,
+    /// consent) does not count; JSON counts as text here, stricter than in the database.
+    #[must_use]
+    pub fn has_same_content(&self, other: &Self) -> bool {
+        let is_same_payload = match (&self.payload, &other.payload) {
+            (Payload::None, Payload::None) => true,
+            (Payload::Json(a), Payload::Json(b)) => a.get() == b.get(),
+            (
+                Payload::Bytes {
+                    bytes: a,
+                    content_type: at,
+                },
+                Payload::Bytes {
+                    bytes: b,
+                    content_type: bt,
+                },
+            ) => a == b && at == bt,
+            _ => false,
+        };
+        is_same_payload
+            && self.topic == other.topic
+            && self.subject == other.subject
+            && self.source == other.source
+            && self.occurred_at == other.occurred_at
+    }
+
     /// Bytes of the payload: what the event weighs in queues and batches.
     #[must_use]
     pub fn weight(&self) -> usize {

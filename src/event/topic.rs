@@ -71,6 +71,12 @@ impl Topic {
         Ok(Self(text.into()))
     }
 
+    /// The topic of an event whose stored topic breaks the rules; no reader can ask for it by name.
+    #[must_use]
+    pub fn unreadable() -> Self {
+        Self("~".into())
+    }
+
     /// The topic as text.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -1,0 +1,216 @@
+//! The one loop that every reader runs: read after my cursor, hand on, wait for a wake-up, repeat.
+//!
+//! # Invariants
+//! - The reader is in the index before it reads first, and its mark is taken before each read: an event that arrives
+//!   during a read is seen as a mark after it.
+//! - Order is log order, nothing twice, no gap. Holds one page at most.
+//! - Dropping the future of [`Follower::next`] loses nothing: the place moves only when a batch is handed out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use tokio::sync::Notify;
+
+use super::hub::{Hub, Mark};
+use super::matching::Reader;
+use crate::event::{Cursor, Event, Filter, Position, Tenant};
+use crate::log::ReadError;
+use crate::log::error::check_bounds;
+
+/// How long a cursor that this server has not seen yet may take to prove real: another server may have issued it.
+const AHEAD_PATIENCE: Duration = Duration::from_secs(2);
+
+/// Where a reader begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// Strictly after a cursor.
+    After(Cursor),
+    /// With the first event that retention has left.
+    Earliest,
+    /// With the next event.
+    Latest,
+    /// With the first event recorded then or later.
+    Since(DateTime<Utc>),
+}
+
+/// Why a reader cannot go on.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum FollowError {
+    /// As the log says.
+    #[error(transparent)]
+    Read(#[from] Arc<ReadError>),
+}
+
+impl From<ReadError> for FollowError {
+    fn from(error: ReadError) -> Self {
+        Self::Read(Arc::new(error))
+    }
+}
+
+/// What a reader gets.
+#[derive(Debug, Clone)]
+pub struct Batch {
+    /// Ascending; may be empty.
+    pub events: Vec<Arc<Event>>,
+    /// Everything that matches up to here has been handed out.
+    pub through: Position,
+    /// Nothing that can be read now lies behind.
+    pub is_caught_up: bool,
+}
+
+/// A reader of the log.
+#[derive(Debug)]
+pub struct Follower {
+    hub: Arc<Hub>,
+    tenant: Tenant,
+    filter: Arc<Filter>,
+    after: Position,
+    reader: Reader,
+    mark: Arc<Mark>,
+    is_caught_up: bool,
+    cuts: u64,
+}
+
+impl Follower {
+    /// Enters a reader. `wake` is signalled when there may be something to read; several readers may share it.
+    ///
+    /// # Errors
+    /// If retention has overtaken the start, or it lies ahead of the log.
+    pub async fn start(
+        hub: &Arc<Hub>,
+        tenant: Tenant,
+        filter: Arc<Filter>,
+        start: Start,
+        wake: Arc<Notify>,
+    ) -> Result<Self, FollowError> {
+        let cuts = hub.cuts();
+        let (reader, mark) = hub.enter(&tenant, &filter, wake);
+        let mut follower = Self {
+            hub: Arc::clone(hub),
+            tenant,
+            filter,
+            after: Position::START,
+            reader,
+            mark,
+            is_caught_up: false,
+            cuts,
+        };
+        follower.after = place(hub, start).await?;
+        Ok(follower)
+    }
+
+    /// Everything that matches up to here has been handed out.
+    #[must_use]
+    pub const fn after(&self) -> Position {
+        self.after
+    }
+
+    /// Reads what there is, at most `limit` events, without waiting for more to arrive.
+    ///
+    /// # Errors
+    /// If retention or a cut of the log has overtaken the reader, or the database cannot be asked.
+    pub async fn read(&mut self, limit: usize) -> Result<Batch, FollowError> {
+        self.check_cuts()?;
+        let page = self.hub.read_window(
+            &self.mark,
+            self.is_caught_up,
+            &self.tenant,
+            &self.filter,
+            self.after,
+            limit,
+        );
+        let page = match page {
+            Some(page) => page,
+            None => self.read_history(limit).await?,
+        };
+        debug_assert!(
+            page.through.seq >= self.after.seq,
+            "a cursor never moves back"
+        );
+        self.after = page.through;
+        self.is_caught_up = !page.has_more && self.after.seq >= self.hub.head().seq;
+        Ok(Batch {
+            events: page.events,
+            through: page.through,
+            is_caught_up: self.is_caught_up,
+        })
+    }
+
+    /// The next events, waiting for them; or, once, the news that everything has been read.
+    ///
+    /// # Errors
+    /// As [`Follower::read`].
+    pub async fn next(&mut self, limit: usize) -> Result<Batch, FollowError> {
+        loop {
+            let was_caught_up = self.is_caught_up;
+            let batch = self.read(limit).await?;
+            if !batch.events.is_empty() || (batch.is_caught_up && !was_caught_up) {
+                return Ok(batch);
+            }
+            if batch.is_caught_up {
+                self.mark.wake.notified().await;
+            }
+        }
+    }
+
+    async fn read_history(&mut self, limit: usize) -> Result<crate::log::Page, FollowError> {
+        // What the mark said is lost: the next read looks at everything after the place.
+        self.is_caught_up = false;
+        let head = self.hub.head();
+        let known = self.hub.identity().known();
+        check_bounds(self.after, known.retained, head.seq.max(self.after.seq))?;
+        let page = self
+            .hub
+            .gate()
+            .page(&self.tenant, &self.filter, self.after, head, limit)
+            .await?;
+        Ok(crate::log::Page {
+            events: page.events.clone(),
+            through: page.through.max(self.after),
+            has_more: page.has_more,
+        })
+    }
+
+    fn check_cuts(&mut self) -> Result<(), FollowError> {
+        let cuts = self.hub.cuts();
+        if cuts != self.cuts {
+            self.cuts = cuts;
+            self.is_caught_up = false;
+            let known = self.hub.identity().known();
+            let began = known.identity.epochs.last().map_or(0, |(_, after)| *after);
+            if self.after.seq > began {
+                return Err(ReadError::Ahead.into());
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.hub.leave(self.reader, &self.tenant, &self.filter);
+    }
+}
+
+async fn place(hub: &Arc<Hub>, start: Start) -> Result<Position, FollowError> {
+    let retained = hub.identity().known().retained;
+    match start {
+        Start::Earliest => Ok(retained),
+        Start::Latest => Ok(hub.head().max(retained)),
+        Start::Since(since) => {
+            let end = hub.head();
+            Ok(hub.gate().position_before(since, end).await?.max(retained))
+        }
+        Start::After(cursor) => {
+            let after = cursor.position;
+            if after.seq > hub.tail().watermark.newest
+                && !hub.wait_for_newest(after.seq, AHEAD_PATIENCE).await
+            {
+                return Err(ReadError::Ahead.into());
+            }
+            check_bounds(after, retained, after.seq)?;
+            Ok(after)
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! The way to history: few reads at once, and equal pages are read once.
+//!
+//! # Invariants
+//! - A storm of readers that are behind cannot take more of the database than the gate lets through; live readers do not
+//!   pass here.
+//! - Only full pages are kept: they never change. The rest is shared by those who wait for it and then forgotten.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use moka::future::Cache;
+
+use crate::event::limits::PAGE_CACHE_BYTES;
+use crate::event::{Filter, Position, Tenant};
+use crate::log::read::Query;
+use crate::log::{History, Page, ReadError};
+
+/// Pages are kept this long after they were last asked for.
+const IDLE: Duration = Duration::from_secs(20);
+
+/// What makes two pages equal.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key {
+    tenant: Tenant,
+    filter: Arc<Filter>,
+    after: Position,
+    limit: usize,
+}
+
+/// See the module.
+#[derive(Debug, Clone)]
+pub struct Gate {
+    history: History,
+    pages: Cache<Key, Arc<Page>>,
+}
+
+impl Gate {
+    /// A gate before `history`, whose pool bounds the reads.
+    #[must_use]
+    pub fn new(history: History) -> Self {
+        let weigh = |_: &Key, page: &Arc<Page>| {
+            let bytes: usize = page.events.iter().map(|event| event.weight()).sum();
+            u32::try_from(bytes.saturating_add(512)).unwrap_or(u32::MAX)
+        };
+        let pages = Cache::builder()
+            .max_capacity(PAGE_CACHE_BYTES)
+            .weigher(weigh)
+            .time_to_idle(IDLE)
+            .build();
+        Self { history, pages }
+    }
+
+    /// The page after `after`, up to `up_to`.
+    ///
+    /// # Errors
+    /// As [`History::page`].
+    pub async fn page(
+        &self,
+        tenant: &Tenant,
+        filter: &Arc<Filter>,
+        after: Position,
+        up_to: Position,
+        limit: usize,
+    ) -> Result<Arc<Page>, Arc<ReadError>> {
+        let key = Key {
+            tenant: tenant.clone(),
+            filter: Arc::clone(filter),
+            after,
+            limit,
+        };
+        let read = async {
+            let query = Query {
+                tenant: tenant.clone(),
+                filter: Filter::clone(filter),
+                after,
+                up_to,
+                limit,
+            };
+            self.history.page(&query).await.map(Arc::new)
+        };
+        let page = self.pages.try_get_with(key.clone(), read).await?;
+        if !page.has_more {
+            self.pages.invalidate(&key).await;
+        }
+        Ok(page)
+    }
+
+    /// See [`History::position_before`].
+    ///
+    /// # Errors
+    /// If the database cannot be asked.
+    pub async fn position_before(
+        &self,
+        since: DateTime<Utc>,
+        end: Position,
+    ) -> Result<Position, ReadError> {
+        self.history.position_before(since, end).await
+    }
+
+    /// Forgets all pages: the log was cut.
+    pub fn forget(&self) {
+        self.pages.invalidate_all();
+    }
+}

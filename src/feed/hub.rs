@@ -1,0 +1,288 @@
+//! Where the tail hands events over and readers take them.
+//!
+//! # Invariants
+//! - Putting events into the window and marking those who want them happen under one lock, and so do taking one's mark
+//!   and reading the window: nobody can miss an event between the two.
+//! - No lock is held across an await.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+
+use super::gate::Gate;
+use super::matching::{MatchIndex, Reader};
+use super::window::Window;
+use crate::event::{Filter, Label, Position, Seq, Tenant};
+use crate::log::tail::{TailPage, TailStatus};
+use crate::log::{History, Identity, Page};
+
+/// Nothing unseen.
+const NONE: Seq = Seq::MAX;
+/// Events that are put in under one lock.
+const SLICE: usize = 256;
+
+/// A reader's mark: the first event since its last read that it wants.
+#[derive(Debug)]
+pub struct Mark {
+    unseen: AtomicI64,
+    /// Signalled when the mark is set. Several subscriptions of one connection may share it.
+    pub wake: Arc<Notify>,
+}
+
+impl Mark {
+    fn set(&self, seq: Seq) -> bool {
+        self.unseen
+            .compare_exchange(NONE, seq, Ordering::AcqRel, Ordering::Acquire)
+            .is_ok()
+    }
+
+    fn take(&self) -> Option<Seq> {
+        Some(self.unseen.swap(NONE, Ordering::AcqRel)).filter(|seq| *seq != NONE)
+    }
+}
+
+#[derive(Debug)]
+struct State {
+    window: Window,
+    index: MatchIndex,
+    marks: HashMap<Reader, Arc<Mark>>,
+}
+
+/// Limits of the window.
+#[derive(Debug, Clone, Copy)]
+pub struct WindowLimits {
+    /// Events at most.
+    pub events: usize,
+    /// Bytes at most.
+    pub bytes: usize,
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Hub {
+    state: RwLock<State>,
+    head: watch::Sender<Position>,
+    tail: watch::Receiver<TailStatus>,
+    identity: Identity,
+    gate: Gate,
+    limits: WindowLimits,
+    next_reader: AtomicU64,
+    /// Counts the times the log was cut.
+    cuts: AtomicU64,
+    /// Makes the tail look now.
+    look: Arc<Notify>,
+}
+
+impl Hub {
+    /// An empty hub whose window begins where the tail does.
+    #[must_use]
+    pub fn new(
+        began: Position,
+        limits: WindowLimits,
+        tail: watch::Receiver<TailStatus>,
+        identity: Identity,
+        history: History,
+        look: Arc<Notify>,
+    ) -> Self {
+        let window = Window::new(began, limits.events, limits.bytes);
+        Self {
+            state: RwLock::new(State {
+                window,
+                index: MatchIndex::default(),
+                marks: HashMap::new(),
+            }),
+            head: watch::channel(began).0,
+            tail,
+            identity,
+            gate: Gate::new(history),
+            limits,
+            next_reader: AtomicU64::new(0),
+            cuts: AtomicU64::new(0),
+            look,
+        }
+    }
+
+    /// Takes what the tail found and wakes those who want it.
+    pub fn publish(&self, page: &TailPage) {
+        let through = page.watermark.position;
+        if page.is_reset {
+            self.reset(through);
+            return;
+        }
+        let mut slices = page.events.chunks(SLICE).peekable();
+        while let Some(slice) = slices.next() {
+            let last = slice.last().map_or(through, |event| event.position);
+            self.put(
+                slice,
+                if slices.peek().is_some() {
+                    last
+                } else {
+                    through
+                },
+            );
+        }
+        if page.events.is_empty() && self.head().seq < through.seq {
+            self.put(&[], through);
+        }
+        self.head
+            .send_if_modified(|head| std::mem::replace(head, through) != through);
+    }
+
+    fn put(&self, events: &[Arc<crate::event::Event>], through: Position) {
+        let mut woken: Vec<Arc<Notify>> = Vec::new();
+        {
+            let mut state = self.write();
+            state.window.extend(events, through);
+            let State { index, marks, .. } = &*state;
+            for event in events {
+                let subject = event.subject.as_ref().map(Label::as_str);
+                index.each(
+                    &event.tenant,
+                    event.topic.as_str(),
+                    subject,
+                    &mut |reader| {
+                        if let Some(mark) = marks.get(&reader)
+                            && mark.set(event.position.seq)
+                        {
+                            woken.push(Arc::clone(&mark.wake));
+                        }
+                    },
+                );
+            }
+        }
+        for wake in woken {
+            wake.notify_one();
+        }
+    }
+
+    fn reset(&self, began: Position) {
+        let mut state = self.write();
+        state.window = Window::new(began, self.limits.events, self.limits.bytes);
+        self.cuts.fetch_add(1, Ordering::AcqRel);
+        self.gate.forget();
+        for mark in state.marks.values() {
+            mark.unseen.store(0, Ordering::Release);
+            mark.wake.notify_one();
+        }
+        drop(state);
+        self.head.send_replace(began);
+    }
+
+    /// Enters a reader into the index.
+    pub(super) fn enter(
+        &self,
+        tenant: &Tenant,
+        filter: &Filter,
+        wake: Arc<Notify>,
+    ) -> (Reader, Arc<Mark>) {
+        let reader = self.next_reader.fetch_add(1, Ordering::Relaxed);
+        let mark = Arc::new(Mark {
+            unseen: AtomicI64::new(NONE),
+            wake,
+        });
+        let mut state = self.write();
+        state.index.add(reader, tenant, filter);
+        state.marks.insert(reader, Arc::clone(&mark));
+        (reader, mark)
+    }
+
+    /// Takes a reader out.
+    pub(super) fn leave(&self, reader: Reader, tenant: &Tenant, filter: &Filter) {
+        let mut state = self.write();
+        state.index.remove(reader, tenant, filter);
+        state.marks.remove(&reader);
+    }
+
+    /// Reads the window for a reader. `is_caught_up`: it had read all up to its last read, so its mark says what is new.
+    pub(super) fn read_window(
+        &self,
+        mark: &Mark,
+        is_caught_up: bool,
+        tenant: &Tenant,
+        filter: &Filter,
+        after: Position,
+        limit: usize,
+    ) -> Option<Page> {
+        let state = self.read();
+        let unseen = mark.take();
+        if is_caught_up && unseen.is_none() {
+            let through = after.max(state.window.head());
+            return Some(Page {
+                events: Vec::new(),
+                through,
+                has_more: false,
+            });
+        }
+        state.window.page(
+            tenant,
+            filter,
+            after,
+            unseen.filter(|_| is_caught_up),
+            limit,
+        )
+    }
+
+    /// Everything up to here can be read.
+    #[must_use]
+    pub fn head(&self) -> Position {
+        *self.head.borrow()
+    }
+
+    /// Waits until everything up to `seq` can be read; whether that was so within `patience`.
+    pub async fn wait_for(&self, seq: Seq, patience: Duration) -> bool {
+        let mut head = self.head.subscribe();
+        self.look.notify_one();
+        tokio::time::timeout(patience, head.wait_for(|head| head.seq >= seq))
+            .await
+            .is_ok_and(|seen| seen.is_ok())
+    }
+
+    /// Waits until the log is known to have reached `seq`, watermark aside; whether that was so within `patience`.
+    pub(super) async fn wait_for_newest(&self, seq: Seq, patience: Duration) -> bool {
+        let mut tail = self.tail.clone();
+        self.look.notify_one();
+        let reached = tail.wait_for(|status| status.watermark.newest >= seq);
+        tokio::time::timeout(patience, reached)
+            .await
+            .is_ok_and(|seen| seen.is_ok())
+    }
+
+    /// The tail's last word.
+    #[must_use]
+    pub fn tail(&self) -> TailStatus {
+        *self.tail.borrow()
+    }
+
+    /// What is known of the log.
+    #[must_use]
+    pub const fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    pub(super) const fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    pub(super) fn cuts(&self) -> u64 {
+        self.cuts.load(Ordering::Acquire)
+    }
+
+    /// Readers in the index, events and bytes in the window.
+    #[must_use]
+    pub fn size(&self) -> (usize, usize, usize) {
+        let state = self.read();
+        let (events, bytes) = state.window.size();
+        (state.index.readers(), events, bytes)
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, State> {
+        self.state.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, State> {
+        self.state.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,15 @@
+//! Who gets what, when: the window of newest events, the index of who wants which, and the one loop that every reader runs.
+//!
+//! # Invariants
+//! - One read path: "after my cursor". The window answers if it can, else history does, through the gate.
+//! - A slow reader costs a cursor, not a buffer; it never slows another reader or the database.
+//! - Knows nothing of SSE, WebSocket or HTTP.
+
+pub mod follow;
+pub mod gate;
+pub mod hub;
+pub mod matching;
+pub mod window;
+
+pub use follow::{Batch, FollowError, Follower, Start};
+pub use hub::Hub;

@@ -1,0 +1,258 @@
+//! The newest events in memory, tenant by tenant.
+//!
+//! # Invariants
+//! - May be empty at any time; an answer from it equals the log's.
+//! - Bounded by events and bytes over all tenants; whoever holds most gives way first, so one tenant's flood does not
+//!   push out the others' events.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use crate::event::limits::PAGE_BYTES_MAX;
+use crate::event::{Event, Filter, Position, Seq, Tenant};
+use crate::log::Page;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Window {
+    tenants: HashMap<Tenant, Held>,
+    /// Where the window began: a tenant without an entry has had no event since.
+    began: Position,
+    /// Everything up to here has been put in.
+    head: Position,
+    events: usize,
+    bytes: usize,
+    events_max: usize,
+    bytes_max: usize,
+}
+
+/// One tenant's events.
+#[derive(Debug)]
+struct Held {
+    events: VecDeque<Arc<Event>>,
+    bytes: usize,
+    /// The last event that gave way, or where the window began.
+    after: Seq,
+}
+
+impl Window {
+    /// An empty window that begins at `began`.
+    #[must_use]
+    pub fn new(began: Position, events_max: usize, bytes_max: usize) -> Self {
+        Self {
+            tenants: HashMap::new(),
+            began,
+            head: began,
+            events: 0,
+            bytes: 0,
+            events_max,
+            bytes_max,
+        }
+    }
+
+    /// Puts in the next events; they ascend and lie above all that were put in before. `through`: how far this says all.
+    pub fn extend(&mut self, events: &[Arc<Event>], through: Position) {
+        for event in events {
+            debug_assert!(event.position.seq > self.head.seq, "events ascend");
+            let began = self.began.seq;
+            let held = self
+                .tenants
+                .entry(event.tenant.clone())
+                .or_insert_with(|| Held {
+                    events: VecDeque::new(),
+                    bytes: 0,
+                    after: began,
+                });
+            let weight = event.weight();
+            held.bytes = held.bytes.saturating_add(weight);
+            held.events.push_back(Arc::clone(event));
+            self.bytes = self.bytes.saturating_add(weight);
+            self.events = self.events.saturating_add(1);
+            self.head = event.position;
+        }
+        self.head = through;
+        while self.events > self.events_max || self.bytes > self.bytes_max {
+            self.evict();
+        }
+    }
+
+    /// Drops the oldest events of the tenant that holds most.
+    fn evict(&mut self) {
+        let Some(held) = self.tenants.values_mut().max_by_key(|held| held.bytes) else {
+            return;
+        };
+        // A slice at a time, so that the search for the largest is not made for each event.
+        for _ in 0..64 {
+            let Some(event) = held.events.pop_front() else {
+                break;
+            };
+            let weight = event.weight();
+            held.after = event.position.seq;
+            held.bytes = held.bytes.saturating_sub(weight);
+            self.bytes = self.bytes.saturating_sub(weight);
+            self.events = self.events.saturating_sub(1);
+        }
+    }
+
+    /// The tenant's events after `after` that match; `None` if the window no longer holds what follows it.
+    ///
+    /// `unseen`: the first event after `after` that can match, if the caller knows; what lies before it is not looked at.
+    #[must_use]
+    pub fn page(
+        &self,
+        tenant: &Tenant,
+        filter: &Filter,
+        after: Position,
+        unseen: Option<Seq>,
+        limit: usize,
+    ) -> Option<Page> {
+        if after.seq >= self.head.seq {
+            return Some(Page {
+                events: Vec::new(),
+                through: after.max(self.head),
+                has_more: false,
+            });
+        }
+        let Some(held) = self.tenants.get(tenant) else {
+            let through = self.head;
+            return (after.seq >= self.began.seq).then_some(Page {
+                events: Vec::new(),
+                through,
+                has_more: false,
+            });
+        };
+        if after.seq < held.after {
+            return None;
+        }
+        let from = unseen.map_or(after.seq, |seq| after.seq.max(seq.saturating_sub(1)));
+        let first = held
+            .events
+            .partition_point(|event| event.position.seq <= from);
+        let mut events = Vec::new();
+        let mut bytes = 0_usize;
+        for event in held.events.range(first..) {
+            if !filter.matches(
+                event.topic.as_str(),
+                event.subject.as_ref().map(crate::event::Label::as_str),
+            ) {
+                continue;
+            }
+            bytes = bytes.saturating_add(event.json.len());
+            if events.len() >= limit || (bytes > PAGE_BYTES_MAX && !events.is_empty()) {
+                let through = events
+                    .last()
+                    .map_or(after, |last: &Arc<Event>| last.position);
+                return Some(Page {
+                    events,
+                    through,
+                    has_more: true,
+                });
+            }
+            events.push(Arc::clone(event));
+        }
+        Some(Page {
+            events,
+            through: self.head,
+            has_more: false,
+        })
+    }
+
+    /// Everything up to here has been put in.
+    #[must_use]
+    pub const fn head(&self) -> Position {
+        self.head
+    }
+
+    /// Events and bytes held.
+    #[must_use]
+    pub const fn size(&self) -> (usize, usize) {
+        (self.events, self.bytes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Priority, Topic};
+
+    fn event(tenant: &str, seq: Seq) -> Arc<Event> {
+        let position = Position { seq, at_ms: seq };
+        let topic = Topic::parse(if seq % 2 == 0 { "even" } else { "odd" }).unwrap();
+        let json = bytes::Bytes::from(vec![b' '; 100]);
+        Arc::new(Event::new(
+            position,
+            Tenant::parse(tenant).unwrap(),
+            topic,
+            None,
+            Priority::Normal,
+            "".into(),
+            json,
+        ))
+    }
+
+    fn seqs(page: &Page) -> Vec<Seq> {
+        page.events.iter().map(|e| e.position.seq).collect()
+    }
+
+    #[test]
+    fn answers_what_it_holds_and_says_so_when_it_does_not() {
+        let tenant = Tenant::parse("a").unwrap();
+        let at = |seq| Position { seq, at_ms: 0 };
+        let mut window = Window::new(at(10), 100, 1_000_000);
+        window.extend(
+            &(11..=20).map(|seq| event("a", seq)).collect::<Vec<_>>(),
+            at(22),
+        );
+        let all = Filter::everything();
+        let page = window.page(&tenant, &all, at(10), None, 3).unwrap();
+        assert_eq!(
+            (seqs(&page), page.through.seq, page.has_more),
+            (vec![11, 12, 13], 13, true)
+        );
+        let page = window.page(&tenant, &all, at(18), None, 100).unwrap();
+        assert_eq!(
+            (seqs(&page), page.through.seq, page.has_more),
+            (vec![19, 20], 22, false)
+        );
+        assert!(window.page(&tenant, &all, at(9), None, 1).is_none());
+        let other = Tenant::parse("b").unwrap();
+        assert_eq!(
+            window
+                .page(&other, &all, at(12), None, 9)
+                .unwrap()
+                .through
+                .seq,
+            22
+        );
+        assert!(window.page(&other, &all, at(9), None, 9).is_none());
+        assert_eq!(
+            seqs(&window.page(&tenant, &all, at(10), Some(18), 9).unwrap()),
+            vec![18, 19, 20]
+        );
+    }
+
+    #[test]
+    fn whoever_floods_gives_way_first() {
+        let at = |seq| Position { seq, at_ms: 0 };
+        let mut window = Window::new(at(0), 200, usize::MAX);
+        window.extend(&[event("quiet", 1)], at(1));
+        for seq in 2..=1_000 {
+            window.extend(&[event("loud", seq)], at(seq));
+        }
+        let all = Filter::everything();
+        assert!(window.size().0 <= 200);
+        assert_eq!(
+            seqs(
+                &window
+                    .page(&Tenant::parse("quiet").unwrap(), &all, at(0), None, 9)
+                    .unwrap()
+            ),
+            vec![1]
+        );
+        assert!(
+            window
+                .page(&Tenant::parse("loud").unwrap(), &all, at(1), None, 9)
+                .is_none()
+        );
+    }
+}

@@ -1,0 +1,165 @@
+//! The connection that hears NOTIFY, and by which this server says whether it sleeps.
+//!
+//! # Invariants
+//! - Carries no event data. After every loss it wakes the tail, which then polls until there is a new connection; its
+//!   death costs wake-ups, never events.
+//! - Sleeping is holding this server's slot exclusively (`sql/functions/wake_servers.sql`): the lock dies with the
+//!   connection, so a server that is gone is never waited for.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, watch};
+use tokio_postgres::Client;
+use tokio_postgres::types::ToSql;
+
+use crate::pg::Connector;
+use crate::tasks::{Tasks, pause};
+
+/// Slots in `wake_servers`. Servers beyond have none, never sleep, and poll.
+const SLOTS: i32 = 8;
+/// Which server owns a slot.
+const OWNER_CLASS: i32 = 1_953_064_033;
+/// Which slots sleep.
+const SLEEP_CLASS: i32 = 1_953_064_036;
+
+/// A quiet connection is asked this often whether it still answers.
+const PING_INTERVAL: Duration = Duration::from_secs(2);
+/// And replaced if it has not answered within this time.
+const PING_TIMEOUT: Duration = Duration::from_secs(2);
+const RECONNECT_MIN: Duration = Duration::from_millis(50);
+const RECONNECT_MAX: Duration = Duration::from_secs(5);
+
+/// One LISTEN connection that is up.
+#[derive(Debug)]
+pub struct Ear {
+    client: Client,
+    slot: Option<i32>,
+}
+
+impl Ear {
+    /// Falls asleep: from now on every writer notifies. `false` if a writer that took this server for awake has not
+    /// ended yet, if there is no slot, or if the connection is gone.
+    pub async fn sleep(&self) -> bool {
+        let Some(slot) = self.slot else { return false };
+        let params: [&(dyn ToSql + Sync); 2] = [&SLEEP_CLASS, &slot];
+        let locked = self
+            .client
+            .query_one("SELECT pg_try_advisory_lock($1, $2)", &params);
+        match tokio::time::timeout(PING_TIMEOUT, locked).await {
+            Ok(Ok(row)) => row.try_get(0).unwrap_or(false),
+            _ => false,
+        }
+    }
+
+    /// Wakes: writers need not notify.
+    pub async fn wake(&self) {
+        let Some(slot) = self.slot else { return };
+        let params: [&(dyn ToSql + Sync); 2] = [&SLEEP_CLASS, &slot];
+        let unlocked = self
+            .client
+            .execute("SELECT pg_advisory_unlock($1, $2)", &params);
+        // If it fails the connection is going, and the lock with it; at worst writers notify for nothing.
+        let _ = tokio::time::timeout(PING_TIMEOUT, unlocked).await;
+    }
+
+    /// Whether the connection is gone.
+    #[must_use]
+    pub fn is_closed(&self) -> bool {
+        self.client.is_closed()
+    }
+}
+
+/// Keeps a LISTEN connection up.
+#[derive(Debug, Clone)]
+pub struct Listener {
+    ear: watch::Receiver<Option<Arc<Ear>>>,
+    reconnects: watch::Receiver<u64>,
+}
+
+impl Listener {
+    /// Connects in the background, again and again. `wakeup` is signalled by every notification and every loss.
+    #[must_use]
+    pub fn start(connector: Connector, wakeup: Arc<Notify>, tasks: &Tasks) -> Self {
+        let (ear_sender, ear) = watch::channel(None);
+        let (count_sender, reconnects) = watch::channel(0_u64);
+        tasks.spawn_until_stop(async move {
+            let mut backoff = RECONNECT_MIN;
+            loop {
+                match open(&connector, &wakeup).await {
+                    Ok(opened) => {
+                        backoff = RECONNECT_MIN;
+                        let opened = Arc::new(opened);
+                        let _ = ear_sender.send(Some(Arc::clone(&opened)));
+                        wakeup.notify_one();
+                        listen_until_lost(&opened).await;
+                        let _ = ear_sender.send(None);
+                        count_sender.send_modify(|count| *count = count.saturating_add(1));
+                        wakeup.notify_one();
+                        tracing::warn!(
+                            "the LISTEN connection was lost: polling until there is a new one"
+                        );
+                    }
+                    Err(error) => tracing::debug!(%error, "no LISTEN connection"),
+                }
+                pause(backoff).await;
+                backoff = backoff.saturating_mul(2).min(RECONNECT_MAX);
+            }
+        });
+        Self { ear, reconnects }
+    }
+
+    /// The connection, if one is up.
+    #[must_use]
+    pub fn ear(&self) -> Option<Arc<Ear>> {
+        self.ear.borrow().clone().filter(|ear| !ear.is_closed())
+    }
+
+    /// How often the connection was lost.
+    #[must_use]
+    pub fn losses(&self) -> u64 {
+        *self.reconnects.borrow()
+    }
+}
+
+async fn open(
+    connector: &Connector,
+    wakeup: &Arc<Notify>,
+) -> Result<Ear, Box<dyn std::error::Error + Send + Sync>> {
+    let client = connector
+        .connect_listening("listen", Arc::clone(wakeup))
+        .await?;
+    let prepared = async {
+        client.batch_execute("LISTEN tidewire").await?;
+        for slot in 0..SLOTS {
+            let row = client
+                .query_one(
+                    "SELECT pg_try_advisory_lock($1, $2)",
+                    &[&OWNER_CLASS, &slot],
+                )
+                .await?;
+            if row.try_get(0)? {
+                return Ok(Some(slot));
+            }
+        }
+        Ok::<_, tokio_postgres::Error>(None)
+    };
+    let slot = tokio::time::timeout(PING_TIMEOUT, prepared).await??;
+    if slot.is_none() {
+        tracing::warn!(
+            "more than {SLOTS} servers on this database: this one polls instead of listening"
+        );
+    }
+    Ok(Ear { client, slot })
+}
+
+/// A line can go silent without closing: only an answer proves that it is there.
+async fn listen_until_lost(ear: &Ear) {
+    loop {
+        pause(PING_INTERVAL).await;
+        let ping = ear.client.simple_query("SELECT 1");
+        if !matches!(tokio::time::timeout(PING_TIMEOUT, ping).await, Ok(Ok(_))) {
+            return;
+        }
+    }
+}

@@ -1,0 +1,23 @@
+//! The only floor that reads or writes the log.
+//!
+//! # Invariants
+//! - An event, once read by anyone, never changes and keeps its place. A reader that has passed a place never meets a
+//!   smaller one later.
+//! - All SQL is `const` text or a definition in `sql/`; none is built from parts.
+//! - Knows nothing of HTTP, sessions or who is connected.
+
+pub mod append;
+pub mod error;
+pub mod identity;
+pub mod lane;
+pub mod listener;
+pub mod read;
+pub mod row;
+pub mod status;
+pub mod tail;
+pub mod upkeep;
+
+pub use append::{Appended, Appender};
+pub use error::{AppendError, ReadError, Unavailable};
+pub use identity::Identity;
+pub use read::{History, Page};

@@ -1,0 +1,68 @@
+//! What is applied whole at every migrate, in this order: functions, triggers, views, grants.
+//!
+//! A test fails when a file of those folders is not listed.
+
+macro_rules! definitions {
+    ($($file:literal),* $(,)?) => {
+        /// Name and text of each file.
+        pub const DEFINITIONS: &[(&str, &str)] =
+            &[$(($file, include_str!(concat!("../../sql/", $file)))),*];
+    };
+}
+
+definitions![
+    "functions/idempotency_key.sql",
+    "functions/floor_class.sql",
+    "functions/claim_floor.sql",
+    "functions/wake_servers.sql",
+    "functions/record_append.sql",
+    "functions/refuse_change.sql",
+    "functions/watermark.sql",
+    "functions/cursor.sql",
+    "functions/cursor_seq.sql",
+    "functions/current_tenant.sql",
+    "functions/writing_tenant.sql",
+    "functions/new_id.sql",
+    "functions/append_many.sql",
+    "functions/append.sql",
+    "functions/retain.sql",
+    "functions/expire_keys.sql",
+    "functions/begin_epoch.sql",
+    "triggers/events.sql",
+    "views/writers.sql",
+    "views/my_events.sql",
+    "grants/grants.sql",
+];
+
+/// Roles belong to the cluster: applied by the embedded server and the tests, otherwise by an operator.
+pub const ROLES: &str = include_str!("../../sql/roles/roles.sql");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_file_is_listed() {
+        for folder in ["functions", "triggers", "views", "grants"] {
+            let path = format!("{}/sql/{folder}", env!("CARGO_MANIFEST_DIR"));
+            for entry in std::fs::read_dir(path).unwrap() {
+                let name = format!("{folder}/{}", entry.unwrap().file_name().to_string_lossy());
+                assert!(
+                    DEFINITIONS.iter().any(|(file, _)| *file == name),
+                    "{name} is not listed"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn every_function_fixes_its_search_path_or_is_a_plain_expression() {
+        for (file, text) in DEFINITIONS
+            .iter()
+            .filter(|(file, _)| file.starts_with("functions/"))
+        {
+            let is_expression = text.contains("\nRETURN ") || text.contains("SAFE RETURN ");
+            assert!(is_expression || text.contains("SET search_path"), "{file}");
+        }
+    }
+}

@@ -1,0 +1,11 @@
+//! PostgreSQL itself: connections, what the server demands of a database, the schema, and the embedded server.
+//!
+//! # Invariants
+//! - Knows nothing of events; the log's SQL stands in `log`.
+
+pub mod connect;
+pub mod definitions;
+pub mod requirements;
+pub mod schema;
+
+pub use connect::{ConnectError, Connector};
