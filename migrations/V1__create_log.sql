@@ -43,8 +43,9 @@ CREATE TABLE tidewire.events (
     CONSTRAINT events_bytes_have_a_type CHECK ((bytes IS NULL) = (content_type IS NULL) AND (bytes IS NULL OR data IS NULL)),
     CONSTRAINT events_content_type_is_printable CHECK (octet_length(content_type) BETWEEN 1 AND 255 AND content_type !~ '[\u0001-\u001f\u007f-\u009f]'),
     CONSTRAINT events_occurred_at_is_a_date CHECK (occurred_at >= '0001-01-01T00:00:00Z' AND occurred_at < '10000-01-01T00:00:00Z'),
-    -- The server refuses beyond its own limit (256 KiB by default); this bounds what SQL writers can store.
-    CONSTRAINT events_data_is_bounded CHECK (pg_column_size(data) <= 1048576),
+    -- The server refuses beyond its own limit (256 KiB of text by default); this bounds what SQL writers can store. The
+    -- binary form of jsonb takes up to six times the text.
+    CONSTRAINT events_data_is_bounded CHECK (pg_column_size(data) <= 8388608),
     CONSTRAINT events_bytes_are_bounded CHECK (octet_length(bytes) <= 1048576)
 );
 

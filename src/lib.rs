@@ -3,6 +3,7 @@
 //! One append-only table is the system; this crate is the window onto it. The floors, from the top: `cli` and `app`,
 //! `http`, `feed`, `access`, `log`, `pg`, `event`; arrows point down only (`tests/architecture.rs`).
 
+pub mod access;
 pub mod event;
 pub mod feed;
 pub mod log;

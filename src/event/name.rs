@@ -90,6 +90,14 @@ impl Label {
     }
 }
 
+impl Label {
+    /// The name of whoever calls without a token in development mode.
+    #[must_use]
+    pub fn developer() -> Self {
+        Self("developer".into())
+    }
+}
+
 impl std::borrow::Borrow<str> for Label {
     fn borrow(&self) -> &str {
         &self.0
@@ -115,6 +123,12 @@ impl Tenant {
         } else {
             Err(NameError::Alphabet)
         }
+    }
+
+    /// The tenant of development mode.
+    #[must_use]
+    pub fn dev() -> Self {
+        Self("dev".into())
     }
 
     /// A tenant that no credential can name.

@@ -6,7 +6,7 @@
 //! - Every event has an id before it is queued, so a batch whose outcome is unknown can be sent again.
 //! - The queue is bounded by groups and by bytes; at the bound a group is refused at once.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -15,7 +15,7 @@ use uuid::Uuid;
 
 use super::error::{AppendError, Unavailable};
 use super::identity::Identity;
-use super::lane::Lane;
+use super::lane::{Lane, Outcome};
 use crate::event::limits::{
     APPEND_QUEUE_BYTES_MAX, APPEND_QUEUE_MAX, APPEND_TIMEOUT, BATCH_BYTES_MAX, BATCH_EVENTS_MAX,
 };
@@ -38,16 +38,21 @@ pub struct Appended {
     pub duplicate: bool,
 }
 
-/// Events that are stored together or not at all.
+/// What became of each event of a request, in order.
+pub type Answers = Vec<Result<Appended, AppendError>>;
+
+/// Events of one request: neighbours in the log, in their order.
 #[derive(Debug)]
 pub struct Group {
     pub(super) tenant: Tenant,
     pub(super) events: Vec<NewEvent>,
     pub(super) ids: Vec<EventId>,
     pub(super) expected: Vec<Option<Seq>>,
+    /// Stored together or not at all; else each by itself.
+    pub(super) is_atomic: bool,
     pub(super) deadline: Instant,
     weight: usize,
-    reply: oneshot::Sender<Result<Vec<Appended>, AppendError>>,
+    reply: oneshot::Sender<Answers>,
 }
 
 impl Group {
@@ -56,19 +61,22 @@ impl Group {
     }
 
     /// Answers whoever waits; nobody may be left.
-    pub(super) fn answer(self, outcome: Result<Vec<(Position, bool)>, AppendError>) {
-        let appended = outcome.map(|places| {
-            self.ids
-                .into_iter()
-                .zip(places)
-                .map(|(id, (position, duplicate))| Appended {
+    pub(super) fn answer(self, outcomes: Vec<Outcome>) {
+        let answers = self
+            .ids
+            .into_iter()
+            .zip(outcomes)
+            .enumerate()
+            .map(|(index, (id, outcome))| match outcome {
+                Ok((position, duplicate)) => Ok(Appended {
                     id,
                     position,
                     duplicate,
-                })
-                .collect()
-        });
-        let _ = self.reply.send(appended);
+                }),
+                Err(error) => Err(error.at(index)),
+            })
+            .collect();
+        let _ = self.reply.send(answers);
     }
 }
 
@@ -211,69 +219,76 @@ impl Appender {
         tenant: &Tenant,
         events: Vec<NewEvent>,
     ) -> Result<Vec<Appended>, AppendError> {
-        let (group, answer, twice) = self.group(tenant, events)?;
-        self.queue.push(group)?;
-        let patience = APPEND_TIMEOUT.saturating_add(Duration::from_secs(1));
-        let appended = match tokio::time::timeout(patience, answer).await {
-            Ok(Ok(result)) => result?,
-            Ok(Err(_)) | Err(_) => return Err(AppendError::Unavailable(Unavailable::Silent)),
-        };
-        Ok(weave(appended, &twice))
+        let mut appended = Vec::with_capacity(events.len());
+        let mut skipped = None;
+        for answer in self.enqueue(tenant, events, true).await? {
+            match answer {
+                Ok(one) => appended.push(one),
+                Err(AppendError::Skipped) => skipped = Some(AppendError::Skipped),
+                Err(error) => return Err(error),
+            }
+        }
+        skipped.map_or(Ok(appended), Err)
     }
 
-    #[expect(clippy::type_complexity, reason = "read at one place, right above")]
-    fn group(
+    /// Stores `events` in their order, each by itself: one that is refused does not hold up the others.
+    ///
+    /// # Errors
+    /// If the queue is full or the database cannot be asked in time.
+    pub async fn append_each(
         &self,
         tenant: &Tenant,
         events: Vec<NewEvent>,
-    ) -> Result<
-        (
-            Group,
-            oneshot::Receiver<Result<Vec<Appended>, AppendError>>,
-            Vec<Option<usize>>,
-        ),
-        AppendError,
-    > {
-        let mut unique: Vec<NewEvent> = Vec::with_capacity(events.len());
-        let mut ids: Vec<EventId> = Vec::with_capacity(events.len());
-        let mut expected = Vec::with_capacity(events.len());
-        // For each member, the place in `unique` of the one it repeats.
-        let mut twice = Vec::with_capacity(events.len());
-        let mut places: std::collections::HashMap<EventId, usize> =
-            std::collections::HashMap::new();
+    ) -> Result<Answers, AppendError> {
+        self.enqueue(tenant, events, false).await
+    }
+
+    async fn enqueue(
+        &self,
+        tenant: &Tenant,
+        events: Vec<NewEvent>,
+        is_atomic: bool,
+    ) -> Result<Answers, AppendError> {
+        let mut unique = Unique::default();
         for (index, event) in events.into_iter().enumerate() {
-            let id = event.id.clone().unwrap_or_else(new_id);
-            if let Some(place) = places.get(&id) {
-                let is_same = unique
-                    .get(*place)
-                    .is_some_and(|first| first.has_same_content(&event));
-                if !is_same {
-                    return Err(AppendError::IdConflict { index });
-                }
-                twice.push(Some(*place));
-                continue;
+            let expected = self.expected(index, event.expect.as_ref());
+            match expected {
+                Err(error) if is_atomic => return Err(error),
+                Err(error) => unique.places.push(Place::Refused(error)),
+                Ok(expected) => unique.add(index, event, expected, is_atomic)?,
             }
-            places.insert(id.clone(), unique.len());
-            expected.push(self.expected(index, event.expect.as_ref())?);
-            ids.push(id);
-            unique.push(event);
-            twice.push(None);
+        }
+        let Unique {
+            events,
+            ids,
+            expected,
+            places,
+            ..
+        } = unique;
+        if events.is_empty() {
+            return Ok(weave(Vec::new(), places));
         }
         let (reply, answer) = oneshot::channel();
-        let weight = unique.iter().map(NewEvent::weight).sum();
+        let weight = events.iter().map(NewEvent::weight).sum();
         let deadline = Instant::now()
             .checked_add(APPEND_TIMEOUT)
             .unwrap_or_else(Instant::now);
-        let group = Group {
-            tenant: tenant.clone(),
-            events: unique,
+        let tenant = tenant.clone();
+        self.queue.push(Group {
+            tenant,
+            events,
             ids,
             expected,
+            is_atomic,
             deadline,
             weight,
             reply,
-        };
-        Ok((group, answer, twice))
+        })?;
+        let patience = APPEND_TIMEOUT.saturating_add(Duration::from_secs(1));
+        match tokio::time::timeout(patience, answer).await {
+            Ok(Ok(answers)) => Ok(weave(answers, places)),
+            Ok(Err(_)) | Err(_) => Err(AppendError::Unavailable(Unavailable::Silent)),
+        }
     }
 
     fn expected(&self, index: usize, expect: Option<&Expect>) -> Result<Option<Seq>, AppendError> {
@@ -293,20 +308,83 @@ fn new_id() -> EventId {
     EventId::from(Uuid::now_v7())
 }
 
-/// Puts the answers of members that repeat another one back into their places.
-fn weave(appended: Vec<Appended>, twice: &[Option<usize>]) -> Vec<Appended> {
-    if twice.iter().all(Option::is_none) {
-        return appended;
+/// Where the answer of a member of the request comes from.
+#[derive(Debug)]
+enum Place {
+    /// The next of the log's answers.
+    Own,
+    /// It repeats the member whose answer is this one.
+    Repeats(usize),
+    /// It was refused before the log was asked.
+    Refused(AppendError),
+}
+
+/// The members of a request, each id once.
+#[derive(Debug, Default)]
+struct Unique {
+    events: Vec<NewEvent>,
+    ids: Vec<EventId>,
+    expected: Vec<Option<Seq>>,
+    by_id: HashMap<EventId, usize>,
+    places: Vec<Place>,
+}
+
+impl Unique {
+    fn add(
+        &mut self,
+        index: usize,
+        event: NewEvent,
+        expected: Option<Seq>,
+        is_atomic: bool,
+    ) -> Result<(), AppendError> {
+        let id = event.id.clone().unwrap_or_else(new_id);
+        if let Some(first) = self.by_id.get(&id) {
+            if self
+                .events
+                .get(*first)
+                .is_some_and(|first| first.has_same_content(&event))
+            {
+                self.places.push(Place::Repeats(*first));
+            } else if is_atomic {
+                return Err(AppendError::IdConflict { index });
+            } else {
+                self.places
+                    .push(Place::Refused(AppendError::IdConflict { index }));
+            }
+            return Ok(());
+        }
+        self.by_id.insert(id.clone(), self.events.len());
+        self.events.push(event);
+        self.ids.push(id);
+        self.expected.push(expected);
+        self.places.push(Place::Own);
+        Ok(())
     }
-    let mut stored = appended.iter().cloned();
-    twice
+}
+
+/// Puts every member's answer into its place.
+fn weave(answers: Answers, places: Vec<Place>) -> Answers {
+    if places.iter().all(|place| matches!(place, Place::Own)) {
+        return answers;
+    }
+    // Of a member whose first use failed, the repetition fails too.
+    let firsts: Vec<Option<Appended>> = answers
         .iter()
-        .filter_map(|place| match place {
-            None => stored.next(),
-            Some(place) => appended.get(*place).map(|first| Appended {
-                duplicate: true,
-                ..first.clone()
-            }),
+        .map(|answer| answer.as_ref().ok().cloned())
+        .collect();
+    let mut own = answers.into_iter();
+    places
+        .into_iter()
+        .map(|place| match place {
+            Place::Own => own.next().unwrap_or(Err(AppendError::Skipped)),
+            Place::Refused(error) => Err(error),
+            Place::Repeats(first) => match firsts.get(first) {
+                Some(Some(first)) => Ok(Appended {
+                    duplicate: true,
+                    ..first.clone()
+                }),
+                _ => Err(AppendError::Skipped),
+            },
         })
         .collect()
 }

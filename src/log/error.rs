@@ -65,6 +65,9 @@ pub enum AppendError {
         /// The subject's newest event, if it has one.
         newest: Option<Position>,
     },
+    /// Another member of the same request failed.
+    #[error("another event of the same request was refused")]
+    Skipped,
     /// `expect` is not a cursor of this log.
     #[error("member {index} expects something that is not a cursor of this log: {error}")]
     ExpectedCursor {
@@ -94,6 +97,19 @@ pub enum AppendError {
     /// A fault of ours.
     #[error("storing events failed: {0}")]
     Internal(String),
+}
+
+impl AppendError {
+    /// The same error, of the member at this place.
+    #[must_use]
+    pub fn at(self, index: usize) -> Self {
+        match self {
+            Self::IdConflict { .. } => Self::IdConflict { index },
+            Self::ExpectConflict { newest, .. } => Self::ExpectConflict { index, newest },
+            Self::ExpectedCursor { error, .. } => Self::ExpectedCursor { index, error },
+            other => other,
+        }
+    }
 }
 
 /// What to do after a statement failed.

@@ -18,9 +18,10 @@ use tokio_util::sync::CancellationToken;
 use super::append::{Group, Queue};
 use super::error::{AppendError, Remedy, Unavailable, remedy};
 use crate::event::limits::DATABASE_SILENCE_MAX;
-use crate::event::{NewEvent, Payload, Position, Seq};
+use crate::event::{Label, NewEvent, Payload, Position, Seq};
 use crate::pg::Connector;
 use crate::tasks::pause;
+use serde_json::value::RawValue;
 
 const INSERT: &str = "
     INSERT INTO tidewire.events (tenant, id, topic, subject, source, priority, occurred_at, region, gdpr, trace, data,
@@ -43,7 +44,19 @@ const LOOK_UPS_AFTER_DUPLICATE: u32 = 64;
 const BACKOFF_MIN: Duration = Duration::from_millis(10);
 const BACKOFF_MAX: Duration = Duration::from_millis(500);
 
-type Places = Vec<(Position, bool)>;
+/// What became of one member: its place and whether it was known, or why it was not stored.
+pub type Outcome = Result<(Position, bool), AppendError>;
+
+/// One event of a batch.
+#[derive(Debug, Clone, Copy)]
+struct Member<'a> {
+    tenant: &'a str,
+    id: &'a str,
+    event: &'a NewEvent,
+    expected: Option<Seq>,
+    /// Members with the same number are stored together or not at all.
+    unit: i32,
+}
 
 /// Writes batches over a connection of its own.
 #[derive(Debug)]
@@ -81,7 +94,6 @@ impl Lane {
         let _ = stop.run_until_cancelled(self.connect()).await;
         while let Some(batch) = stop.run_until_cancelled(queue.next_batch()).await {
             self.write(batch).await;
-            self.committed.notify_one();
         }
     }
 
@@ -91,42 +103,42 @@ impl Lane {
             .map(|group| group.deadline)
             .min()
             .unwrap_or_else(Instant::now);
-        match self.write_until(&batch, deadline).await {
-            Ok(places) => answer_all(batch, places),
-            // One group is at fault, and it is this one.
-            Err(error) if batch.len() == 1 => batch
-                .into_iter()
-                .for_each(|group| group.answer(Err(twin(&error)))),
-            Err(AppendError::Refused { .. } | AppendError::Internal(_)) => {
-                // One of several is at fault: each by itself, so that only that one fails.
-                for group in batch {
-                    let deadline = group.deadline;
-                    let alone = vec![group];
-                    match self.write_until(&alone, deadline).await {
-                        Ok(places) => answer_all(alone, places),
-                        Err(error) => alone
-                            .into_iter()
-                            .for_each(|group| group.answer(Err(twin(&error)))),
+        let members = members(&batch);
+        let outcomes = match self.write_until(&members, deadline).await {
+            Ok(outcomes) => outcomes,
+            // One of several is at fault: each by itself, so that only that one fails.
+            Err(AppendError::Refused { .. } | AppendError::Internal(_)) if members.len() > 1 => {
+                let mut outcomes = Vec::with_capacity(members.len());
+                for unit in members.chunk_by(|a, b| a.unit == b.unit) {
+                    match self.write_until(unit, deadline).await {
+                        Ok(some) => outcomes.extend(some),
+                        Err(error) => outcomes.extend(unit.iter().map(|_| Err(twin(&error)))),
                     }
                 }
+                outcomes
             }
-            Err(error) => batch
-                .into_iter()
-                .for_each(|group| group.answer(Err(twin(&error)))),
+            Err(error) => members.iter().map(|_| Err(twin(&error))).collect(),
+        };
+        self.committed.notify_one();
+        let mut outcomes = outcomes.into_iter();
+        for group in batch {
+            let own = outcomes.by_ref().take(group.events.len()).collect();
+            group.answer(own);
         }
     }
 
-    /// Writes the batch, reconnecting and retrying until `deadline`. One result a group.
+    /// Writes the members, reconnecting and retrying until `deadline`.
     async fn write_until(
         &mut self,
-        batch: &[Group],
+        members: &[Member<'_>],
         deadline: Instant,
-    ) -> Result<Vec<Result<Places, AppendError>>, AppendError> {
+    ) -> Result<Vec<Outcome>, AppendError> {
         let mut backoff = BACKOFF_MIN;
-        let mut look_up = self.look_ups > 0 || batch.iter().any(Group::has_expectations);
+        let mut look_up =
+            self.look_ups > 0 || members.iter().any(|member| member.expected.is_some());
         loop {
-            let trouble = match self.attempt(batch, look_up).await {
-                Ok(results) => return Ok(results),
+            let trouble = match self.attempt(members, look_up).await {
+                Ok(outcomes) => return Ok(outcomes),
                 Err(Remedy::LookUp) => {
                     look_up = true;
                     self.look_ups = LOOK_UPS_AFTER_DUPLICATE;
@@ -156,9 +168,9 @@ impl Lane {
 
     async fn attempt(
         &mut self,
-        batch: &[Group],
+        members: &[Member<'_>],
         look_up: bool,
-    ) -> Result<Vec<Result<Places, AppendError>>, Remedy> {
+    ) -> Result<Vec<Outcome>, Remedy> {
         if self
             .connection
             .as_ref()
@@ -169,7 +181,7 @@ impl Lane {
         let Some(connection) = &self.connection else {
             return Err(Remedy::Reconnect(Unavailable::Silent));
         };
-        let columns = Columns::of(batch);
+        let columns = Columns::of(members);
         let work = async {
             if look_up {
                 connection
@@ -190,7 +202,18 @@ impl Lane {
         if look_up {
             self.look_ups = self.look_ups.saturating_sub(1);
         }
-        outcomes(batch, &rows, look_up).map_err(remedy)
+        let outcomes = rows
+            .iter()
+            .map(|row| outcome(row, look_up))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(remedy)?;
+        if outcomes.len() == members.len() {
+            Ok(outcomes)
+        } else {
+            Err(Remedy::Refuse(AppendError::Internal(
+                "the database answered for fewer events than it was given".into(),
+            )))
+        }
     }
 
     async fn connect(&mut self) -> Result<(), Unavailable> {
@@ -217,13 +240,7 @@ impl Lane {
     }
 }
 
-fn answer_all(batch: Vec<Group>, results: Vec<Result<Places, AppendError>>) {
-    for (group, result) in batch.into_iter().zip(results) {
-        group.answer(result);
-    }
-}
-
-/// The same error for another group of the batch.
+/// The same error for another member of the batch.
 fn twin(error: &AppendError) -> AppendError {
     match error {
         AppendError::Refused { reason } => AppendError::Refused {
@@ -235,41 +252,41 @@ fn twin(error: &AppendError) -> AppendError {
     }
 }
 
-/// Reads the rows of a batch, group by group.
-fn outcomes(
-    batch: &[Group],
-    rows: &[Row],
-    look_up: bool,
-) -> Result<Vec<Result<Places, AppendError>>, tokio_postgres::Error> {
-    let mut rows = rows.iter();
-    let mut results = Vec::with_capacity(batch.len());
+/// Reads what became of one member.
+fn outcome(row: &Row, look_up: bool) -> Result<Outcome, tokio_postgres::Error> {
+    let seq: Option<Seq> = row.try_get(0)?;
+    let at: Option<DateTime<Utc>> = row.try_get(1)?;
+    let position = seq.zip(at).map(|(seq, at)| Position::new(seq, at));
+    let word: &str = if look_up { row.try_get(2)? } else { "stored" };
+    Ok(match (word, position) {
+        ("stored", Some(position)) => Ok((position, false)),
+        ("duplicate", Some(position)) => Ok((position, true)),
+        ("id_conflict", _) => Err(AppendError::IdConflict { index: 0 }),
+        ("expect_conflict", newest) => Err(AppendError::ExpectConflict { index: 0, newest }),
+        _ => Err(AppendError::Skipped),
+    })
+}
+
+/// The members of a batch, in order, with the numbers of their units.
+fn members(batch: &[Group]) -> Vec<Member<'_>> {
+    let mut members = Vec::with_capacity(batch.iter().map(|group| group.events.len()).sum());
+    let mut unit = 0_i32;
     for group in batch {
-        let mut places = Places::with_capacity(group.events.len());
-        let mut failure = None;
-        for (index, row) in rows.by_ref().take(group.events.len()).enumerate() {
-            let seq: Option<Seq> = row.try_get(0)?;
-            let at: Option<DateTime<Utc>> = row.try_get(1)?;
-            let position = seq.zip(at).map(|(seq, at)| Position::new(seq, at));
-            let outcome: &str = if look_up { row.try_get(2)? } else { "stored" };
-            match (outcome, position) {
-                ("stored", Some(position)) => places.push((position, false)),
-                ("duplicate", Some(position)) => places.push((position, true)),
-                ("id_conflict", _) => failure = failure.or(Some(AppendError::IdConflict { index })),
-                ("expect_conflict", newest) => {
-                    failure = failure.or(Some(AppendError::ExpectConflict { index, newest }));
-                }
-                _ => {}
+        unit = unit.saturating_add(1);
+        for ((event, id), expected) in group.events.iter().zip(&group.ids).zip(&group.expected) {
+            members.push(Member {
+                tenant: group.tenant.as_str(),
+                id: id.as_str(),
+                event,
+                expected: *expected,
+                unit,
+            });
+            if !group.is_atomic {
+                unit = unit.saturating_add(1);
             }
         }
-        results.push(match failure {
-            Some(error) => Err(error),
-            None if places.len() == group.events.len() => Ok(places),
-            None => Err(AppendError::Internal(
-                "the database answered for fewer events than it was given".into(),
-            )),
-        });
     }
-    Ok(results)
+    members
 }
 
 /// The batch as the parallel arrays of one statement.
@@ -287,54 +304,43 @@ struct Columns<'a> {
     datas: Vec<Option<&'a str>>,
     bytess: Vec<Option<&'a [u8]>>,
     content_types: Vec<Option<&'a str>>,
-    group_nos: Vec<i32>,
+    units: Vec<i32>,
     expected: Vec<Option<Seq>>,
 }
 
 impl<'a> Columns<'a> {
-    fn of(batch: &'a [Group]) -> Self {
-        let members = || batch.iter().flat_map(|group| group.events.iter());
-        let column =
-            |read: fn(&'a NewEvent) -> Option<&'a str>| members().map(read).collect::<Vec<_>>();
+    fn of(members: &[Member<'a>]) -> Self {
+        let texts = |read: fn(&'a NewEvent) -> Option<&'a str>| {
+            members.iter().map(|m| read(m.event)).collect::<Vec<_>>()
+        };
         Self {
-            tenants: batch
-                .iter()
-                .flat_map(|g| g.events.iter().map(|_| g.tenant.as_str()))
-                .collect(),
-            ids: batch
-                .iter()
-                .flat_map(|g| g.ids.iter().map(crate::event::EventId::as_str))
-                .collect(),
-            topics: members().map(|e| e.topic.as_str()).collect(),
-            subjects: column(|e| e.subject.as_ref().map(crate::event::Label::as_str)),
-            sources: column(|e| e.source.as_ref().map(crate::event::Label::as_str)),
-            priorities: members().map(|e| e.priority.as_str()).collect(),
-            occurred_ats: members().map(|e| e.occurred_at).collect(),
-            regions: column(|e| e.region.as_ref().map(crate::event::Label::as_str)),
-            gdprs: column(|e| e.gdpr.as_deref().map(serde_json::value::RawValue::get)),
-            traces: column(|e| e.trace.as_deref()),
-            datas: column(|e| match &e.payload {
+            tenants: members.iter().map(|m| m.tenant).collect(),
+            ids: members.iter().map(|m| m.id).collect(),
+            topics: members.iter().map(|m| m.event.topic.as_str()).collect(),
+            subjects: texts(|e| e.subject.as_ref().map(Label::as_str)),
+            sources: texts(|e| e.source.as_ref().map(Label::as_str)),
+            priorities: members.iter().map(|m| m.event.priority.as_str()).collect(),
+            occurred_ats: members.iter().map(|m| m.event.occurred_at).collect(),
+            regions: texts(|e| e.region.as_ref().map(Label::as_str)),
+            gdprs: texts(|e| e.gdpr.as_deref().map(RawValue::get)),
+            traces: texts(|e| e.trace.as_deref()),
+            datas: texts(|e| match &e.payload {
                 Payload::Json(text) => Some(text.get()),
                 _ => None,
             }),
-            bytess: members()
-                .map(|e| match &e.payload {
+            bytess: members
+                .iter()
+                .map(|m| match &m.event.payload {
                     Payload::Bytes { bytes, .. } => Some(bytes.as_ref()),
                     _ => None,
                 })
                 .collect(),
-            content_types: column(|e| match &e.payload {
+            content_types: texts(|e| match &e.payload {
                 Payload::Bytes { content_type, .. } => Some(content_type.as_str()),
                 _ => None,
             }),
-            group_nos: (1_i32..)
-                .zip(batch)
-                .flat_map(|(no, g)| g.events.iter().map(move |_| no))
-                .collect(),
-            expected: batch
-                .iter()
-                .flat_map(|g| g.expected.iter().copied())
-                .collect(),
+            units: members.iter().map(|m| m.unit).collect(),
+            expected: members.iter().map(|m| m.expected).collect(),
         }
     }
 
@@ -358,7 +364,7 @@ impl<'a> Columns<'a> {
 
     fn with_expectations(&self) -> Vec<&(dyn ToSql + Sync)> {
         let mut columns = self.plain();
-        columns.push(&self.group_nos);
+        columns.push(&self.units);
         columns.push(&self.expected);
         columns
     }

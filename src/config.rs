@@ -1,0 +1,155 @@
+//! The settings: each an environment variable and a flag of the same name.
+//!
+//! # Invariants
+//! - The only reader of the environment. A bad value stops the start with a sentence.
+//! - `docs/OPERATIONS.md` lists every setting; a test compares.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::access::Secret;
+use crate::event::limits;
+use crate::log::tail::NotifyMode;
+
+/// Where the database is.
+#[derive(Debug, Clone, Args)]
+pub struct Database {
+    /// PostgreSQL 15 to 18 with TimescaleDB; absent: the embedded database.
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    pub database_url: Option<Secret>,
+
+    /// A direct connection for LISTEN when DATABASE_URL goes through a pooler.
+    #[arg(long = "listen-database-url", env = "TIDEWIRE_LISTEN_DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    pub listen_database_url: Option<Secret>,
+
+    /// Where the embedded database and the development secret live [default: /var/lib/tidewire for root, else
+    /// ~/.local/share/tidewire].
+    #[arg(long, env = "TIDEWIRE_DATA_DIR", value_name = "PATH")]
+    pub data_dir: Option<PathBuf>,
+
+    /// Folder with the programs of PostgreSQL for the embedded database [default: what script/setup provides, else
+    /// what the machine has].
+    #[arg(long, env = "TIDEWIRE_POSTGRES_BIN", value_name = "PATH")]
+    pub postgres_bin: Option<PathBuf>,
+
+    /// Where script/setup keeps what it fetched [default: /var/cache/tidewire for root, else ~/.cache/tidewire].
+    #[arg(long, env = "TIDEWIRE_CACHE_DIR", value_name = "PATH")]
+    pub cache_dir: Option<PathBuf>,
+}
+
+/// Settings of `tidewire serve`.
+#[derive(Debug, Clone, Args)]
+pub struct Serve {
+    /// The database.
+    #[command(flatten)]
+    pub database: Database,
+
+    /// Address and port to listen on.
+    #[arg(long, env = "TIDEWIRE_LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
+    pub listen: SocketAddr,
+
+    /// Secret of HS256 tokens, at least 32 bytes; absent: development mode, loopback only.
+    #[arg(long, env = "TIDEWIRE_JWT_SECRET", hide_env_values = true, value_name = "SECRET")]
+    pub jwt_secret: Option<Secret>,
+
+    /// When writers notify this server: auto (when it sleeps), always, never (it polls).
+    #[arg(long, env = "TIDEWIRE_NOTIFY", value_enum, default_value = "auto")]
+    pub notify: NotifyMode,
+
+    /// Do not apply migrations and definitions at the start; the schema must be this version's.
+    #[arg(long, env = "TIDEWIRE_NO_MIGRATE")]
+    pub no_migrate: bool,
+
+    /// Remove whole chunks of events older than so many days; absent: keep everything.
+    #[arg(long, env = "TIDEWIRE_RETENTION_DAYS", value_parser = clap::value_parser!(i32).range(1..=36_500), value_name = "DAYS")]
+    pub retention_days: Option<i32>,
+
+    /// Events kept in memory for live and resuming readers.
+    #[arg(long, env = "TIDEWIRE_WINDOW_EVENTS", default_value_t = limits::WINDOW_EVENTS, value_parser = at_least_2000, value_name = "COUNT")]
+    pub window_events: usize,
+
+    /// Bytes of events kept in memory.
+    #[arg(long, env = "TIDEWIRE_WINDOW_BYTES", default_value_t = limits::WINDOW_BYTES, value_parser = at_least_1_mib, value_name = "BYTES")]
+    pub window_bytes: usize,
+
+    /// Largest data of one event in bytes, at most 1 MiB (the table's own bound).
+    #[arg(long, env = "TIDEWIRE_DATA_BYTES_MAX", default_value_t = limits::DATA_BYTES_MAX, value_parser = up_to_1_mib, value_name = "BYTES")]
+    pub data_bytes_max: usize,
+
+    /// Open reader connections at most.
+    #[arg(long, env = "TIDEWIRE_CONNECTIONS_MAX", default_value_t = limits::CONNECTIONS_MAX, value_name = "COUNT")]
+    pub connections_max: usize,
+
+    /// What is logged: error, warn, info, debug, or per module as in tidewire::log=debug.
+    #[arg(long, env = "TIDEWIRE_LOG", default_value = "info", value_name = "FILTER")]
+    pub log: String,
+
+    /// Log lines as JSON.
+    #[arg(long, env = "TIDEWIRE_LOG_JSON")]
+    pub log_json: bool,
+}
+
+fn number(text: &str, from: usize, to: usize) -> Result<usize, String> {
+    match text.replace('_', "").parse::<usize>() {
+        Ok(number) if (from..=to).contains(&number) => Ok(number),
+        Ok(_) => Err(format!("must be {from} to {to}")),
+        Err(_) => Err(format!("must be a whole number from {from} to {to}")),
+    }
+}
+
+fn at_least_2000(text: &str) -> Result<usize, String> {
+    number(text, limits::TAIL_PAGE_EVENTS, 100_000_000)
+}
+
+fn at_least_1_mib(text: &str) -> Result<usize, String> {
+    number(text, 1 << 20, 1 << 40)
+}
+
+fn up_to_1_mib(text: &str) -> Result<usize, String> {
+    number(text, 1_024, 1 << 20)
+}
+
+/// The folders of a user: `/var/…` for root, below the home folder for others.
+#[derive(Debug, Clone)]
+pub struct Folders {
+    /// See [`Database::data_dir`].
+    pub data: PathBuf,
+    /// See [`Database::cache_dir`].
+    pub cache: PathBuf,
+}
+
+/// There is no home folder.
+#[derive(Debug, thiserror::Error)]
+#[error("there is no home folder (HOME is not set): set TIDEWIRE_DATA_DIR and TIDEWIRE_CACHE_DIR")]
+pub struct NoHome;
+
+impl Database {
+    /// The folders in force.
+    ///
+    /// # Errors
+    /// If a default is needed and there is no home folder.
+    pub fn folders(&self) -> Result<Folders, NoHome> {
+        let data = self.data_dir.clone().map_or_else(|| default_folder("/var/lib", "XDG_DATA_HOME", ".local/share"), Ok)?;
+        let cache = self.cache_dir.clone().map_or_else(|| default_folder("/var/cache", "XDG_CACHE_HOME", ".cache"), Ok)?;
+        Ok(Folders { data, cache })
+    }
+}
+
+fn default_folder(of_root: &str, variable: &str, below_home: &str) -> Result<PathBuf, NoHome> {
+    if is_root() {
+        return Ok(PathBuf::from(of_root).join("tidewire"));
+    }
+    if let Some(folder) = std::env::var_os(variable).filter(|text| !text.is_empty()) {
+        return Ok(PathBuf::from(folder).join("tidewire"));
+    }
+    let home = std::env::home_dir().filter(|home| !home.as_os_str().is_empty()).ok_or(NoHome)?;
+    Ok(home.join(below_home).join("tidewire"))
+}
+
+fn is_root() -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    // The owner of our own process, as the kernel shows it.
+    std::fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
+}
