@@ -4,3 +4,4 @@
 //! `http`, `feed`, `access`, `log`, `pg`, `event`; arrows point down only (`tests/architecture.rs`).
 
 pub mod event;
+pub mod http;

@@ -1,0 +1,3 @@
+//! Words on the wire: what requests say and how answers are shaped.
+
+pub mod problem;
