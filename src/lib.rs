@@ -6,6 +6,7 @@
 pub mod access;
 pub mod event;
 pub mod feed;
+pub mod http;
 pub mod log;
 pub mod pg;
 pub mod tasks;

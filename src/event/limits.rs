@@ -17,6 +17,8 @@ pub const GDPR_BYTES_MAX: usize = 2048;
 pub const DATA_BYTES_MAX: usize = 256 * 1024;
 /// Nesting of an event's data. More: `422 unstorable-data`. PostgreSQL's own parser gives up at some thousands.
 pub const DATA_DEPTH_MAX: usize = 128;
+/// Fields of an event's object, known or not. More: the event is refused before the rest is read.
+pub const EVENT_FIELDS_MAX: usize = 64;
 /// Events of one array. More: `413`; use NDJSON.
 pub const ARRAY_EVENTS_MAX: usize = 1_000;
 /// Bytes of a request body that is not streamed. More: `413`.

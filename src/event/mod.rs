@@ -6,6 +6,7 @@
 
 pub mod cursor;
 pub mod encode;
+pub mod fields;
 pub mod filter;
 pub mod json;
 pub mod limits;

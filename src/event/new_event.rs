@@ -6,14 +6,13 @@
 //! - Data is never parsed into numbers and back: its text goes to the database as it came.
 
 use std::borrow::Cow;
-use std::collections::HashSet;
 use std::fmt;
 
 use bytes::Bytes;
 use chrono::{DateTime, Datelike, SubsecRound, Utc};
-use serde::de::{self, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
+use super::fields::Fields;
 use super::json::{self, Unstorable};
 use super::limits::GDPR_BYTES_MAX;
 use super::{EventId, Label, Priority, Topic};
@@ -153,35 +152,6 @@ impl Refusal {
     }
 }
 
-/// The fields of an event's JSON object, none read yet, none twice.
-struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
-
-impl<'de> de::Deserialize<'de> for Fields<'de> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Read;
-        impl<'de> Visitor<'de> for Read {
-            type Value = Fields<'de>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an event: a JSON object")
-            }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-                let mut seen = HashSet::new();
-                let mut fields = Vec::with_capacity(8);
-                while let Some((name, value)) = map.next_entry::<String, &'de RawValue>()? {
-                    if !seen.insert(name.clone()) {
-                        return Err(de::Error::custom(format_args!(
-                            "the field {name:?} stands twice"
-                        )));
-                    }
-                    fields.push((Cow::Owned(name), value));
-                }
-                Ok(Fields(fields))
-            }
-        }
-        deserializer.deserialize_map(Read)
-    }
-}
-
 /// Reads one event from the text of a JSON object.
 ///
 /// `cursor` and `recorded_at` are given by the log: they are passed over, so that what was read can be written again.
@@ -190,8 +160,7 @@ impl<'de> de::Deserialize<'de> for Fields<'de> {
 /// # Errors
 /// The first field that breaks a rule.
 pub fn parse(text: &str, data_bytes_max: usize) -> Result<NewEvent, Refusal> {
-    let Fields(fields) = serde_json::from_str(text)
-        .map_err(|err| Refusal::new(Fault::Malformed, "", format_args!("not an event: {err}")))?;
+    let fields = Fields::read(text).map_err(|reason| Refusal::new(Fault::Malformed, "", reason))?;
     let mut draft = Draft::default();
     for (name, value) in fields {
         draft.set(&name, value, data_bytes_max)?;
