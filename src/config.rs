@@ -21,7 +21,12 @@ pub struct Database {
     pub database_url: Option<Secret>,
 
     /// A direct connection for LISTEN when DATABASE_URL goes through a pooler.
-    #[arg(long = "listen-database-url", env = "TIDEWIRE_LISTEN_DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    #[arg(
+        long = "listen-database-url",
+        env = "TIDEWIRE_LISTEN_DATABASE_URL",
+        hide_env_values = true,
+        value_name = "URL"
+    )]
     pub listen_database_url: Option<Secret>,
 
     /// Where the embedded database and the development secret live [default: /var/lib/tidewire for root, else
@@ -47,11 +52,21 @@ pub struct Serve {
     pub database: Database,
 
     /// Address and port to listen on.
-    #[arg(long, env = "TIDEWIRE_LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDRESS")]
+    #[arg(
+        long,
+        env = "TIDEWIRE_LISTEN",
+        default_value = "127.0.0.1:8080",
+        value_name = "ADDRESS"
+    )]
     pub listen: SocketAddr,
 
     /// Secret of HS256 tokens, at least 32 bytes; absent: development mode, loopback only.
-    #[arg(long, env = "TIDEWIRE_JWT_SECRET", hide_env_values = true, value_name = "SECRET")]
+    #[arg(
+        long,
+        env = "TIDEWIRE_JWT_SECRET",
+        hide_env_values = true,
+        value_name = "SECRET"
+    )]
     pub jwt_secret: Option<Secret>,
 
     /// When writers notify this server: auto (when it sleeps), always, never (it polls).
@@ -83,7 +98,12 @@ pub struct Serve {
     pub connections_max: usize,
 
     /// What is logged: error, warn, info, debug, or per module as in tidewire::log=debug.
-    #[arg(long, env = "TIDEWIRE_LOG", default_value = "info", value_name = "FILTER")]
+    #[arg(
+        long,
+        env = "TIDEWIRE_LOG",
+        default_value = "info",
+        value_name = "FILTER"
+    )]
     pub log: String,
 
     /// Log lines as JSON.
@@ -131,8 +151,14 @@ impl Database {
     /// # Errors
     /// If a default is needed and there is no home folder.
     pub fn folders(&self) -> Result<Folders, NoHome> {
-        let data = self.data_dir.clone().map_or_else(|| default_folder("/var/lib", "XDG_DATA_HOME", ".local/share"), Ok)?;
-        let cache = self.cache_dir.clone().map_or_else(|| default_folder("/var/cache", "XDG_CACHE_HOME", ".cache"), Ok)?;
+        let data = self.data_dir.clone().map_or_else(
+            || default_folder("/var/lib", "XDG_DATA_HOME", ".local/share"),
+            Ok,
+        )?;
+        let cache = self.cache_dir.clone().map_or_else(
+            || default_folder("/var/cache", "XDG_CACHE_HOME", ".cache"),
+            Ok,
+        )?;
         Ok(Folders { data, cache })
     }
 }
@@ -144,7 +170,9 @@ fn default_folder(of_root: &str, variable: &str, below_home: &str) -> Result<Pat
     if let Some(folder) = std::env::var_os(variable).filter(|text| !text.is_empty()) {
         return Ok(PathBuf::from(folder).join("tidewire"));
     }
-    let home = std::env::home_dir().filter(|home| !home.as_os_str().is_empty()).ok_or(NoHome)?;
+    let home = std::env::home_dir()
+        .filter(|home| !home.as_os_str().is_empty())
+        .ok_or(NoHome)?;
     Ok(home.join(below_home).join("tidewire"))
 }
 

@@ -4,9 +4,13 @@
 //! `http`, `feed`, `access`, `log`, `pg`, `event`; arrows point down only (`tests/architecture.rs`).
 
 pub mod access;
+pub mod app;
+pub mod cli;
+pub mod config;
 pub mod event;
 pub mod feed;
 pub mod http;
 pub mod log;
 pub mod pg;
 pub mod tasks;
+pub mod telemetry;

@@ -34,12 +34,28 @@ pub enum Start {
     Since(DateTime<Utc>),
 }
 
+/// What a live reader wants when it has fallen behind the window.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnLag {
+    /// Everything, from history.
+    #[default]
+    CatchUp,
+    /// The present: a gap tells what was left out.
+    Skip,
+    /// The end: it comes back with its cursor when it can.
+    Disconnect,
+}
+
 /// Why a reader cannot go on.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum FollowError {
     /// As the log says.
     #[error(transparent)]
     Read(#[from] Arc<ReadError>),
+    /// It fell behind the window and asked to be disconnected then.
+    #[error("this reader fell too far behind")]
+    Lagging,
 }
 
 impl From<ReadError> for FollowError {
@@ -57,6 +73,8 @@ pub struct Batch {
     pub through: Position,
     /// Nothing that can be read now lies behind.
     pub is_caught_up: bool,
+    /// What matches between this place and `through` was left out, as the reader asked.
+    pub skipped_from: Option<Position>,
 }
 
 /// A reader of the log.
@@ -69,6 +87,9 @@ pub struct Follower {
     reader: Reader,
     mark: Arc<Mark>,
     is_caught_up: bool,
+    /// It has been caught up at some time: falling behind now is lag.
+    was_live: bool,
+    on_lag: OnLag,
     cuts: u64,
 }
 
@@ -94,10 +115,25 @@ impl Follower {
             reader,
             mark,
             is_caught_up: false,
+            was_live: false,
+            on_lag: OnLag::CatchUp,
             cuts,
         };
         follower.after = place(hub, start).await?;
         Ok(follower)
+    }
+
+    /// What to do when it falls behind the window.
+    #[must_use]
+    pub const fn on_lag(mut self, on_lag: OnLag) -> Self {
+        self.on_lag = on_lag;
+        self
+    }
+
+    /// Whether a read would find something, as far as can be told without one.
+    #[must_use]
+    pub fn has_news(&self) -> bool {
+        !self.is_caught_up || self.mark.is_set()
     }
 
     /// Everything that matches up to here has been handed out.
@@ -122,6 +158,12 @@ impl Follower {
         );
         let page = match page {
             Some(page) => page,
+            None if self.was_live && self.on_lag == OnLag::Disconnect => {
+                return Err(FollowError::Lagging);
+            }
+            None if self.was_live && self.on_lag == OnLag::Skip => {
+                return Ok(self.skip_to_present());
+            }
             None => self.read_history(limit).await?,
         };
         debug_assert!(
@@ -130,11 +172,33 @@ impl Follower {
         );
         self.after = page.through;
         self.is_caught_up = !page.has_more && self.after.seq >= self.hub.head().seq;
+        self.was_live |= self.is_caught_up;
         Ok(Batch {
             events: page.events,
             through: page.through,
             is_caught_up: self.is_caught_up,
+            skipped_from: None,
         })
+    }
+
+    fn skip_to_present(&mut self) -> Batch {
+        let from = self.after;
+        self.after = self.hub.head().max(from);
+        self.is_caught_up = false;
+        Batch {
+            events: Vec::new(),
+            through: self.after,
+            is_caught_up: false,
+            skipped_from: Some(from),
+        }
+    }
+
+    /// Goes on at the earliest event that retention has left. Returns the place it had reached and the one it goes on at.
+    pub fn skip_to_earliest(&mut self) -> (Position, Position) {
+        let from = self.after;
+        self.after = self.hub.identity().known().retained.max(from);
+        self.is_caught_up = false;
+        (from, self.after)
     }
 
     /// The next events, waiting for them; or, once, the news that everything has been read.

@@ -39,6 +39,10 @@ impl Mark {
             .is_ok()
     }
 
+    pub(super) fn is_set(&self) -> bool {
+        self.unseen.load(Ordering::Acquire) != NONE
+    }
+
     fn take(&self) -> Option<Seq> {
         Some(self.unseen.swap(NONE, Ordering::AcqRel)).filter(|seq| *seq != NONE)
     }

@@ -11,5 +11,5 @@ pub mod hub;
 pub mod matching;
 pub mod window;
 
-pub use follow::{Batch, FollowError, Follower, Start};
+pub use follow::{Batch, FollowError, Follower, OnLag, Start};
 pub use hub::Hub;

@@ -1,4 +1,100 @@
-//! Words on the wire: what requests say and how answers are shaped.
+//! Words on the wire: each handler reads a request, calls one floor down, and shapes the answer.
+//!
+//! # Invariants
+//! - No SQL and no waiting logic. A 5xx is logged once, here, and tells the client nothing internal.
+//! - Every answer that is an error is a problem document.
 
+pub mod app;
+mod append;
+mod caller;
+mod errors;
+mod guard;
 pub mod ingest;
+mod msgpack;
+mod ndjson;
+mod params;
 pub mod problem;
+mod read;
+mod sse;
+mod status;
+pub mod ws;
+
+use axum::Router;
+use axum::http::StatusCode;
+use axum::middleware;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::decompression::RequestDecompressionLayer;
+
+pub use app::App;
+
+use problem::{Kind, Problem};
+
+/// Every route: its path and its methods. The router is built from it, and so is the test of the API documents.
+pub const ROUTES: &[(&str, &str)] = &[
+    ("/v1/events", "GET, POST"),
+    ("/v1/ws", "GET"),
+    ("/v1/status", "GET"),
+    ("/livez", "GET"),
+    ("/readyz", "GET"),
+    ("/problems", "GET"),
+    ("/problems/{code}", "GET"),
+];
+
+/// The router.
+pub fn router(app: App) -> Router {
+    Router::new()
+        .route(
+            "/v1/events",
+            get(read::get)
+                .post(append::post)
+                .fallback(not_allowed("GET, HEAD, POST")),
+        )
+        .route("/v1/ws", get(ws::get).fallback(not_allowed("GET")))
+        .route(
+            "/v1/status",
+            get(status::get).fallback(not_allowed("GET, HEAD")),
+        )
+        .route(
+            "/livez",
+            get(status::livez).fallback(not_allowed("GET, HEAD")),
+        )
+        .route(
+            "/readyz",
+            get(status::readyz).fallback(not_allowed("GET, HEAD")),
+        )
+        .route(
+            "/problems",
+            get(problem::index).fallback(not_allowed("GET, HEAD")),
+        )
+        .route(
+            "/problems/{code}",
+            get(problem::explain).fallback(not_allowed("GET, HEAD")),
+        )
+        .fallback(not_found)
+        .layer(RequestDecompressionLayer::new().pass_through_unaccepted(true))
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(middleware::from_fn_with_state(app.clone(), guard::guard))
+        .with_state(app)
+}
+
+async fn not_found() -> Problem {
+    Problem::new(
+        Kind::NotFound,
+        "there is nothing at this path; see /openapi.json",
+    )
+}
+
+fn not_allowed(
+    allow: &'static str,
+) -> impl Fn() -> std::future::Ready<Problem> + Clone + Send + Sync + 'static {
+    move || std::future::ready(Problem::method_not_allowed(allow))
+}
+
+fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {
+    tracing::error!("a request handler panicked");
+    let problem = Problem::new(Kind::Internal, "the server failed; its log says why");
+    debug_assert_eq!(problem.kind.status(), StatusCode::INTERNAL_SERVER_ERROR);
+    problem.into_response()
+}

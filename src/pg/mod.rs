@@ -5,6 +5,7 @@
 
 pub mod connect;
 pub mod definitions;
+pub mod embedded;
 pub mod requirements;
 pub mod schema;
 

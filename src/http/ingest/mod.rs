@@ -80,6 +80,14 @@ pub fn decode(
     Ok(decoded)
 }
 
+/// Reads JSON text: one event or an array of them.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_text(text: &str, limits: &IngestLimits) -> Result<Decoded, Problem> {
+    json::decode(text.as_bytes(), limits, new_event::parse)
+}
+
 /// Reads one line of NDJSON: one event.
 ///
 /// # Errors

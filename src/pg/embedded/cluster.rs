@@ -17,7 +17,7 @@ use super::account::{Account, command};
 use super::directory::{Directory, at};
 use super::error::EmbeddedError;
 use super::installation::Installation;
-use super::{EmbeddedConfig, log_file, settings};
+use super::{EmbeddedConfig, log_file, orphan, settings};
 
 /// Everything needed to run PostgreSQL on one data directory.
 #[derive(Debug)]
@@ -27,6 +27,8 @@ pub(super) struct Cluster {
     pub(super) directory: Directory,
     pub(super) socket_dir: PathBuf,
     pub(super) port: u16,
+    /// False while another process holds the port: then only the socket is served.
+    pub(super) listens_on_tcp: bool,
 }
 
 impl Cluster {
@@ -39,17 +41,21 @@ impl Cluster {
         let account = Account::choose(&data)?;
         directory.admit(&account, &installation.bin).await?;
         let socket_dir = directory.socket_dir(&account)?;
-        let port = directory.choose_port()?;
-        let cluster = Self {
+        let mut cluster = Self {
             installation,
             account,
             directory,
             socket_dir,
-            port,
+            port: 0,
+            listens_on_tcp: true,
         };
-        if !data.exists() {
+        if data.exists() {
+            // Before the port is chosen: it may be the orphan that holds it.
+            orphan::clear(&cluster).await?;
+        } else {
             cluster.create().await?;
         }
+        cluster.port = cluster.directory.choose_port()?;
         cluster
             .directory
             .write("postgresql.conf", 0o644, settings::CONFIG)?;

@@ -171,9 +171,13 @@ impl Directory {
         Ok(port)
     }
 
-    /// Replaces a file of the server's own as a whole.
+    /// Replaces a file of the server's own as a whole. An unchanged one is left alone, so that a
+    /// full disk does not keep an old database from starting.
     pub(super) fn write(&self, name: &str, mode: u32, text: &str) -> Result<(), EmbeddedError> {
         let path = self.root.join(name);
+        if fs::read(&path).is_ok_and(|bytes| bytes == text.as_bytes()) {
+            return Ok(());
+        }
         let unfinished = self.root.join(format!("{name}.unfinished"));
         let write = || -> io::Result<()> {
             let mut options = OpenOptions::new();

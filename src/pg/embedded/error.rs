@@ -45,7 +45,8 @@ pub enum EmbeddedError {
 
     /// The data directory cannot be created, entered or written by the server itself.
     #[error(
-        "cannot {action} {}: {source}; make it writable, or set TIDEWIRE_DATA_DIR to another folder",
+        "cannot {action} {}: {source}; see to permissions and free space there, or set \
+         TIDEWIRE_DATA_DIR to another folder",
         path.display()
     )]
     Directory {

@@ -45,7 +45,7 @@ use tokio_util::sync::CancellationToken;
 use self::backoff::{Backoff, pause};
 use self::cluster::Cluster;
 pub use self::error::EmbeddedError;
-use self::postmaster::{Port, halt, launch};
+use self::postmaster::{Port, Starting, halt, launch};
 
 /// How often the size of PostgreSQL's log is looked at.
 const LOG_CHECK_EVERY: Duration = Duration::from_mins(1);
@@ -67,7 +67,7 @@ pub struct EmbeddedConfig {
 #[derive(Debug)]
 pub struct Embedded {
     cluster: Cluster,
-    /// The postmaster; `None` while it is being restarted.
+    /// The postmaster; `None` after it has ended and until it is started again.
     child: Option<Child>,
     started: Instant,
 }
@@ -80,9 +80,12 @@ impl Embedded {
     /// Whatever keeps it from running, as a sentence that says what to do.
     pub async fn start(config: EmbeddedConfig) -> Result<Self, EmbeddedError> {
         let mut cluster = Cluster::open(&config).await?;
-        let child = launch(&mut cluster, Port::MayMove).await?;
+        let mut starting = Starting::default();
+        launch(&mut cluster, &mut starting.0, Port::MayMove).await?;
         if let Err(error) = database::prepare(&cluster).await {
-            halt(&cluster, child).await;
+            if let Some(child) = starting.0.take() {
+                halt(&cluster, child).await;
+            }
             return Err(error);
         }
         tracing::info!(
@@ -93,7 +96,7 @@ impl Embedded {
         );
         Ok(Self {
             cluster,
-            child: Some(child),
+            child: starting.0.take(),
             started: Instant::now(),
         })
     }
@@ -139,12 +142,9 @@ impl Embedded {
     /// One attempt, after the delay that is due.
     async fn restart(&mut self, backoff: &mut Backoff) {
         pause(backoff.next()).await;
-        match launch(&mut self.cluster, Port::Stays).await {
-            Ok(child) => {
-                tracing::info!("PostgreSQL runs again");
-                self.child = Some(child);
-                self.started = Instant::now();
-            }
+        self.started = Instant::now();
+        match launch(&mut self.cluster, &mut self.child, Port::Stays).await {
+            Ok(()) => tracing::info!("PostgreSQL runs again"),
             Err(error) => tracing::error!(%error, "PostgreSQL could not be started again"),
         }
     }

@@ -9,6 +9,7 @@
 
 use std::fs;
 use std::io::ErrorKind;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -113,6 +114,11 @@ fn relation(proc: &Path, pid: u32, data: &Path) -> Relation {
             .is_some_and(|(name, rest)| name == "postgres" && !rest.starts_with(['Z', 'X']))
     });
     if !is_postgres {
+        return Relation::Foreign;
+    }
+    // A cluster is run by its owner and nobody else.
+    let owner = |path: &Path| fs::metadata(path).map(|metadata| metadata.uid()).ok();
+    if owner(&folder) != owner(data) {
         return Relation::Foreign;
     }
     // Every PostgreSQL process works in its data directory, but not everybody may ask (root in a

@@ -1,13 +1,15 @@
 //! Starts and stops the postmaster, the process all others of a PostgreSQL descend from.
 //!
 //! # Invariants
-//! - A postmaster that [`launch`] returns has answered a query. One that never did is ended, also
-//!   when the caller stops waiting.
+//! - When [`launch`] succeeds the postmaster has answered a query; when it fails there is none. A
+//!   caller that stops waiting still holds the child and decides.
 //! - It runs in a process group of its own: Ctrl-C at the terminal reaches the server only, which
 //!   still needs its database to drain.
 //! - Stopping is orderly first (`fast`) and always ends.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
+use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -31,6 +33,9 @@ const SHARED_MEMORY_MAX: Duration = Duration::from_secs(30);
 const PORT_MOVES_MAX: u32 = 3;
 const FAST_STOP: Duration = Duration::from_secs(30);
 const IMMEDIATE_STOP: Duration = Duration::from_secs(10);
+const STOP_AGAIN: Duration = Duration::from_secs(1);
+/// Where the postmaster notes its state in `postmaster.pid`, counted from 0.
+const STATUS_LINE: usize = 7;
 
 /// Whether a taken port may be exchanged for another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,42 +46,53 @@ pub(super) enum Port {
     Stays,
 }
 
-/// Starts a postmaster and waits until it answers.
-pub(super) async fn launch(cluster: &mut Cluster, port: Port) -> Result<Child, EmbeddedError> {
+/// Starts a postmaster and waits until it answers. Meanwhile it is in `slot` already, so that whoever
+/// stops waiting still holds it; after an error `slot` is empty.
+pub(super) async fn launch(
+    cluster: &mut Cluster,
+    slot: &mut Option<Child>,
+    port: Port,
+) -> Result<(), EmbeddedError> {
     let log = cluster.directory.log();
     let deadline = Instant::now() + SHARED_MEMORY_MAX;
     let mut moves = 0;
+    cluster.listens_on_tcp = true;
     loop {
         orphan::clear(cluster).await?;
         log_file::bound(&log).map_err(at("write", &log))?;
         let log_start = log_file::length(&log);
-        let mut starting = Starting(Some(spawn(cluster)?));
-        let Err(status) = wait_until_ready(cluster, &mut starting).await else {
-            return starting
-                .0
-                .take()
-                .ok_or_else(|| no_answer("it is gone", &log, log_start));
+        let child = slot.insert(spawn(cluster)?);
+        let Err(status) = wait_until_ready(cluster, child).await else {
+            return Ok(());
         };
-        let failure = no_answer(&status, &log, log_start);
-        let lines = failure.to_string();
+        // Ended already, unless it took too long.
+        let _ = child.kill().await;
+        *slot = None;
+        let lines = log_file::tail(&log, log_start);
+        let is_port_taken = lines.contains("could not bind IPv4 address");
         if lines.contains("pre-existing shared memory block") && Instant::now() < deadline {
             tracing::info!("waiting for the processes of an earlier PostgreSQL to end");
             pause(LOOK_AGAIN * 10).await;
-        } else if lines.contains("could not bind IPv4 address")
-            && port == Port::MayMove
-            && moves < PORT_MOVES_MAX
-        {
+        } else if is_port_taken && port == Port::Stays && cluster.listens_on_tcp {
+            // The server itself needs only the socket, whose name stays the same.
+            let port = cluster.port;
+            tracing::warn!(
+                port,
+                "the port is taken: no psql over TCP until the next start"
+            );
+            cluster.listens_on_tcp = false;
+        } else if is_port_taken && port == Port::MayMove && moves < PORT_MOVES_MAX {
             moves += 1;
-            pause(LOOK_AGAIN).await;
             cluster.port = cluster.directory.choose_port()?;
         } else {
-            return Err(failure);
+            return Err(EmbeddedError::Start { status, log: lines });
         }
     }
 }
 
-/// A child nobody has taken over yet: dropped, it is ended rather than left behind.
-struct Starting(Option<Child>);
+/// A child whose start nobody may be waiting for any more: dropped, it is ended, not left behind.
+#[derive(Default)]
+pub(super) struct Starting(pub(super) Option<Child>);
 
 impl Drop for Starting {
     fn drop(&mut self) {
@@ -102,7 +118,12 @@ fn spawn(cluster: &Cluster) -> Result<Child, EmbeddedError> {
     );
     set(&mut postgres, "hba_file", directory.hba_file().as_os_str());
     set(&mut postgres, "port", cluster.port.to_string().as_ref());
-    set(&mut postgres, "listen_addresses", "127.0.0.1".as_ref());
+    let addresses = if cluster.listens_on_tcp {
+        "127.0.0.1"
+    } else {
+        ""
+    };
+    set(&mut postgres, "listen_addresses", addresses.as_ref());
     set(
         &mut postgres,
         "unix_socket_directories",
@@ -117,7 +138,7 @@ fn spawn(cluster: &Cluster) -> Result<Child, EmbeddedError> {
         .map_err(|source| EmbeddedError::Spawn { program, source })
 }
 
-fn set(command: &mut Command, name: &str, value: &std::ffi::OsStr) {
+fn set(command: &mut Command, name: &str, value: &OsStr) {
     let mut setting = OsString::from(name);
     setting.push("=");
     setting.push(value);
@@ -133,16 +154,13 @@ fn quoted(path: &Path) -> OsString {
 }
 
 /// Waits for the first answer. The error is how the attempt ended instead.
-async fn wait_until_ready(cluster: &Cluster, starting: &mut Starting) -> Result<(), String> {
-    let Some(child) = starting.0.as_mut() else {
-        return Err("it is gone".to_owned());
-    };
+async fn wait_until_ready(cluster: &Cluster, child: &mut Child) -> Result<(), String> {
     let started = Instant::now();
     let mut next_progress = PROGRESS_EVERY;
     loop {
         tokio::select! {
             status = child.wait() => return Err(describe(status)),
-            answers = database::answers(cluster) => if answers { return Ok(()) },
+            answers = answers(cluster) => if answers { return Ok(()) },
         }
         let waited = started.elapsed();
         if waited > START_MAX {
@@ -169,26 +187,35 @@ fn describe(status: std::io::Result<ExitStatus>) -> String {
     status.map_or_else(|error| error.to_string(), |status| status.to_string())
 }
 
-fn no_answer(status: &str, log: &Path, log_start: u64) -> EmbeddedError {
-    EmbeddedError::Start {
-        status: status.to_owned(),
-        log: log_file::tail(log, log_start),
-    }
+/// Asks only once the postmaster has noted in its pid file that it is ready: each question before
+/// that would leave lines in its log.
+async fn answers(cluster: &Cluster) -> bool {
+    let noted = match fs::read_to_string(cluster.directory.cluster().join("postmaster.pid")) {
+        Ok(text) => text
+            .lines()
+            .nth(STATUS_LINE)
+            .is_some_and(|status| status.trim() == "ready"),
+        Err(error) => error.kind() != ErrorKind::NotFound,
+    };
+    noted && database::answers(cluster).await
 }
 
 /// Stops a postmaster: open transactions are rolled back, a checkpoint is written; if that takes too
 /// long it ends at once, and the next start recovers from the log.
 pub(super) async fn halt(cluster: &Cluster, mut child: Child) {
     for (mode, patience) in [("fast", FAST_STOP), ("immediate", IMMEDIATE_STOP)] {
-        if matches!(child.try_wait(), Ok(Some(_))) {
-            return;
-        }
-        if let Err(error) = pg_ctl_stop(cluster, mode).await {
-            tracing::warn!(%error, "pg_ctl could not be run");
-        }
-        if timeout(patience, child.wait()).await.is_ok() {
-            tracing::info!("PostgreSQL has stopped");
-            return;
+        let deadline = Instant::now() + patience;
+        while Instant::now() < deadline {
+            // Again and again: a postmaster that has just been started can't be asked yet.
+            if !matches!(child.try_wait(), Ok(Some(_)))
+                && let Err(error) = pg_ctl_stop(cluster, mode).await
+            {
+                tracing::warn!(%error, "pg_ctl could not be run");
+            }
+            if timeout(STOP_AGAIN, child.wait()).await.is_ok() {
+                tracing::info!("PostgreSQL has stopped");
+                return;
+            }
         }
         tracing::warn!(
             mode,

@@ -1,0 +1,354 @@
+//! Builds each floor from the one below, and takes them down from the top.
+//!
+//! # Invariants
+//! - Start: port, database, schema, log, feed, HTTP. Stop: no new connections, readers told to come back, appends that
+//!   were accepted finished, then the log, then the embedded database; each with a deadline.
+//! - Every failure of the start is a sentence that says what to do.
+
+use std::future::IntoFuture as _;
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::serve::ListenerExt as _;
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+
+use crate::access::jwt::WeakSecret;
+use crate::access::{Access, Secret, Verifier};
+use crate::config::{self, NoHome};
+use crate::feed::Hub;
+use crate::feed::hub::WindowLimits;
+use crate::http::ingest::IngestLimits;
+use crate::http::{self, App};
+use crate::log::listener::Listener;
+use crate::log::tail::Tail;
+use crate::log::{Appender, History, Identity, Unavailable, upkeep};
+use crate::pg::embedded::{Embedded, EmbeddedConfig, EmbeddedError};
+use crate::pg::schema::{self, SchemaError};
+use crate::pg::{ConnectError, Connector};
+use crate::tasks::Tasks;
+
+/// How long open requests and readers may take to end.
+const DRAIN: Duration = Duration::from_secs(10);
+/// How long the floors below may take after that.
+const STOP: Duration = Duration::from_secs(5);
+
+/// Why the server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The port is taken.
+    #[error(
+        "{0} is taken by another program: stop it, or choose another port with --listen {1} (TIDEWIRE_LISTEN)"
+    )]
+    PortTaken(SocketAddr, SocketAddr),
+    /// The port may not be used.
+    #[error(
+        "may not listen on {0}: ports below 1024 need root; choose another with --listen (TIDEWIRE_LISTEN)"
+    )]
+    PortForbidden(SocketAddr),
+    /// The address is not this machine's.
+    #[error(
+        "cannot listen on {0} ({1}): is this an address of this machine? See --listen (TIDEWIRE_LISTEN)"
+    )]
+    Listen(SocketAddr, std::io::Error),
+    /// No credentials and not loopback.
+    #[error(
+        "{0} can be reached from other machines, but no credentials are configured: set TIDEWIRE_JWT_SECRET (openssl rand -base64 32), or listen on 127.0.0.1"
+    )]
+    Open(SocketAddr),
+    /// The secret is too short.
+    #[error(transparent)]
+    WeakSecret(#[from] WeakSecret),
+    /// No home folder.
+    #[error(transparent)]
+    NoHome(#[from] NoHome),
+    /// The development secret cannot be kept.
+    #[error(
+        "cannot keep the development secret in {0} ({1}): may this user write there? See --data-dir (TIDEWIRE_DATA_DIR)"
+    )]
+    DevelopmentSecret(PathBuf, std::io::Error),
+    /// The embedded database did not start.
+    #[error(transparent)]
+    Embedded(#[from] EmbeddedError),
+    /// No connection.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
+    /// The schema could not be applied.
+    #[error(transparent)]
+    Schema(#[from] SchemaError),
+    /// The log does not answer.
+    #[error("the log does not answer: {0}")]
+    Log(#[from] Unavailable),
+}
+
+/// A running server.
+pub struct Server {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The floors, for the banner and tests.
+    pub app: App,
+    /// The database: a `psql` line for the embedded one.
+    pub psql: Option<String>,
+    /// The secret that signs development tokens; none in production.
+    pub development_secret: Option<Secret>,
+    listener: TcpListener,
+    readers: Tasks,
+    log_tasks: Tasks,
+    embedded: Option<Embedded>,
+}
+
+impl Server {
+    /// Starts all floors.
+    ///
+    /// # Errors
+    /// If one of them cannot.
+    pub async fn start(config: config::Serve) -> Result<Self, StartError> {
+        let listener = listen(config.listen).await?;
+        let address = listener
+            .local_addr()
+            .map_err(|error| StartError::Listen(config.listen, error))?;
+        let (access, development_secret) = access(&config)?;
+        let log_tasks = Tasks::new();
+        let readers = Tasks::new();
+        let (embedded, url) = match &config.database.database_url {
+            Some(url) => (None, url.clone()),
+            None => {
+                let folders = config.database.folders()?;
+                let postgres_bin = config.database.postgres_bin.clone();
+                let embedded = EmbeddedConfig {
+                    data_dir: folders.data,
+                    postgres_bin,
+                    cache_dir: folders.cache,
+                };
+                let embedded = Embedded::start(embedded).await?;
+                let url = Secret::new(embedded.connection_url());
+                (Some(embedded), url)
+            }
+        };
+        let psql = embedded.as_ref().map(Embedded::psql_hint);
+        match build(
+            &config,
+            &url,
+            embedded.is_some(),
+            access,
+            &log_tasks,
+            &readers,
+        )
+        .await
+        {
+            Ok(app) => Ok(Self {
+                address,
+                app,
+                psql,
+                development_secret,
+                listener,
+                readers,
+                log_tasks,
+                embedded,
+            }),
+            Err(error) => {
+                if let Some(embedded) = embedded {
+                    embedded.stop().await;
+                }
+                Err(error)
+            }
+        }
+    }
+
+    /// Serves until `stop` ends, then takes the floors down.
+    pub async fn run(self, stop: impl Future<Output = ()>) {
+        let Self {
+            app,
+            listener,
+            readers,
+            log_tasks,
+            embedded,
+            ..
+        } = self;
+        // Small frames must not wait for each other.
+        let listener = listener.tap_io(|stream| {
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%error, "no TCP_NODELAY");
+            }
+        });
+        let embedded_stop = tokio_util::sync::CancellationToken::new();
+        let supervised = embedded.map(|mut embedded| {
+            let stop = embedded_stop.clone();
+            let (sender, receiver) = tokio::sync::oneshot::channel();
+            log_tasks.spawn(async move {
+                embedded.supervise(stop).await;
+                embedded.stop().await;
+                let _ = sender.send(());
+            });
+            receiver
+        });
+        let draining = readers.token().clone();
+        let serving = axum::serve(listener, http::router(app.clone()))
+            .with_graceful_shutdown(async move { draining.cancelled().await })
+            .into_future();
+        let mut serving = std::pin::pin!(serving);
+        tokio::select! {
+            () = stop => {}
+            ended = &mut serving => {
+                if let Err(error) = ended {
+                    tracing::error!(%error, "the HTTP server ended");
+                }
+            }
+        }
+        tracing::info!("stopping: readers are told to come back, accepted appends are finished");
+        readers.token().cancel();
+        let _ = tokio::time::timeout(DRAIN, async {
+            let _ = serving.await;
+            app.all_seats_free().await;
+        })
+        .await;
+        readers.stop(STOP).await;
+        log_tasks.token().cancel();
+        embedded_stop.cancel();
+        if let Some(stopped) = supervised {
+            let _ = stopped.await;
+        }
+        log_tasks.stop(STOP).await;
+    }
+}
+
+async fn build(
+    config: &config::Serve,
+    url: &Secret,
+    is_embedded: bool,
+    access: Access,
+    log_tasks: &Tasks,
+    readers: &Tasks,
+) -> Result<App, StartError> {
+    let connector = Connector::parse(url.reveal(), log_tasks)?;
+    let direct = match &config.database.listen_database_url {
+        Some(url) => Connector::parse(url.reveal(), log_tasks)?,
+        None => connector.clone(),
+    };
+    let mut client = direct.connect("migrate").await?;
+    if is_embedded {
+        schema::create_roles(&client)
+            .await
+            .map_err(SchemaError::Query)?;
+    }
+    let versions = if config.no_migrate {
+        schema::verify(&client).await?
+    } else {
+        schema::apply(&mut client).await?
+    };
+    tracing::info!(
+        postgres = versions.postgres,
+        timescaledb = versions.timescale,
+        license = versions.license,
+        "the log is ready"
+    );
+    let identity = Identity::load(&client).await.map_err(Unavailable::Lost)?;
+    drop(client);
+
+    let look = Arc::new(Notify::new());
+    let appender = Appender::start(&connector, &identity, &look, log_tasks);
+    let listener = Listener::start(direct, Arc::clone(&look), log_tasks);
+    let history = History::new(&connector, &identity)?;
+    let (tail, status) = Tail::open(
+        connector,
+        identity.clone(),
+        listener,
+        Arc::clone(&look),
+        config.notify,
+    )
+    .await?;
+    let limits = WindowLimits {
+        events: config.window_events,
+        bytes: config.window_bytes,
+    };
+    let hub = Arc::new(Hub::new(
+        tail.begins_at(),
+        limits,
+        status,
+        identity.clone(),
+        history.clone(),
+        look,
+    ));
+    let sink = Arc::clone(&hub);
+    log_tasks.spawn_until_stop(async move { tail.run(|page| sink.publish(&page)).await });
+    log_tasks.spawn_until_stop(upkeep::run(
+        history.clone(),
+        identity,
+        config.retention_days,
+    ));
+    let ingest = IngestLimits {
+        data_bytes: config.data_bytes_max,
+        ..IngestLimits::default()
+    };
+    Ok(App::new(
+        hub,
+        appender,
+        history,
+        access,
+        ingest,
+        config.connections_max,
+        readers.clone(),
+    ))
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|error| match error.kind() {
+            ErrorKind::AddrInUse => {
+                let mut other = address;
+                other.set_port(address.port().checked_add(1).unwrap_or(8080));
+                StartError::PortTaken(address, other)
+            }
+            ErrorKind::PermissionDenied => StartError::PortForbidden(address),
+            _ => StartError::Listen(address, error),
+        })
+}
+
+/// How callers are known: by the configured secret, or development mode on loopback.
+fn access(config: &config::Serve) -> Result<(Access, Option<Secret>), StartError> {
+    if let Some(secret) = &config.jwt_secret {
+        return Ok((Access::tokens(Verifier::new(secret)?), None));
+    }
+    if !config.listen.ip().is_loopback() {
+        return Err(StartError::Open(config.listen));
+    }
+    let secret = development_secret(&config.database)?;
+    Ok((Access::development(Verifier::new(&secret)?), Some(secret)))
+}
+
+/// The development secret: kept beside the embedded database, so that tokens outlive a restart.
+///
+/// # Errors
+/// If it can be neither read nor written.
+pub fn development_secret(database: &config::Database) -> Result<Secret, StartError> {
+    let folder = database.folders()?.data;
+    let file = folder.join("development-secret");
+    read_or_create(&folder, &file).map_err(|error| StartError::DevelopmentSecret(file, error))
+}
+
+fn read_or_create(folder: &Path, file: &Path) -> Result<Secret, std::io::Error> {
+    use std::io::Write as _;
+    use std::os::unix::fs::OpenOptionsExt as _;
+    match std::fs::read_to_string(file) {
+        Ok(text) if text.trim().len() >= crate::access::jwt::SECRET_BYTES_MIN => {
+            return Ok(Secret::new(text.trim()));
+        }
+        Ok(_) => {}
+        Err(error) if error.kind() == ErrorKind::NotFound => {}
+        Err(error) => return Err(error),
+    }
+    std::fs::create_dir_all(folder)?;
+    let secret = data_encoding::BASE64URL_NOPAD.encode(&rand::random::<[u8; 32]>());
+    let mut opened = std::fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(file)?;
+    opened.write_all(secret.as_bytes())?;
+    Ok(Secret::new(secret))
+}

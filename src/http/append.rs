@@ -1,0 +1,166 @@
+//! `POST /v1/events`: single events, arrays, MessagePack and CloudEvents in one transaction each.
+//!
+//! # Invariants
+//! - The tenant is the caller's. An event without a source gets the caller's name.
+//! - `201` is sent after the commit.
+
+use axum::body::Body;
+use axum::extract::{Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use serde::Serialize;
+
+use super::app::App;
+use super::caller::Caller;
+use super::errors;
+use super::ingest::{self, Media};
+use super::ndjson;
+use super::problem::{Kind, MemberError, Problem};
+use crate::access::Principal;
+use crate::event::NewEvent;
+use crate::event::limits::BODY_BYTES_MAX;
+use crate::log::{Appended, Identity};
+
+/// The answer to one event.
+#[derive(Debug, Serialize)]
+pub struct Answer {
+    /// Its id, the client's or ours.
+    pub id: String,
+    /// Its cursor.
+    pub cursor: String,
+    /// Whether it was stored before.
+    pub duplicate: bool,
+}
+
+impl Answer {
+    /// The answer to an event that is stored.
+    #[must_use]
+    pub fn new(appended: &Appended, identity: &Identity) -> Self {
+        Self {
+            id: appended.id.as_str().to_owned(),
+            cursor: identity.encode(appended.position),
+            duplicate: appended.duplicate,
+        }
+    }
+}
+
+/// The answer to a request.
+#[derive(Debug, Serialize)]
+pub struct Answers {
+    /// In the order of the request.
+    pub events: Vec<Answer>,
+}
+
+/// `POST /v1/events`.
+///
+/// # Errors
+/// As the contract says.
+pub async fn post(
+    State(app): State<App>,
+    Caller(principal): Caller,
+    request: Request,
+) -> Result<Response, Problem> {
+    let media = ingest::media_type(request.headers())?;
+    let key = ingest::idempotency_key(request.headers())?;
+    if media == Media::Ndjson {
+        return Ok(ndjson::post(app, principal, key, request));
+    }
+    let (parts, body) = request.into_parts();
+    let body = read_body(&parts.headers, body).await?;
+    let mut events = ingest::decode(media, &parts.headers, &body, &app.ingest)?.events;
+    if let Some(key) = &key {
+        ingest::assign_ids(&mut events, key, 0);
+    }
+    admit(&principal, &mut events)?;
+    let appended = append(&app, &principal, events).await?;
+    let identity = app.hub.identity();
+    let was_replayed = appended.iter().all(|one| one.duplicate);
+    let answers = Answers {
+        events: appended
+            .iter()
+            .map(|one| Answer::new(one, identity))
+            .collect(),
+    };
+    let mut response = (StatusCode::CREATED, axum::Json(answers)).into_response();
+    if key.is_some() && was_replayed {
+        response
+            .headers_mut()
+            .insert("idempotency-replayed", HeaderValue::from_static("true"));
+    }
+    Ok(response)
+}
+
+/// Stores events of `principal` in one transaction.
+///
+/// # Errors
+/// The problem to answer with.
+pub async fn append(
+    app: &App,
+    principal: &Principal,
+    events: Vec<NewEvent>,
+) -> Result<Vec<Appended>, Problem> {
+    app.appender
+        .append(&principal.tenant, events)
+        .await
+        .map_err(|error| errors::append(&error, app.hub.identity()))
+}
+
+/// Checks what the caller may write, and names the source.
+///
+/// # Errors
+/// 403 that lists every event whose topic the caller may not write.
+pub fn admit(principal: &Principal, events: &mut [NewEvent]) -> Result<(), Problem> {
+    let mut forbidden = Vec::new();
+    for (index, event) in events.iter_mut().enumerate() {
+        if !principal.may_write(&event.topic) {
+            let reason = format!("this credential may not write {}", event.topic);
+            forbidden.push(MemberError {
+                index: Some(index),
+                field: "topic".into(),
+                reason,
+            });
+        }
+        event.source.get_or_insert_with(|| principal.name.clone());
+    }
+    if forbidden.is_empty() {
+        return Ok(());
+    }
+    let mut problem = Problem::new(
+        Kind::ForbiddenTopic,
+        "this credential may not write to the topic",
+    );
+    forbidden.truncate(super::problem::ERRORS_MAX);
+    problem.errors = forbidden;
+    Err(problem)
+}
+
+async fn read_body(headers: &HeaderMap, body: Body) -> Result<bytes::Bytes, Problem> {
+    let too_large = || {
+        Problem::new(
+            Kind::TooLarge,
+            format!(
+                "a body is at most {BODY_BYTES_MAX} bytes; longer ones go as application/x-ndjson"
+            ),
+        )
+    };
+    let declared = headers
+        .get(header::CONTENT_LENGTH)
+        .and_then(|v| v.to_str().ok())
+        .and_then(|t| t.parse::<usize>().ok());
+    if declared.is_some_and(|length| length > BODY_BYTES_MAX) {
+        return Err(too_large());
+    }
+    axum::body::to_bytes(body, BODY_BYTES_MAX)
+        .await
+        .map_err(|error| {
+            use std::error::Error as _;
+            if error
+                .source()
+                .is_some_and(|cause| cause.to_string().contains("length limit"))
+            {
+                too_large()
+            } else {
+                Problem::new(Kind::Malformed, "the body ended before it was complete")
+            }
+        })
+}

@@ -1,0 +1,58 @@
+//! Who is calling, from a request's headers.
+//!
+//! # Invariants
+//! - The only place where a credential is read from a request. `?token=` counts on WebSocket and SSE only.
+
+use axum::extract::{FromRequestParts, OptionalFromRequestParts};
+use axum::http::header::AUTHORIZATION;
+use axum::http::request::Parts;
+
+use super::app::App;
+use super::problem::{Kind, Problem};
+use crate::access::{Denied, Principal};
+
+/// The holder of the request's `Authorization` header.
+#[derive(Debug, Clone)]
+pub struct Caller(pub Principal);
+
+impl FromRequestParts<App> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
+        identify(app, parts, None).map(Self)
+    }
+}
+
+impl OptionalFromRequestParts<App> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Option<Self>, Problem> {
+        Ok(identify(app, parts, None).ok().map(Self))
+    }
+}
+
+/// Who holds the header's token, or else `token`.
+///
+/// # Errors
+/// 401.
+pub fn identify(app: &App, parts: &Parts, token: Option<&str>) -> Result<Principal, Problem> {
+    let header = match parts.headers.get(AUTHORIZATION) {
+        None => None,
+        Some(value) => Some(
+            value
+                .to_str()
+                .ok()
+                .and_then(|text| text.split_once(' '))
+                .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+                .map(|(_, token)| token.trim())
+                .ok_or_else(|| denied(Denied::Invalid))?,
+        ),
+    };
+    app.access.identify(header.or(token)).map_err(denied)
+}
+
+/// The answer to a caller who is not let in.
+#[must_use]
+pub fn denied(denied: Denied) -> Problem {
+    Problem::new(Kind::Unauthenticated, denied.to_string())
+}

@@ -1,0 +1,133 @@
+//! What errors of the floors below mean on the wire.
+//!
+//! # Invariants
+//! - A fault of ours is logged once, here, and tells the client nothing internal.
+
+use std::time::Duration;
+
+use rand::RngExt as _;
+
+use super::problem::{Kind, MemberError, Problem};
+use crate::event::cursor::CursorError;
+use crate::feed::FollowError;
+use crate::log::{AppendError, Identity, ReadError};
+
+/// When to try again while the database is away; jittered, so that clients do not come back in step.
+const UNAVAILABLE_RETRY: Duration = Duration::from_secs(2);
+
+fn jittered(around: Duration) -> Duration {
+    around
+        .mul_f64(rand::rng().random_range(0.5..1.5))
+        .max(Duration::from_secs(1))
+}
+
+/// The problem of an append.
+#[must_use]
+pub fn append(error: &AppendError, identity: &Identity) -> Problem {
+    let member = |kind, index: usize, field: &str, reason: &str| {
+        let mut problem = Problem::new(kind, error.to_string());
+        problem.errors = vec![MemberError {
+            index: Some(index),
+            field: field.to_owned(),
+            reason: reason.to_owned(),
+        }];
+        problem
+    };
+    match error {
+        AppendError::IdConflict { index } => member(
+            Kind::IdempotencyConflict,
+            *index,
+            "id",
+            "was used with other content within the deduplication window",
+        ),
+        AppendError::ExpectConflict { index, newest } => {
+            let current =
+                newest.map_or_else(|| "none".to_owned(), |position| identity.encode(position));
+            let mut problem = Problem::conflict(Some(&current), error.to_string());
+            let reason = format!("the subject's newest event is {current}");
+            problem.errors = vec![MemberError {
+                index: Some(*index),
+                field: "expect".into(),
+                reason,
+            }];
+            problem
+        }
+        AppendError::ExpectedCursor { index, error } => {
+            member(cursor_kind(*error), *index, "expect", &error.to_string())
+        }
+        AppendError::Refused { reason } => Problem::new(
+            Kind::InvalidEvent,
+            format!("the log refused the event: {reason}"),
+        ),
+        AppendError::Skipped => Problem::new(Kind::InvalidEvent, error.to_string()),
+        AppendError::Overloaded { retry_after } => {
+            Problem::new(Kind::Overloaded, error.to_string())
+                .with_retry_after(jittered(*retry_after))
+        }
+        AppendError::Clock(text) => {
+            tracing::error!(error = text, "the log refuses events");
+            Problem::new(
+                Kind::Unavailable,
+                "the database's clock is wrong: an operator must set it right",
+            )
+            .with_retry_after(jittered(Duration::from_mins(1)))
+        }
+        AppendError::Unavailable(cause) => {
+            tracing::warn!(error = %cause, "an append was not stored in time");
+            unavailable(
+                "not stored in time; the outcome may be unknown: sending the same ids again is safe",
+            )
+        }
+        AppendError::Internal(text) => internal(text),
+    }
+}
+
+/// The problem of a reader.
+#[must_use]
+pub fn follow(error: &FollowError, identity: &Identity) -> Problem {
+    let FollowError::Read(error) = error else {
+        return overloaded("this reader fell too far behind");
+    };
+    match error.as_ref() {
+        ReadError::Expired { earliest } => Problem::cursor_expired(&identity.encode(*earliest)),
+        ReadError::Ahead => Problem::new(Kind::CursorUnknown, error.to_string()),
+        ReadError::Unavailable(cause) => {
+            tracing::warn!(error = %cause, "a page could not be read");
+            unavailable("the database does not answer at the moment")
+        }
+        ReadError::Internal(cause) => internal(&cause.to_string()),
+    }
+}
+
+/// The problem of a cursor's text.
+#[must_use]
+pub fn cursor(error: CursorError) -> Problem {
+    Problem::new(cursor_kind(error), error.to_string())
+}
+
+const fn cursor_kind(error: CursorError) -> Kind {
+    match error {
+        CursorError::Malformed => Kind::MalformedCursor,
+        CursorError::Unknown => Kind::CursorUnknown,
+    }
+}
+
+/// The database is away.
+#[must_use]
+pub fn unavailable(detail: &'static str) -> Problem {
+    Problem::new(Kind::Unavailable, detail).with_retry_after(jittered(UNAVAILABLE_RETRY))
+}
+
+/// The server is full or draining.
+#[must_use]
+pub fn overloaded(detail: &'static str) -> Problem {
+    Problem::new(Kind::Overloaded, detail).with_retry_after(jittered(UNAVAILABLE_RETRY))
+}
+
+fn internal(cause: &str) -> Problem {
+    tracing::error!(error = cause, "a request failed");
+    Problem::new(
+        Kind::Internal,
+        "the server failed; its log says why, under this request's id",
+    )
+}

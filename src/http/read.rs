@@ -1,0 +1,324 @@
+//! `GET /v1/events`: a page, a long-poll, or a stream of server-sent events, as the request asks.
+//!
+//! # Invariants
+//! - All three run the same follower; they differ in when they stop and how they write.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
+use sha2::{Digest as _, Sha256};
+use tokio::sync::Notify;
+
+use super::app::App;
+use super::caller;
+use super::errors;
+use super::params::ReadParams;
+use super::problem::{Kind, Problem};
+use super::sse;
+use crate::access::Principal;
+use crate::event::Event;
+use crate::event::limits::AT_LEAST_WAIT_MAX;
+use crate::feed::{Batch, Follower, Start};
+
+/// A full page never changes.
+const IMMUTABLE: &str = "private, max-age=31536000, immutable";
+/// What may have grown by the next time.
+const NO_STORE: &str = "no-store";
+
+/// How the events are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Format {
+    Json,
+    Msgpack,
+    CloudEvents,
+    Sse,
+}
+
+/// `GET /v1/events`.
+///
+/// # Errors
+/// As the contract says.
+pub async fn get(State(app): State<App>, request: Request) -> Result<Response, Problem> {
+    let (parts, _) = request.into_parts();
+    let format = format(&parts.headers)?;
+    let params = ReadParams::parse(parts.uri.query())?;
+    if format == Format::Sse {
+        return sse::get(app, &parts, &params).await;
+    }
+    if params.token.is_some() {
+        return Err(Problem::parameter(
+            "token",
+            "counts on WebSocket and server-sent events only; send Authorization: Bearer",
+        ));
+    }
+    let principal = caller::identify(&app, &parts, None)?;
+    page(&app, &principal, &parts, &params, format).await
+}
+
+async fn page(
+    app: &App,
+    principal: &Principal,
+    parts: &Parts,
+    params: &ReadParams,
+    format: Format,
+) -> Result<Response, Problem> {
+    let (limit, wait) = (params.limit()?, params.wait()?);
+    wait_at_least(app, params).await?;
+    let mut follower = follower(app, principal, params, None, Start::Earliest).await?;
+    let mut batch = read_page(&mut follower, limit)
+        .await
+        .map_err(|e| errors::follow(&e, app.hub.identity()))?;
+    if let Some(wait) = wait.filter(|wait| batch.events.is_empty() && !wait.is_zero()) {
+        batch = poll(app, &mut follower, batch, limit, wait).await?;
+    }
+    let is_full = !batch.is_caught_up && !batch.events.is_empty();
+    Ok(write_page(
+        app,
+        &parts.headers,
+        format,
+        &batch,
+        is_full && wait.is_none(),
+    ))
+}
+
+/// Waits for the first match; an empty page with a fresh cursor when the time is up or the server drains.
+async fn poll(
+    app: &App,
+    follower: &mut Follower,
+    first: Batch,
+    limit: usize,
+    wait: Duration,
+) -> Result<Batch, Problem> {
+    let Some(_seat) = app.seat() else {
+        return Err(errors::overloaded("too many readers are connected"));
+    };
+    let until = tokio::time::Instant::now().checked_add(wait);
+    loop {
+        let next = follower.next(limit);
+        let next = async {
+            match until {
+                Some(until) => tokio::time::timeout_at(until, next).await.ok(),
+                None => Some(next.await),
+            }
+        };
+        match app.tasks.token().run_until_cancelled(next).await.flatten() {
+            Some(Ok(batch)) if batch.events.is_empty() => {}
+            Some(Ok(batch)) => return Ok(batch),
+            Some(Err(error)) => return Err(errors::follow(&error, app.hub.identity())),
+            None => {
+                // Time is up. What came in this very moment is taken along; the cursor is fresh in any case.
+                let last = follower.read(limit).await;
+                return Ok(last.unwrap_or(Batch {
+                    events: Vec::new(),
+                    ..first
+                }));
+            }
+        }
+    }
+}
+
+/// Reads until there is something to answer with or the end is reached: a filter that rarely matches may need several
+/// looks.
+async fn read_page(
+    follower: &mut Follower,
+    limit: usize,
+) -> Result<Batch, crate::feed::FollowError> {
+    const LOOKS_MAX: u32 = 20;
+    let mut batch = follower.read(limit).await?;
+    for _ in 0..LOOKS_MAX {
+        if !batch.events.is_empty() || batch.is_caught_up {
+            break;
+        }
+        batch = follower.read(limit).await?;
+    }
+    Ok(batch)
+}
+
+/// Waits until the place in `at_least` can be read.
+///
+/// # Errors
+/// 400, 409, or 503 when it takes too long.
+pub async fn wait_at_least(app: &App, params: &ReadParams) -> Result<(), Problem> {
+    let Some(cursor) = params.at_least(app.hub.identity())? else {
+        return Ok(());
+    };
+    if app
+        .hub
+        .wait_for(cursor.position.seq, AT_LEAST_WAIT_MAX)
+        .await
+    {
+        Ok(())
+    } else {
+        Err(errors::unavailable(
+            "at_least was not reached in time: an open transaction may hold the log back; see /v1/status",
+        ))
+    }
+}
+
+/// A follower as the request asks.
+///
+/// # Errors
+/// 400, 403, 409 or 410.
+pub async fn follower(
+    app: &App,
+    principal: &Principal,
+    params: &ReadParams,
+    resume: Option<&str>,
+    default: Start,
+) -> Result<Follower, Problem> {
+    let filter = Arc::new(params.filter(principal)?);
+    let start = params.start(resume, default, app.hub.identity())?;
+    let wake = Arc::new(Notify::new());
+    Follower::start(&app.hub, principal.tenant.clone(), filter, start, wake)
+        .await
+        .map_err(|error| errors::follow(&error, app.hub.identity()))
+}
+
+fn write_page(
+    app: &App,
+    request: &HeaderMap,
+    format: Format,
+    batch: &Batch,
+    is_immutable: bool,
+) -> Response {
+    let cursor = app.hub.identity().encode(batch.through);
+    let (body, content_type) = match format {
+        Format::Msgpack => (
+            page_msgpack(&batch.events, &cursor, !batch.is_caught_up),
+            "application/msgpack",
+        ),
+        Format::CloudEvents => (
+            page_cloudevents(&batch.events),
+            "application/cloudevents-batch+json",
+        ),
+        Format::Json | Format::Sse => (
+            page_json(&batch.events, &cursor, !batch.is_caught_up),
+            "application/json",
+        ),
+    };
+    let mut headers = HeaderMap::new();
+    let cache = if is_immutable { IMMUTABLE } else { NO_STORE };
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(cache));
+    headers.insert(
+        header::VARY,
+        HeaderValue::from_static("accept, authorization"),
+    );
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    if let Ok(value) = HeaderValue::from_str(&cursor) {
+        headers.insert("tidewire-cursor", value);
+    }
+    if is_immutable {
+        let digest = data_encoding::BASE32HEX_NOPAD
+            .encode(Sha256::digest(&body).get(..16).unwrap_or_default());
+        let etag = format!("\"{}\"", digest.to_ascii_lowercase());
+        let is_known = request
+            .get(header::IF_NONE_MATCH)
+            .and_then(|v| v.to_str().ok())
+            .is_some_and(|known| {
+                known
+                    .split(',')
+                    .map(|one| one.trim().trim_start_matches("W/"))
+                    .any(|one| one == etag || one == "*")
+            });
+        if let Ok(value) = HeaderValue::from_str(&etag) {
+            headers.insert(header::ETAG, value);
+        }
+        if is_known {
+            headers.remove(header::CONTENT_TYPE);
+            return (StatusCode::NOT_MODIFIED, headers).into_response();
+        }
+    }
+    (headers, body).into_response()
+}
+
+/// Writes events as the inside of a JSON array.
+pub fn join_json(out: &mut Vec<u8>, events: &[Arc<Event>]) {
+    for (index, event) in events.iter().enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        out.extend_from_slice(&event.json);
+    }
+}
+
+fn page_json(events: &[Arc<Event>], cursor: &str, has_more: bool) -> Bytes {
+    let bytes: usize = events
+        .iter()
+        .map(|event| event.json.len().saturating_add(1))
+        .sum();
+    let mut out = Vec::with_capacity(bytes.saturating_add(96));
+    out.extend_from_slice(b"{\"events\":[");
+    join_json(&mut out, events);
+    out.extend_from_slice(
+        format!("],\"cursor\":\"{cursor}\",\"has_more\":{has_more}}}").as_bytes(),
+    );
+    out.into()
+}
+
+fn page_msgpack(events: &[Arc<Event>], cursor: &str, has_more: bool) -> Bytes {
+    let mut out = vec![0x83];
+    super::msgpack::text(&mut out, "events");
+    super::msgpack::array(&mut out, events.len());
+    for event in events {
+        out.extend_from_slice(event.msgpack());
+    }
+    super::msgpack::text(&mut out, "cursor");
+    super::msgpack::text(&mut out, cursor);
+    super::msgpack::text(&mut out, "has_more");
+    super::msgpack::boolean(&mut out, has_more);
+    out.into()
+}
+
+fn page_cloudevents(events: &[Arc<Event>]) -> Bytes {
+    let mut out = vec![b'['];
+    for (index, event) in events
+        .iter()
+        .filter_map(|event| super::ingest::to_cloudevent(&event.json))
+        .enumerate()
+    {
+        if index > 0 {
+            out.push(b',');
+        }
+        out.extend_from_slice(&event);
+    }
+    out.push(b']');
+    out.into()
+}
+
+/// The first of the media types in `Accept` that is spoken here; JSON if there is no such header.
+fn format(headers: &HeaderMap) -> Result<Format, Problem> {
+    let mut is_any_named = false;
+    for value in headers.get_all(header::ACCEPT) {
+        let text = value.to_str().unwrap_or_default();
+        for item in text.split(',') {
+            let name = item
+                .split(';')
+                .next()
+                .unwrap_or_default()
+                .trim()
+                .to_ascii_lowercase();
+            is_any_named |= !name.is_empty();
+            match name.as_str() {
+                "application/json" | "application/*" | "*/*" => return Ok(Format::Json),
+                "text/event-stream" => return Ok(Format::Sse),
+                "application/msgpack" | "application/x-msgpack" | "application/vnd.msgpack" => {
+                    return Ok(Format::Msgpack);
+                }
+                "application/cloudevents-batch+json" => return Ok(Format::CloudEvents),
+                _ => {}
+            }
+        }
+    }
+    if is_any_named {
+        return Err(Problem::new(
+            Kind::NotAcceptable,
+            "this answers application/json, application/msgpack, application/cloudevents-batch+json or text/event-stream",
+        ));
+    }
+    Ok(Format::Json)
+}

@@ -1,0 +1,219 @@
+//! Server-sent events: unnamed messages whose id is the cursor, so that `onmessage` and `Last-Event-ID` do the rest.
+//!
+//! # Invariants
+//! - One line of data a message: a JSON array of events. A heartbeat is a named event with an id.
+//! - Browsers give up for good on most error statuses when they reconnect. So a request that resumes gets 200 and, when
+//!   the server is full or draining, `retry:` and the end; a final condition is a named `error` event.
+//! - The stream ends when the credential does.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use axum::body::Body;
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
+use futures_util::stream;
+use rand::RngExt as _;
+
+use super::app::{App, Seat};
+use super::caller;
+use super::errors;
+use super::params::ReadParams;
+use super::problem::{Kind, Problem};
+use super::read::{follower, join_json, wait_at_least};
+use crate::event::Event;
+use crate::event::limits::{PAGE_EVENTS_MAX, SSE_HEARTBEAT};
+use crate::feed::{Batch, Follower, Start};
+
+/// What a browser waits before it reconnects, unless told otherwise.
+const RETRY_MS: u64 = 1_000;
+
+/// Answers a request that accepts `text/event-stream`.
+///
+/// # Errors
+/// On a first request, as any read. A resuming request gets its errors as events.
+pub async fn get(app: App, parts: &Parts, params: &ReadParams) -> Result<Response, Problem> {
+    let resume = parts
+        .headers
+        .get("last-event-id")
+        .and_then(|v| v.to_str().ok())
+        .filter(|text| !text.is_empty());
+    if resume.is_some_and(|id| id.starts_with(TOLD)) {
+        // The browser was told by an `error` event; its return means that nobody listened to it.
+        return Ok(StatusCode::NO_CONTENT.into_response());
+    }
+    match open(&app, parts, params, resume).await {
+        Ok(stream) => Ok(respond(Body::from_stream(messages(stream)))),
+        Err(problem) if resume.is_none() => Err(problem),
+        Err(problem) => Ok(respond(Body::from(last_words(&problem)))),
+    }
+}
+
+struct Stream {
+    app: App,
+    follower: Follower,
+    expires_at: Option<SystemTime>,
+    greeting: Option<Bytes>,
+    is_over: bool,
+    _seat: Seat,
+}
+
+async fn open(
+    app: &App,
+    parts: &Parts,
+    params: &ReadParams,
+    resume: Option<&str>,
+) -> Result<Stream, Problem> {
+    let principal = caller::identify(app, parts, params.token.as_deref())?;
+    if app.tasks.token().is_cancelled() {
+        return Err(errors::overloaded("the server is shutting down"));
+    }
+    let seat = app
+        .seat()
+        .ok_or_else(|| errors::overloaded("too many readers are connected"))?;
+    if params.wait()?.is_some() {
+        return Err(Problem::parameter(
+            "wait",
+            "goes with pages, not with a stream",
+        ));
+    }
+    wait_at_least(app, params).await?;
+    let follower = follower(app, &principal, params, resume, Start::Latest).await?;
+    let greeting = format!(
+        "retry: {RETRY_MS}\nid: {}\n\n",
+        app.hub.identity().encode(follower.after())
+    );
+    Ok(Stream {
+        app: app.clone(),
+        follower,
+        expires_at: principal
+            .expires_at
+            .and_then(|at| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(at))),
+        greeting: Some(greeting.into()),
+        is_over: false,
+        _seat: seat,
+    })
+}
+
+fn messages(
+    stream: Stream,
+) -> impl futures_util::Stream<Item = Result<Bytes, std::convert::Infallible>> {
+    stream::unfold(stream, |mut stream| async move {
+        stream.next().await.map(|message| (Ok(message), stream))
+    })
+}
+
+impl Stream {
+    async fn next(&mut self) -> Option<Bytes> {
+        if let Some(greeting) = self.greeting.take() {
+            return Some(greeting);
+        }
+        if self.is_over {
+            return None;
+        }
+        let left = self
+            .expires_at
+            .map(|at| at.duration_since(SystemTime::now()).unwrap_or_default());
+        if left == Some(Duration::ZERO) {
+            self.is_over = true;
+            return Some(last_words(&Problem::new(
+                Kind::Unauthenticated,
+                "the token has expired",
+            )));
+        }
+        let patience = left.map_or(SSE_HEARTBEAT, |left| left.min(SSE_HEARTBEAT));
+        let stop = self.app.tasks.token().clone();
+        let next = stop
+            .run_until_cancelled(tokio::time::timeout(
+                patience,
+                self.follower.next(PAGE_EVENTS_MAX),
+            ))
+            .await;
+        Some(match next {
+            None => {
+                self.is_over = true;
+                last_words(&errors::overloaded("the server is shutting down"))
+            }
+            Some(Ok(Ok(batch))) if batch.events.is_empty() => self.heartbeat("live", &batch),
+            Some(Ok(Ok(batch))) => self.message(&batch.events, &batch),
+            Some(Ok(Err(error))) => {
+                self.is_over = true;
+                last_words(&errors::follow(&error, self.app.hub.identity()))
+            }
+            Some(Err(_)) => match self.follower.read(PAGE_EVENTS_MAX).await {
+                Ok(batch) if batch.events.is_empty() => self.heartbeat("heartbeat", &batch),
+                Ok(batch) => self.message(&batch.events, &batch),
+                Err(error) => {
+                    self.is_over = true;
+                    last_words(&errors::follow(&error, self.app.hub.identity()))
+                }
+            },
+        })
+    }
+
+    fn message(&self, events: &[Arc<Event>], batch: &Batch) -> Bytes {
+        let bytes: usize = events
+            .iter()
+            .map(|event| event.json.len().saturating_add(1))
+            .sum();
+        let mut out = Vec::with_capacity(bytes.saturating_add(64));
+        out.extend_from_slice(
+            format!(
+                "id: {}\ndata: [",
+                self.app.hub.identity().encode(batch.through)
+            )
+            .as_bytes(),
+        );
+        join_json(&mut out, events);
+        out.extend_from_slice(b"]\n\n");
+        out.into()
+    }
+
+    fn heartbeat(&self, name: &str, batch: &Batch) -> Bytes {
+        let cursor = self.app.hub.identity().encode(batch.through);
+        format!("event: {name}\nid: {cursor}\ndata: {{\"cursor\":\"{cursor}\"}}\n\n").into()
+    }
+}
+
+/// The id of an `error` event begins so: a request that resumes from it has been told.
+const TOLD: &str = "none:";
+
+fn is_final(problem: &Problem) -> bool {
+    !problem.kind.is_transient()
+}
+
+/// The end of a stream: for a while (`retry:`, jittered, and the cursor stays) or for good (an `error` event).
+fn last_words(problem: &Problem) -> Bytes {
+    if is_final(problem) {
+        let code = problem.kind.code();
+        return format!(
+            "event: error\nid: {TOLD}{code}\ndata: {}\n\n",
+            problem.to_json()
+        )
+        .into();
+    }
+    let base = problem
+        .retry_after
+        .unwrap_or(Duration::from_secs(1))
+        .as_millis();
+    let jitter = rand::rng().random_range(0..2_000_u128);
+    format!("retry: {}\n\n", base.saturating_add(jitter)).into()
+}
+
+fn respond(body: Body) -> Response {
+    let mut response = body.into_response();
+    let headers = response.headers_mut();
+    headers.insert(
+        header::CONTENT_TYPE,
+        HeaderValue::from_static("text/event-stream"),
+    );
+    headers.insert(
+        header::CACHE_CONTROL,
+        HeaderValue::from_static("no-cache, no-transform"),
+    );
+    // Proxies that buffer look like lost events.
+    headers.insert("x-accel-buffering", HeaderValue::from_static("no"));
+    response
+}

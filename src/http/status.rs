@@ -1,0 +1,237 @@
+//! `GET /v1/status`, `/livez` and `/readyz`: how the server and its log are.
+//!
+//! # Invariants
+//! - Alive means that the process answers: a database that is away must not restart it. Ready means that events are read.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
+use serde::Serialize;
+use serde_json::json;
+
+use super::app::App;
+use super::caller::Caller;
+use super::problem::{Kind, Problem};
+use crate::access::Principal;
+use crate::log::status::{Database, Holder};
+use crate::log::tail::WakeUp;
+
+/// A watermark that is held back by more events than this is worth a word.
+const LAG_EVENTS: i64 = 10_000;
+/// And so is a transaction that holds it back for longer than this.
+const HELD_S: f64 = 10.0;
+
+/// Something that an operator should know.
+#[derive(Debug, Serialize)]
+struct Issue {
+    code: &'static str,
+    /// What is the matter, and what to do.
+    advice: String,
+    /// Taken off the health score.
+    weight: u8,
+}
+
+#[derive(Debug, Serialize)]
+struct Status {
+    version: &'static str,
+    uptime_s: u64,
+    mode: &'static str,
+    health: u8,
+    issues: Vec<Issue>,
+    log: LogStatus,
+    window: WindowStatus,
+    readers: ReaderStatus,
+    append_queue: QueueStatus,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    database: Option<Database>,
+}
+
+#[derive(Debug, Serialize)]
+struct LogStatus {
+    cursor: String,
+    newest: i64,
+    watermark: i64,
+    lag_events: i64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    held_by: Option<Holder>,
+    wake_up: &'static str,
+    wake_up_reason: &'static str,
+    tail_is_up: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct WindowStatus {
+    events: usize,
+    bytes: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct ReaderStatus {
+    connections: usize,
+    subscriptions: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct QueueStatus {
+    requests: usize,
+    bytes: usize,
+}
+
+/// `GET /livez`.
+pub async fn livez() -> &'static str {
+    "ok\n"
+}
+
+/// `GET /readyz`.
+pub async fn readyz(State(app): State<App>) -> Response {
+    if app.tasks.token().is_cancelled() {
+        (StatusCode::SERVICE_UNAVAILABLE, "shutting down\n").into_response()
+    } else if app.hub.tail().is_up {
+        "ok\n".into_response()
+    } else {
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the database does not answer\n",
+        )
+            .into_response()
+    }
+}
+
+/// `GET /v1/status`.
+///
+/// # Errors
+/// 403 for those who are not administrators: it speaks of the whole server.
+pub async fn get(State(app): State<App>, Caller(principal): Caller) -> Result<Response, Problem> {
+    admit(&principal)?;
+    Ok(Json(status(&app).await).into_response())
+}
+
+/// The answer to `get_status`.
+pub async fn frame(app: &App, principal: &Principal) -> serde_json::Value {
+    if let Err(problem) = admit(principal) {
+        return json!({"type": "error", "code": problem.kind.code(), "detail": problem.detail});
+    }
+    let mut frame = serde_json::to_value(status(app).await).unwrap_or_default();
+    if let Some(frame) = frame.as_object_mut() {
+        frame.insert("type".into(), "status".into());
+    }
+    frame
+}
+
+fn admit(principal: &Principal) -> Result<(), Problem> {
+    if principal.is_admin() {
+        Ok(())
+    } else {
+        Err(Problem::new(
+            Kind::Forbidden,
+            "the state of the server is for administrators",
+        ))
+    }
+}
+
+async fn status(app: &App) -> Status {
+    let asked = crate::log::status::ask(&app.history).await.ok();
+    let (database, held_by) =
+        asked.map_or((None, None), |(database, holder)| (Some(database), holder));
+    let tail = app.hub.tail();
+    let (subscriptions, events, bytes) = app.hub.size();
+    let (requests, queued_bytes) = app.appender.queue().depth();
+    let (wake_up, wake_up_reason) = match tail.wake_up {
+        WakeUp::Asleep => ("asleep", "little is written: every writer notifies"),
+        WakeUp::Awake => (
+            "awake",
+            "much is written: the server looks by itself, writers need not notify",
+        ),
+        WakeUp::Polling => (
+            "polling",
+            "no LISTEN connection, or notify=never: the server looks by itself",
+        ),
+    };
+    let position = tail.watermark.position;
+    let log = LogStatus {
+        cursor: app.hub.identity().encode(position),
+        newest: tail.watermark.newest,
+        watermark: position.seq,
+        lag_events: tail.watermark.newest.saturating_sub(position.seq),
+        held_by,
+        wake_up,
+        wake_up_reason,
+        tail_is_up: tail.is_up,
+    };
+    let issues = issues(&log, database.as_ref());
+    let lost: u8 = issues
+        .iter()
+        .fold(0, |sum, issue| sum.saturating_add(issue.weight));
+    Status {
+        version: env!("CARGO_PKG_VERSION"),
+        uptime_s: app.started.elapsed().as_secs(),
+        mode: if app.access.is_development() {
+            "development"
+        } else {
+            "production"
+        },
+        health: 100_u8.saturating_sub(lost),
+        issues,
+        log,
+        window: WindowStatus { events, bytes },
+        readers: ReaderStatus {
+            connections: app.connections(),
+            subscriptions,
+        },
+        append_queue: QueueStatus {
+            requests,
+            bytes: queued_bytes,
+        },
+        database,
+    }
+}
+
+fn issues(log: &LogStatus, database: Option<&Database>) -> Vec<Issue> {
+    let mut issues = Vec::new();
+    if !log.tail_is_up || database.is_none() {
+        let advice = "the database does not answer: see its log and DATABASE_URL".to_owned();
+        issues.push(Issue {
+            code: "database-down",
+            advice,
+            weight: 60,
+        });
+    }
+    if log.lag_events > LAG_EVENTS {
+        let advice = format!(
+            "{} events are held back: see log.held_by and the view tidewire.writers",
+            log.lag_events
+        );
+        issues.push(Issue {
+            code: "watermark-lag",
+            advice,
+            weight: 20,
+        });
+    }
+    if let Some(holder) = log
+        .held_by
+        .as_ref()
+        .filter(|holder| holder.open_s.is_some_and(|s| s > HELD_S))
+    {
+        let advice = match holder.pid {
+            Some(pid) => format!("a transaction that wrote events is still open and holds readers back: commit it, or SELECT pg_terminate_backend({pid})"),
+            None => "a prepared transaction that wrote events holds readers back: COMMIT PREPARED or ROLLBACK PREPARED it".to_owned(),
+        };
+        issues.push(Issue {
+            code: "open-writer",
+            advice,
+            weight: 20,
+        });
+    }
+    if database.is_some_and(|database| database.notification_queue_usage > 0.5) {
+        let advice =
+            "the NOTIFY queue is more than half full: a session that listens sits in a transaction"
+                .to_owned();
+        issues.push(Issue {
+            code: "notify-queue",
+            advice,
+            weight: 20,
+        });
+    }
+    issues
+}

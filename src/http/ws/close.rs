@@ -1,0 +1,34 @@
+//! Why a socket is closed: the code tells the client whether to come back.
+
+use axum::extract::ws::CloseFrame;
+
+/// See PROTOCOL: codes, and what a client does about each.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Close {
+    /// The client broke the protocol. Do not come back the same way.
+    Policy(&'static str),
+    /// The server restarts. Come back after the hint.
+    Restarting,
+    /// The reader fell behind and asked for this, or a frame could not be sent in time. Come back with the cursor.
+    Overloaded(&'static str),
+    /// The credential has ended. Come back with another.
+    Unauthenticated,
+    /// No sign of life. Come back.
+    HeartbeatMissed,
+}
+
+impl From<Close> for CloseFrame {
+    fn from(close: Close) -> Self {
+        let (code, reason) = match close {
+            Close::Policy(reason) => (1008, reason),
+            Close::Restarting => (1012, "restarting"),
+            Close::Overloaded(reason) => (1013, reason),
+            Close::Unauthenticated => (4401, "the credential has expired"),
+            Close::HeartbeatMissed => (4408, "no sign of life"),
+        };
+        Self {
+            code,
+            reason: reason.into(),
+        }
+    }
+}

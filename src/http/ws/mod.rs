@@ -1,0 +1,80 @@
+//! `GET /v1/ws`: subscriptions, appends and commands over one socket.
+
+mod close;
+mod frame;
+mod socket;
+mod subscription;
+
+use axum::extract::ws::WebSocketUpgrade;
+use axum::extract::{FromRequestParts as _, Request, State};
+use axum::http::request::Parts;
+use axum::response::Response;
+
+pub use frame::{ClientFrame, FrameError, read as read_frame};
+
+use super::app::App;
+use super::caller;
+use super::errors;
+use super::params::ReadParams;
+use super::problem::{Kind, Problem};
+use crate::event::limits::FRAME_BYTES_MAX;
+
+/// The subprotocols, the default first.
+pub const PROTOCOLS: [&str; 2] = ["tidewire.v1.json", "tidewire.v1.msgpack"];
+/// Bytes a socket keeps for reading; idle sockets are many.
+const READ_BUFFER_BYTES: usize = 4 * 1024;
+/// Frames below this size are gathered before they are written; each delivery flushes.
+const WRITE_BUFFER_BYTES: usize = 4 * 1024;
+
+/// `GET /v1/ws`.
+///
+/// # Errors
+/// 401, 426, 503; a request that is no upgrade gets 400.
+pub async fn get(State(app): State<App>, request: Request) -> Result<Response, Problem> {
+    let (mut parts, _) = request.into_parts();
+    let params = ReadParams::parse(parts.uri.query())?;
+    let principal = caller::identify(&app, &parts, params.token.as_deref())?;
+    if app.tasks.token().is_cancelled() {
+        return Err(errors::overloaded("the server is shutting down"));
+    }
+    let encoding = encoding(&parts)?;
+    let seat = app
+        .seat()
+        .ok_or_else(|| errors::overloaded("too many readers are connected"))?;
+    let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &app)
+        .await
+        .map_err(|error| Problem::new(Kind::Malformed, format!("this is a WebSocket: {error}")))?;
+    Ok(upgrade
+        .protocols(PROTOCOLS)
+        .read_buffer_size(READ_BUFFER_BYTES)
+        .write_buffer_size(WRITE_BUFFER_BYTES)
+        .max_write_buffer_size(usize::MAX)
+        .max_message_size(FRAME_BYTES_MAX)
+        .max_frame_size(FRAME_BYTES_MAX)
+        .on_upgrade(move |socket| async move {
+            socket::Socket::new(app, principal, encoding, socket)
+                .run()
+                .await;
+            drop(seat);
+        }))
+}
+
+/// The encoding of the first subprotocol offered that is spoken here; JSON if none is offered.
+fn encoding(parts: &Parts) -> Result<frame::Encoding, Problem> {
+    let mut is_offered = false;
+    for value in parts.headers.get_all("sec-websocket-protocol") {
+        for protocol in value.to_str().unwrap_or_default().split(',').map(str::trim) {
+            is_offered |= !protocol.is_empty();
+            match protocol {
+                "tidewire.v1.json" => return Ok(frame::Encoding::Json),
+                "tidewire.v1.msgpack" => return Ok(frame::Encoding::Msgpack),
+                _ => {}
+            }
+        }
+    }
+    if is_offered {
+        let detail = "none of the offered subprotocols is spoken here: tidewire.v1.json, tidewire.v1.msgpack";
+        return Err(Problem::new(Kind::Malformed, detail));
+    }
+    Ok(frame::Encoding::Json)
+}

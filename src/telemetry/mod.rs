@@ -1,0 +1,26 @@
+//! What the program says of itself while it runs: log lines.
+
+use tracing_subscriber::EnvFilter;
+
+/// The filter does not parse.
+#[derive(Debug, thiserror::Error)]
+#[error("TIDEWIRE_LOG is not a log filter ({0}): write info, debug, or tidewire::log=debug")]
+pub struct BadFilter(#[from] tracing_subscriber::filter::ParseError);
+
+/// Writes log lines to standard error from now on.
+///
+/// # Errors
+/// If the filter does not parse.
+pub fn start(filter: &str, json: bool) -> Result<(), BadFilter> {
+    let filter = EnvFilter::builder().parse(filter)?;
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    // A second start in one process (tests) keeps the first.
+    let _ = if json {
+        lines.json().try_init()
+    } else {
+        lines.try_init()
+    };
+    Ok(())
+}
