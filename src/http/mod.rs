@@ -7,6 +7,7 @@
 pub mod app;
 mod append;
 mod caller;
+mod docs;
 mod errors;
 mod guard;
 pub mod ingest;
@@ -33,6 +34,9 @@ use problem::{Kind, Problem};
 
 /// Every route: its path and its methods. The router is built from it, and so is the test of the API documents.
 pub const ROUTES: &[(&str, &str)] = &[
+    ("/", "GET"),
+    ("/openapi.json", "GET"),
+    ("/asyncapi.json", "GET"),
     ("/v1/events", "GET, POST"),
     ("/v1/ws", "GET"),
     ("/v1/status", "GET"),
@@ -45,6 +49,15 @@ pub const ROUTES: &[(&str, &str)] = &[
 /// The router.
 pub fn router(app: App) -> Router {
     Router::new()
+        .route("/", get(docs::welcome).fallback(not_allowed("GET, HEAD")))
+        .route(
+            "/openapi.json",
+            get(docs::openapi).fallback(not_allowed("GET, HEAD")),
+        )
+        .route(
+            "/asyncapi.json",
+            get(docs::asyncapi).fallback(not_allowed("GET, HEAD")),
+        )
         .route(
             "/v1/events",
             get(read::get)
