@@ -113,20 +113,19 @@ impl Server {
         let (access, development_secret) = access(&config)?;
         let log_tasks = Tasks::new();
         let readers = Tasks::new();
-        let (embedded, url) = match &config.database.database_url {
-            Some(url) => (None, url.clone()),
-            None => {
-                let folders = config.database.folders()?;
-                let postgres_bin = config.database.postgres_bin.clone();
-                let embedded = EmbeddedConfig {
-                    data_dir: folders.data,
-                    postgres_bin,
-                    cache_dir: folders.cache,
-                };
-                let embedded = Embedded::start(embedded).await?;
-                let url = Secret::new(embedded.connection_url());
-                (Some(embedded), url)
-            }
+        let (embedded, url) = if let Some(url) = &config.database.database_url {
+            (None, url.clone())
+        } else {
+            let folders = config.database.folders()?;
+            let postgres_bin = config.database.postgres_bin.clone();
+            let embedded = EmbeddedConfig {
+                data_dir: folders.data,
+                postgres_bin,
+                cache_dir: folders.cache,
+            };
+            let embedded = Embedded::start(embedded).await?;
+            let url = Secret::new(embedded.connection_url());
+            (Some(embedded), url)
         };
         let psql = embedded.as_ref().map(Embedded::psql_hint);
         match build(

@@ -11,7 +11,7 @@ use clap::Args;
 
 use crate::access::Secret;
 use crate::event::limits;
-use crate::log::tail::NotifyMode;
+use crate::log::wakeup::NotifyMode;
 
 /// Where the database is.
 #[derive(Debug, Clone, Args)]

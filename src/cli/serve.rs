@@ -36,26 +36,30 @@ pub async fn run(config: Serve) -> anyhow::Result<()> {
 
 fn banner(server: &Server) -> anyhow::Result<String> {
     let url = format!("http://{}", server.address);
-    let mut text = format!(
-        "Tidewire {} is listening on {url}\n",
-        env!("CARGO_PKG_VERSION")
-    );
-    let auth = if let Some(secret) = &server.development_secret {
-        text.push_str("Development mode: loopback only, requests without a token act as administrator of the tenant dev.\n");
-        text.push_str(&format!("\n  token   {}\n", development_token(secret)?));
-        ""
-    } else {
-        " -H \"authorization: Bearer $TOKEN\""
+    let version = env!("CARGO_PKG_VERSION");
+    let (mode, auth) = match &server.development_secret {
+        Some(secret) => {
+            let token = development_token(secret)?;
+            let mode = format!(
+                "Development mode: loopback only; without a token a request acts as administrator of the tenant dev.\n\
+                 \n  token   {token}\n"
+            );
+            (mode, "")
+        }
+        None => (String::new(), " -H \"authorization: Bearer $TOKEN\""),
     };
-    text.push_str(&format!(
-        "\n  write   curl -s {url}/v1/events{auth} --json '{{\"topic\":\"agent.state.updated\",\"subject\":\"agent-001\",\"data\":{{\"status\":\"running\"}}}}'\
-         \n  follow  curl -sN '{url}/v1/events?topics=*&after=earliest'{auth} -H 'accept: text/event-stream'\n"
-    ));
-    if let Some(psql) = &server.psql {
-        text.push_str(&format!("  sql     {psql}\n"));
-    }
-    text.push_str("\nCtrl-C stops it; events stay.\n");
-    Ok(text)
+    let event =
+        r#"{"topic":"agent.state.updated","subject":"agent-001","data":{"status":"running"}}"#;
+    let sql = server
+        .psql
+        .as_ref()
+        .map_or_else(String::new, |psql| format!("  sql     {psql}\n"));
+    Ok(format!(
+        "Tidewire {version} is listening on {url}\n\
+         {mode}\n  write   curl -s {url}/v1/events{auth} --json '{event}'\n\
+         \x20 follow  curl -sN '{url}/v1/events?topics=*&after=earliest'{auth} -H 'accept: text/event-stream'\n\
+         {sql}\nCtrl-C stops it; events stay.\n"
+    ))
 }
 
 fn development_token(secret: &Secret) -> anyhow::Result<String> {

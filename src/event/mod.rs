@@ -5,6 +5,7 @@
 //! - No I/O, no async, no clock, no randomness.
 
 pub mod cursor;
+pub mod draft;
 pub mod encode;
 pub mod fields;
 pub mod filter;

@@ -55,7 +55,9 @@ struct Stream {
     app: App,
     follower: Follower,
     expires_at: Option<SystemTime>,
-    greeting: Option<Bytes>,
+    /// Sent before the next read.
+    pending: Option<Bytes>,
+    is_live: bool,
     is_over: bool,
     _seat: Seat,
 }
@@ -91,7 +93,8 @@ async fn open(
         expires_at: principal
             .expires_at
             .and_then(|at| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(at))),
-        greeting: Some(greeting.into()),
+        pending: Some(greeting.into()),
+        is_live: false,
         is_over: false,
         _seat: seat,
     })
@@ -107,8 +110,8 @@ fn messages(
 
 impl Stream {
     async fn next(&mut self) -> Option<Bytes> {
-        if let Some(greeting) = self.greeting.take() {
-            return Some(greeting);
+        if let Some(pending) = self.pending.take() {
+            return Some(pending);
         }
         if self.is_over {
             return None;
@@ -136,7 +139,10 @@ impl Stream {
                 self.is_over = true;
                 last_words(&errors::overloaded("the server is shutting down"))
             }
-            Some(Ok(Ok(batch))) if batch.events.is_empty() => self.heartbeat("live", &batch),
+            Some(Ok(Ok(batch))) if batch.events.is_empty() => {
+                self.is_live = true;
+                self.heartbeat("live", &batch)
+            }
             Some(Ok(Ok(batch))) => self.message(&batch.events, &batch),
             Some(Ok(Err(error))) => {
                 self.is_over = true;
@@ -153,7 +159,11 @@ impl Stream {
         })
     }
 
-    fn message(&self, events: &[Arc<Event>], batch: &Batch) -> Bytes {
+    fn message(&mut self, events: &[Arc<Event>], batch: &Batch) -> Bytes {
+        if batch.is_caught_up && !self.is_live {
+            self.is_live = true;
+            self.pending = Some(self.heartbeat("live", batch));
+        }
         let bytes: usize = events
             .iter()
             .map(|event| event.json.len().saturating_add(1))

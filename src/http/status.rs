@@ -15,7 +15,7 @@ use super::caller::Caller;
 use super::problem::{Kind, Problem};
 use crate::access::Principal;
 use crate::log::status::{Database, Holder};
-use crate::log::tail::WakeUp;
+use crate::log::wakeup::WakeUp;
 
 /// A watermark that is held back by more events than this is worth a word.
 const LAG_EVENTS: i64 = 10_000;

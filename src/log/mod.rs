@@ -16,6 +16,7 @@ pub mod row;
 pub mod status;
 pub mod tail;
 pub mod upkeep;
+pub mod wakeup;
 
 pub use append::{Appended, Appender};
 pub use error::{AppendError, ReadError, Unavailable};

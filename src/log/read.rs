@@ -290,7 +290,7 @@ async fn read_span(
     let exact: Vec<&str> = exact.iter().map(|p| p.as_str()).collect();
     let wild: Vec<String> = wild.iter().map(|p| p.to_regex()).collect();
     let subjects: Vec<&str> = query.filter.subjects().iter().map(Label::as_str).collect();
-    let scan = i64::try_from(PAGE_SCAN_MAX).unwrap_or(i64::MAX);
+    let looks_max = i64::try_from(PAGE_SCAN_MAX).unwrap_or(i64::MAX);
     let limit = i64::try_from(query.limit).unwrap_or(i64::MAX);
     let tenant = query.tenant.as_str();
     let mut params: Vec<&(dyn ToSql + Sync)> = vec![
@@ -301,7 +301,7 @@ async fn read_span(
         &span.to,
         &exact,
         &wild,
-        &scan,
+        &looks_max,
         &limit,
     ];
     let has_subjects = !subjects.is_empty();
@@ -335,7 +335,7 @@ async fn read_span(
         return Ok(None);
     }
     // Fewer than wanted: either all were looked at, or the look stopped at its bound.
-    let last_looked_at = scan.saturating_sub(1);
+    let last_looked_at = looks_max.saturating_sub(1);
     let mut params: Vec<&(dyn ToSql + Sync)> = vec![
         &tenant,
         &query.after.seq,

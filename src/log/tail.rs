@@ -3,7 +3,6 @@
 //! # Invariants
 //! - Nothing above the watermark is ever handed on, and nothing at or below it is left out: pages ascend, without a gap.
 //! - It carries no event by notification: a wake-up, a commit of our own or the safety poll only make it look.
-//! - It falls asleep only if no writer that took it for awake is still open, and looks once more before it does.
 //! - A database that is away or silent costs time, never an event: it goes on after the last page.
 
 use std::sync::Arc;
@@ -16,7 +15,8 @@ use super::error::Unavailable;
 use super::identity::Identity;
 use super::listener::Listener;
 use super::row::{self, event_columns};
-use crate::event::limits::{DATABASE_SILENCE_MAX, POLL_INTERVAL, TAIL_PAGE_EVENTS};
+use super::wakeup::{NotifyMode, Sleeper, WakeUp};
+use crate::event::limits::{DATABASE_SILENCE_MAX, TAIL_PAGE_EVENTS};
 use crate::event::{Event, Position, Seq};
 use crate::pg::Connector;
 use crate::tasks::pause;
@@ -39,41 +39,8 @@ const BEGIN_AT: &str =
 const PRELOAD_EVENTS: Seq = 20_000;
 /// Least time between two looks while there is something to read at each.
 const LOOK_INTERVAL: Duration = Duration::from_millis(1);
-/// Awake, without a commit of our own: how often to look for other writers' events.
-const AWAKE_POLL_MIN: Duration = Duration::from_millis(2);
-const AWAKE_POLL_MAX: Duration = Duration::from_millis(16);
-/// Without a LISTEN connection.
-const DEAF_POLL: Duration = Duration::from_millis(25);
-/// Quiet for this long: try to sleep.
-const QUIET_BEFORE_SLEEP: Duration = Duration::from_millis(25);
-/// Woken more often than this within `BUSY_WINDOW`: stay awake.
-const BUSY_WAKEUPS: u32 = 20;
-const BUSY_WINDOW: Duration = Duration::from_millis(100);
 const RECONNECT_MIN: Duration = Duration::from_millis(20);
 const RECONNECT_MAX: Duration = Duration::from_secs(1);
-
-/// When writers have to notify. A setting.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, clap::ValueEnum)]
-pub enum NotifyMode {
-    /// When this server sleeps.
-    #[default]
-    Auto,
-    /// Always: the server never says that it is awake.
-    Always,
-    /// Never: the server polls.
-    Never,
-}
-
-/// What the tail is doing about wake-ups.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum WakeUp {
-    /// Asleep: every writer notifies.
-    Asleep,
-    /// Awake: it looks often, writers need not notify.
-    Awake,
-    /// There is no LISTEN connection, or it is not wanted: it looks often.
-    Polling,
-}
 
 /// How far the log can be read, and what holds it back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -120,18 +87,13 @@ struct Reading {
 pub struct Tail {
     connector: Connector,
     identity: Identity,
-    listener: Listener,
     /// Signalled by notifications, by commits of this server and by losses.
     wakeup: Arc<Notify>,
-    mode: NotifyMode,
     status: watch::Sender<TailStatus>,
     after: Position,
     reading: Option<Reading>,
     must_reset: bool,
-    wake_up: WakeUp,
-    wakeups: u32,
-    wakeups_since: Instant,
-    quiet_since: Instant,
+    sleeper: Sleeper,
 }
 
 impl Tail {
@@ -160,21 +122,15 @@ impl Tail {
             wake_up: WakeUp::Polling,
             is_up: true,
         });
-        let now = Instant::now();
         let tail = Self {
             connector,
             identity,
-            listener,
             wakeup,
-            mode,
             status,
             after: begin,
             reading: Some(reading),
             must_reset: false,
-            wake_up: WakeUp::Polling,
-            wakeups: 0,
-            wakeups_since: now,
-            quiet_since: now,
+            sleeper: Sleeper::new(listener, mode),
         };
         Ok((tail, receiver))
     }
@@ -216,7 +172,7 @@ impl Tail {
     fn report(&self, watermark: Watermark, is_up: bool) {
         let status = TailStatus {
             watermark,
-            wake_up: self.wake_up,
+            wake_up: self.sleeper.state(),
             is_up,
         };
         self.status
@@ -226,11 +182,16 @@ impl Tail {
     async fn look(&mut self) -> Result<TailPage, Unavailable> {
         if self.reading.is_none() {
             let reading = connect(&self.connector).await?;
+            let before = self.identity.known().identity.epoch;
             self.identity
                 .reload(&reading.client)
                 .await
                 .map_err(Unavailable::Lost)?;
+            self.must_reset |= self.identity.known().identity.epoch != before;
             self.reading = Some(reading);
+        }
+        if self.must_reset {
+            return self.reset().await;
         }
         let Some(reading) = &self.reading else {
             return Err(Unavailable::Silent);
@@ -308,75 +269,16 @@ impl Tail {
 
     /// Waits for a reason to look again.
     async fn wait(&mut self, looked_at: Instant, found: bool) {
-        if found {
-            self.quiet_since = Instant::now();
-        }
-        let patience = self.patience(found).await;
+        let patience = self.sleeper.patience(found).await;
         if tokio::time::timeout(patience, self.wakeup.notified())
             .await
             .is_ok()
         {
-            self.count_wakeup().await;
+            self.sleeper.woken().await;
         }
         // As many commits as come within this time are read at once.
         if found && let Some(rest) = LOOK_INTERVAL.checked_sub(looked_at.elapsed()) {
             pause(rest).await;
-        }
-    }
-
-    /// How long to wait for a wake-up, after settling whether to sleep.
-    async fn patience(&mut self, found: bool) -> Duration {
-        let ear = if self.mode == NotifyMode::Never {
-            None
-        } else {
-            self.listener.ear()
-        };
-        let Some(ear) = ear else {
-            self.wake_up = WakeUp::Polling;
-            return DEAF_POLL;
-        };
-        if self.wake_up == WakeUp::Asleep {
-            return POLL_INTERVAL;
-        }
-        let quiet = self.quiet_since.elapsed();
-        let wants_sleep = self.mode == NotifyMode::Always || quiet >= QUIET_BEFORE_SLEEP;
-        if wants_sleep && ear.sleep().await {
-            self.wake_up = WakeUp::Asleep;
-            // Once more: what was committed before the lock was taken has notified nobody.
-            return Duration::ZERO;
-        }
-        self.wake_up = WakeUp::Awake;
-        if found {
-            AWAKE_POLL_MIN
-        } else {
-            (quiet / 4).clamp(AWAKE_POLL_MIN, AWAKE_POLL_MAX)
-        }
-    }
-
-    /// Asleep and woken again and again: better stay awake, so that writers need not notify.
-    async fn count_wakeup(&mut self) {
-        if self.wake_up != WakeUp::Asleep {
-            return;
-        }
-        let Some(ear) = self.listener.ear() else {
-            // The lock went with the connection.
-            self.wake_up = WakeUp::Polling;
-            return;
-        };
-        if self.mode == NotifyMode::Always {
-            return;
-        }
-        let now = Instant::now();
-        if now.duration_since(self.wakeups_since) > BUSY_WINDOW {
-            self.wakeups_since = now;
-            self.wakeups = 0;
-        }
-        self.wakeups = self.wakeups.saturating_add(1);
-        if self.wakeups > BUSY_WAKEUPS {
-            ear.wake().await;
-            self.wake_up = WakeUp::Awake;
-            self.quiet_since = now;
-            self.wakeups = 0;
         }
     }
 }

@@ -10,9 +10,12 @@
 /// Role, superuser, and database of the server.
 pub(super) const NAME: &str = "tidewire";
 
-/// `postgresql.conf`. `time zone` and languages are fixed, so that data directories can move.
+/// `postgresql.conf`: what `initdb` found out about the machine (the kind of shared memory that works
+/// here), then our own. Time zone and languages are fixed, so that data directories can move.
 pub(super) const CONFIG: &str = "\
 # Written by tidewire at every start: change settings with ALTER SYSTEM, not here.
+include 'postgres/postgresql.conf'
+
 max_connections = 100
 shared_buffers = 256MB
 max_locks_per_transaction = 256

@@ -1,0 +1,294 @@
+//! Clients over real sockets: HTTP, server-sent events, WebSocket.
+
+use std::time::Duration;
+
+use futures_util::{SinkExt as _, StreamExt as _};
+use reqwest::{Method, RequestBuilder, Response, StatusCode};
+use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
+
+/// How long any answer may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A server's API.
+#[derive(Debug, Clone)]
+pub struct Api {
+    /// `http://127.0.0.1:port`.
+    pub url: String,
+    http: reqwest::Client,
+    token: Option<String>,
+}
+
+impl Api {
+    /// The API at `url`, without a token.
+    pub fn new(url: &str) -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        Self {
+            url: url.to_owned(),
+            http: reqwest::Client::new(),
+            token: None,
+        }
+    }
+
+    /// The same API with a token.
+    pub fn with_token(&self, token: &str) -> Self {
+        Self {
+            token: Some(token.to_owned()),
+            ..self.clone()
+        }
+    }
+
+    /// A request.
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        let request = self.http.request(method, format!("{}{path}", self.url));
+        match &self.token {
+            Some(token) => request.bearer_auth(token),
+            None => request,
+        }
+    }
+
+    /// GET that must succeed; its JSON.
+    pub async fn get(&self, path: &str) -> Value {
+        let (status, body) = self.try_get(path).await;
+        assert!(status.is_success(), "{path}: {status} {body}");
+        body
+    }
+
+    /// GET; status and JSON.
+    pub async fn try_get(&self, path: &str) -> (StatusCode, Value) {
+        json_of(
+            self.request(Method::GET, path)
+                .timeout(PATIENCE)
+                .send()
+                .await
+                .unwrap(),
+        )
+        .await
+    }
+
+    /// POST of events that must be stored; the answers.
+    pub async fn append(&self, events: &Value) -> Vec<Value> {
+        let (status, body) = self.try_append(events).await;
+        assert_eq!(status, StatusCode::CREATED, "{body}");
+        body["events"].as_array().unwrap().clone()
+    }
+
+    /// POST of events; status and JSON.
+    pub async fn try_append(&self, events: &Value) -> (StatusCode, Value) {
+        json_of(
+            self.request(Method::POST, "/v1/events")
+                .json(events)
+                .timeout(PATIENCE)
+                .send()
+                .await
+                .unwrap(),
+        )
+        .await
+    }
+
+    /// POST of any body; status and JSON.
+    pub async fn post(
+        &self,
+        content_type: &str,
+        body: impl Into<reqwest::Body>,
+    ) -> (StatusCode, Value) {
+        let request = self
+            .request(Method::POST, "/v1/events")
+            .header("content-type", content_type);
+        json_of(request.body(body).timeout(PATIENCE).send().await.unwrap()).await
+    }
+
+    /// The page after `after` (a cursor, `earliest` or `latest`), with more parameters.
+    pub async fn page(&self, after: &str, more: &str) -> Value {
+        self.get(&format!("/v1/events?after={after}{more}")).await
+    }
+
+    /// Follows by server-sent events.
+    pub async fn sse(
+        &self,
+        query: &str,
+        last_event_id: Option<&str>,
+    ) -> Result<Sse, reqwest::Error> {
+        let mut request = self
+            .request(Method::GET, &format!("/v1/events?{query}"))
+            .header("accept", "text/event-stream");
+        if let Some(id) = last_event_id {
+            request = request.header("last-event-id", id);
+        }
+        Ok(Sse {
+            response: request.send().await?,
+            buffer: Vec::new(),
+        })
+    }
+
+    /// Opens a WebSocket and reads its welcome.
+    pub async fn ws(&self) -> Ws {
+        self.try_ws().await.expect("a WebSocket")
+    }
+
+    /// Opens a WebSocket and reads its welcome.
+    pub async fn try_ws(&self) -> Result<Ws, tokio_tungstenite::tungstenite::Error> {
+        let mut request =
+            format!("{}/v1/ws", self.url.replacen("http", "ws", 1)).into_client_request()?;
+        if let Some(token) = &self.token {
+            request
+                .headers_mut()
+                .insert("authorization", format!("Bearer {token}").parse().unwrap());
+        }
+        let (socket, _) = tokio_tungstenite::connect_async(request).await?;
+        let mut ws = Ws { socket };
+        match ws.next().await {
+            Ok(Some(welcome)) => assert_eq!(welcome["type"], "welcome"),
+            Ok(None) => return Err(tokio_tungstenite::tungstenite::Error::ConnectionClosed),
+            Err(error) => return Err(error),
+        }
+        Ok(ws)
+    }
+}
+
+/// Status and JSON of a response; null if it has no JSON.
+pub async fn json_of(response: Response) -> (StatusCode, Value) {
+    let status = response.status();
+    let bytes = response.bytes().await.unwrap();
+    (
+        status,
+        serde_json::from_slice(&bytes).unwrap_or(Value::Null),
+    )
+}
+
+/// A stream of server-sent events.
+pub struct Sse {
+    /// The response, for its status and headers.
+    pub response: Response,
+    buffer: Vec<u8>,
+}
+
+/// One message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SseMessage {
+    /// `message` if it has no name.
+    pub event: String,
+    /// The cursor.
+    pub id: Option<String>,
+    /// One line.
+    pub data: String,
+}
+
+impl Sse {
+    /// The next message; `None` at the end; an error if the line breaks.
+    pub async fn next(&mut self) -> Result<Option<SseMessage>, reqwest::Error> {
+        loop {
+            if let Some(end) = self.buffer.windows(2).position(|pair| pair == b"\n\n") {
+                let block: Vec<u8> = self.buffer.drain(..end + 2).collect();
+                if let Some(message) = parse(std::str::from_utf8(&block).unwrap()) {
+                    return Ok(Some(message));
+                }
+                continue;
+            }
+            match tokio::time::timeout(PATIENCE, self.response.chunk())
+                .await
+                .expect("a message or a heartbeat")?
+            {
+                Some(chunk) => self.buffer.extend_from_slice(&chunk),
+                None => return Ok(None),
+            }
+        }
+    }
+
+    /// The events of the next message that has some, and its cursor.
+    pub async fn events(&mut self) -> Result<Option<(Vec<Value>, String)>, reqwest::Error> {
+        while let Some(message) = self.next().await? {
+            if message.event == "message" {
+                return Ok(Some((
+                    serde_json::from_str(&message.data).unwrap(),
+                    message.id.unwrap(),
+                )));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// `None` for a block without data: only an id or a retry.
+fn parse(block: &str) -> Option<SseMessage> {
+    let mut message = SseMessage {
+        event: "message".into(),
+        id: None,
+        data: String::new(),
+    };
+    for line in block.lines() {
+        match line.split_once(": ") {
+            Some(("event", text)) => message.event = text.into(),
+            Some(("id", text)) => message.id = Some(text.into()),
+            Some(("data", text)) => message.data = text.into(),
+            _ => {}
+        }
+    }
+    (!message.data.is_empty()).then_some(message)
+}
+
+/// A WebSocket.
+pub struct Ws {
+    /// The socket itself.
+    pub socket: WebSocketStream<MaybeTlsStream<tokio::net::TcpStream>>,
+}
+
+impl Ws {
+    /// Sends a frame.
+    pub async fn send(&mut self, frame: Value) {
+        self.socket
+            .send(Message::Text(frame.to_string().into()))
+            .await
+            .unwrap();
+    }
+
+    /// Subscribes to `topics` after `after`, and reads the answer.
+    pub async fn subscribe(&mut self, id: &str, topics: &[&str], after: &str) -> Value {
+        self.send(json!({"type": "subscribe", "id": id, "topics": topics, "after": after}))
+            .await;
+        self.next().await.unwrap().expect("an answer")
+    }
+
+    /// The next frame; `None` when it is closed.
+    pub async fn next(&mut self) -> Result<Option<Value>, tokio_tungstenite::tungstenite::Error> {
+        loop {
+            match tokio::time::timeout(PATIENCE, self.socket.next())
+                .await
+                .expect("a frame in time")
+            {
+                Some(Ok(Message::Text(text))) => {
+                    return Ok(Some(serde_json::from_str(&text).unwrap()));
+                }
+                Some(Ok(Message::Close(_))) | None => return Ok(None),
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Err(error),
+            }
+        }
+    }
+
+    /// The code with which the server closes.
+    pub async fn close_code(&mut self) -> u16 {
+        loop {
+            match tokio::time::timeout(PATIENCE, self.socket.next())
+                .await
+                .expect("a close in time")
+            {
+                Some(Ok(Message::Close(Some(frame)))) => return frame.code.into(),
+                Some(Ok(_)) => {}
+                other => panic!("no close frame: {other:?}"),
+            }
+        }
+    }
+
+    /// Reads frames until one of this type.
+    pub async fn until(&mut self, kind: &str) -> Value {
+        loop {
+            let frame = self.next().await.unwrap().expect("the socket is open");
+            if frame["type"] == kind {
+                return frame;
+            }
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! Fixtures: a database of its own for each test, servers, clients, a proxy that breaks lines, waiting on conditions.
+
+pub mod client;
+pub mod db;
+pub mod proxy;
+pub mod server;
+pub mod wait;
+
+pub use client::Api;
+pub use db::TestDb;
+pub use proxy::Proxy;
+pub use server::{Process, Server};
+pub use wait::eventually;
