@@ -13,6 +13,7 @@ use serde_json::value::RawValue;
 
 use crate::event::Event;
 use crate::event::encode::push_string;
+use crate::event::fields::{Fields, FieldsError};
 use crate::feed::OnLag;
 use crate::http::msgpack;
 use crate::http::problem::Problem;
@@ -55,7 +56,7 @@ pub const SERVER_FRAMES: &[&str] = &[
 
 /// What a client may send.
 #[derive(Debug, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub enum ClientFrame {
     /// Begins a subscription.
     Subscribe(Box<Subscribe>),
@@ -138,6 +139,15 @@ pub enum FrameError {
     Kind(&'static str),
 }
 
+/// Bytes of a client's frame.
+pub fn bytes(message: &Message) -> usize {
+    match message {
+        Message::Text(text) => text.as_str().len(),
+        Message::Binary(bytes) => bytes.len(),
+        Message::Ping(_) | Message::Pong(_) | Message::Close(_) => 0,
+    }
+}
+
 /// Reads a client's frame; `None` for those the protocol itself answers.
 ///
 /// # Errors
@@ -154,9 +164,33 @@ pub fn read(encoding: Encoding, message: &Message) -> Result<Option<ClientFrame>
         (Encoding::Msgpack, Message::Text(_)) => return Err(FrameError::Kind("binary")),
         (_, Message::Ping(_) | Message::Pong(_) | Message::Close(_)) => return Ok(None),
     };
-    serde_json::from_str(&json)
-        .map(Some)
-        .map_err(|error| FrameError::Malformed(error.to_string()))
+    parse(&json).map(Some)
+}
+
+/// Moves `type` to the front, `{"ping":{…}}`: serde cannot keep raw JSON, which events and timestamps are, in a variant
+/// that a member chooses.
+fn parse(json: &str) -> Result<ClientFrame, FrameError> {
+    let malformed = |reason: &dyn std::fmt::Display| FrameError::Malformed(reason.to_string());
+    let fields = Fields::read(json).map_err(|error| match error {
+        FieldsError::NotAnObject => malformed(&"it must be a JSON object"),
+        FieldsError::Malformed(error) => malformed(&error),
+    })?;
+    let mut kind = None;
+    let mut members = String::with_capacity(json.len());
+    for (name, value) in fields {
+        if name == "type" {
+            kind = Some(value.get()).filter(|text| text.starts_with('"'));
+            continue;
+        }
+        if !members.is_empty() {
+            members.push(',');
+        }
+        push_string(&mut members, &name);
+        members.push(':');
+        members.push_str(value.get());
+    }
+    let kind = kind.ok_or_else(|| malformed(&"type must be a string"))?;
+    serde_json::from_str(&format!("{{{kind}:{{{members}}}}}")).map_err(|error| malformed(&error))
 }
 
 /// A frame without events.
@@ -239,6 +273,69 @@ mod tests {
         let (_, known) = error.split_once("expected one of ").unwrap();
         let known: BTreeSet<&str> = known.split('`').skip(1).step_by(2).collect();
         assert_eq!(known, CLIENT_FRAMES.iter().copied().collect());
+    }
+
+    fn parsed(text: &str) -> Result<ClientFrame, FrameError> {
+        read(Encoding::Json, &Message::Text(text.into())).map(Option::unwrap)
+    }
+
+    #[test]
+    fn raw_json_comes_through_as_it_is() {
+        let append = r#"{"ref":"r","events":[{"topic":"a","data":1.00}],"type":"append"}"#;
+        match parsed(append) {
+            Ok(ClientFrame::Append { events, .. }) => {
+                assert_eq!(events.get(), r#"[{"topic":"a","data":1.00}]"#);
+            }
+            other => panic!("{other:?}"),
+        }
+        let ping = r#"{"type":"ping","timestamp":{"a":[1]}}"#;
+        assert!(matches!(
+            parsed(ping),
+            Ok(ClientFrame::Ping { timestamp: Some(_) })
+        ));
+        let command = r#"{"type":"command","subject":"s","action":"pause","params":{"a":1}}"#;
+        assert!(matches!(
+            parsed(command),
+            Ok(ClientFrame::Command {
+                params: Some(_),
+                ..
+            })
+        ));
+        let subscribe = r#"{"type":"subscribe","id":"s","on_lag":"skip"}"#;
+        assert!(matches!(parsed(subscribe), Ok(ClientFrame::Subscribe(_))));
+        assert!(matches!(
+            parsed(r#"{"type":"get_status"}"#),
+            Ok(ClientFrame::GetStatus {})
+        ));
+    }
+
+    #[test]
+    fn what_is_no_frame_is_refused() {
+        for text in [
+            "",
+            "[]",
+            "1",
+            "{}",
+            r#"{"type":1}"#,
+            r#"{"type":"?"}"#,
+            r#"{"type":"ping","x":1}"#,
+            r#"{"type":"ping","type":"ping"}"#,
+            r#"{"type":"auth"}"#,
+            r#"{"ping":{}}"#,
+        ] {
+            assert!(
+                matches!(parsed(text), Err(FrameError::Malformed(_))),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn messagepack_is_the_same() {
+        let value = serde_json::json!({"type": "append", "ref": "r", "events": {"topic": "a"}});
+        let bytes = rmp_serde::to_vec_named(&value).unwrap();
+        let frame = read(Encoding::Msgpack, &Message::Binary(bytes.into())).unwrap();
+        assert!(matches!(frame, Some(ClientFrame::Append { .. })));
     }
 
     /// Frames are written where they are sent, so the sources are searched for what follows `"type"`.

@@ -23,6 +23,8 @@ use crate::event::limits::FRAME_BYTES_MAX;
 pub const PROTOCOLS: [&str; 2] = ["tidewire.v1.json", "tidewire.v1.msgpack"];
 /// Bytes a socket keeps for reading; idle sockets are many.
 const READ_BUFFER_BYTES: usize = 4 * 1024;
+/// What is read of a frame. One between the bound and this is answered with a close code; beyond this the line is cut.
+const READ_BYTES_MAX: usize = 4 * FRAME_BYTES_MAX;
 /// Frames below this size are gathered before they are written; each delivery flushes.
 const WRITE_BUFFER_BYTES: usize = 4 * 1024;
 
@@ -49,8 +51,8 @@ pub async fn get(State(app): State<App>, request: Request) -> Result<Response, P
         .read_buffer_size(READ_BUFFER_BYTES)
         .write_buffer_size(WRITE_BUFFER_BYTES)
         .max_write_buffer_size(usize::MAX)
-        .max_message_size(FRAME_BYTES_MAX)
-        .max_frame_size(FRAME_BYTES_MAX)
+        .max_message_size(READ_BYTES_MAX)
+        .max_frame_size(READ_BYTES_MAX)
         .on_upgrade(move |socket| async move {
             socket::Socket::new(app, principal, encoding, socket)
                 .run()

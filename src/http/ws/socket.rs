@@ -252,6 +252,9 @@ impl Socket {
         if matches!(message, Message::Close(_)) {
             return Err(None);
         }
+        if frame::bytes(&message) > FRAME_BYTES_MAX {
+            return Err(Some(Close::TooLarge));
+        }
         let frame = match frame::read(self.encoding, &message) {
             Ok(Some(frame)) => frame,
             Ok(None) => return Ok(()),
