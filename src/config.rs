@@ -2,7 +2,7 @@
 //!
 //! # Invariants
 //! - The only reader of the environment. A bad value stops the start with a sentence.
-//! - `docs/OPERATIONS.md` lists every setting; a test compares.
+//! - `docs/OPERATIONS.md` and `.env.example` list every setting with its default; a test compares.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -180,4 +180,76 @@ fn is_root() -> bool {
     use std::os::unix::fs::MetadataExt as _;
     // The owner of our own process, as the kernel shows it.
     std::fs::metadata("/proc/self").is_ok_and(|process| process.uid() == 0)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    const OPERATIONS: &str = include_str!("../docs/OPERATIONS.md");
+    const EXAMPLE: &str = include_str!("../.env.example");
+
+    /// Each setting's variable, with its flag and its default; no default is an empty text.
+    fn settings() -> BTreeMap<String, (String, String)> {
+        let command = Serve::augment_args(clap::Command::new("serve"));
+        let setting = |arg: &clap::Arg| {
+            let texts = arg.get_default_values().iter();
+            let default: Vec<_> = texts.map(|text| text.to_string_lossy()).collect();
+            let flag = format!("--{}", arg.get_long()?);
+            let variable = arg.get_env()?.to_string_lossy().into_owned();
+            // A switch says so by its action alone.
+            let is_switch = matches!(arg.get_action(), clap::ArgAction::SetTrue);
+            let default = if is_switch {
+                "false".into()
+            } else {
+                default.join(",")
+            };
+            Some((variable, (flag, default)))
+        };
+        let count = command.get_arguments().count();
+        let settings: BTreeMap<_, _> = command.get_arguments().filter_map(setting).collect();
+        assert_eq!(
+            settings.len(),
+            count,
+            "every setting is a flag and a variable"
+        );
+        settings
+    }
+
+    #[test]
+    fn the_manual_lists_every_setting_with_its_default() {
+        let table = OPERATIONS.split_once("## Settings").unwrap().1;
+        let table = table.split_once("\n## ").unwrap().0;
+        let mut listed = BTreeMap::new();
+        for row in table.lines().filter(|line| line.starts_with("| `")) {
+            let cells: Vec<_> = row
+                .split('|')
+                .map(|cell| cell.trim().trim_matches('`'))
+                .collect();
+            let default = if cells[3] == "none" { "" } else { cells[3] };
+            listed.insert(
+                cells[2].to_owned(),
+                (cells[1].to_owned(), default.to_owned()),
+            );
+        }
+        assert_eq!(listed, settings());
+    }
+
+    #[test]
+    fn the_example_lists_every_setting_with_its_default() {
+        let is_variable = |name: &&str| name.bytes().all(|b| b.is_ascii_uppercase() || b == b'_');
+        let listed: BTreeMap<_, _> = EXAMPLE
+            .lines()
+            .filter_map(|line| line.strip_prefix("# ")?.split_once('='))
+            .filter(|(name, _)| is_variable(name))
+            .map(|(name, default)| (name.to_owned(), default.to_owned()))
+            .collect();
+        let wanted: BTreeMap<_, _> = settings()
+            .into_iter()
+            .map(|(variable, (_, default))| (variable, default))
+            .collect();
+        assert_eq!(listed, wanted);
+    }
 }

@@ -27,6 +27,14 @@ pub async fn guard(State(app): State<App>, request: Request, next: Next) -> Resp
         Some(problem) => problem.into_response(),
         None => next.run(request).await,
     };
+    // A problem document names its request; only here both are known.
+    if let Some(problem) = response.extensions_mut().remove::<Problem>() {
+        let allow = response.headers().get(header::ALLOW).cloned();
+        response = problem.with_request_id(&id).into_response();
+        if let Some(allow) = allow {
+            response.headers_mut().insert(header::ALLOW, allow);
+        }
+    }
     let headers = response.headers_mut();
     if let Ok(value) = HeaderValue::from_str(&id) {
         headers.insert(REQUEST_ID, value);

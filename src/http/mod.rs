@@ -8,6 +8,7 @@ mod agents;
 pub mod app;
 mod append;
 mod caller;
+mod docs;
 mod errors;
 mod guard;
 pub mod ingest;
@@ -34,6 +35,9 @@ use problem::{Kind, Problem};
 
 /// Every route: its path and its methods. The router is built from it, and so is the test of the API documents.
 pub const ROUTES: &[(&str, &str)] = &[
+    ("/", "GET"),
+    ("/openapi.json", "GET"),
+    ("/asyncapi.json", "GET"),
     ("/v1/events", "GET, POST"),
     ("/v1/ws", "GET"),
     ("/v1/agents/{id}/state", "PUT, PATCH"),
@@ -48,6 +52,15 @@ pub const ROUTES: &[(&str, &str)] = &[
 /// The router.
 pub fn router(app: App) -> Router {
     Router::new()
+        .route("/", get(docs::welcome).fallback(not_allowed("GET, HEAD")))
+        .route(
+            "/openapi.json",
+            get(docs::openapi).fallback(not_allowed("GET, HEAD")),
+        )
+        .route(
+            "/asyncapi.json",
+            get(docs::asyncapi).fallback(not_allowed("GET, HEAD")),
+        )
         .route(
             "/v1/events",
             get(read::get)

@@ -26,6 +26,33 @@ pub enum Encoding {
     Msgpack,
 }
 
+/// The `type` of every frame that a client may send.
+pub const CLIENT_FRAMES: &[&str] = &[
+    "subscribe",
+    "unsubscribe",
+    "append",
+    "command",
+    "ping",
+    "auth",
+    "get_status",
+];
+
+/// The `type` of every frame that the server sends.
+pub const SERVER_FRAMES: &[&str] = &[
+    "welcome",
+    "subscribed",
+    "unsubscribed",
+    "events",
+    "live",
+    "gap",
+    "cursor",
+    "appended",
+    "pong",
+    "notice",
+    "status",
+    "error",
+];
+
 /// What a client may send.
 #[derive(Debug, Deserialize)]
 #[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
@@ -197,4 +224,38 @@ pub fn error(problem: &Problem, reference: Option<&str>, id: Option<&str>) -> se
         }
     }
     frame
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn the_list_names_every_frame_that_is_read() {
+        let frame = Message::Text(r#"{"type":"?"}"#.into());
+        let error = read(Encoding::Json, &frame).unwrap_err().to_string();
+        let (_, known) = error.split_once("expected one of ").unwrap();
+        let known: BTreeSet<&str> = known.split('`').skip(1).step_by(2).collect();
+        assert_eq!(known, CLIENT_FRAMES.iter().copied().collect());
+    }
+
+    /// Frames are written where they are sent, so the sources are searched for what follows `"type"`.
+    #[test]
+    fn the_list_names_every_frame_that_is_sent() {
+        let own = include_str!("frame.rs").split("mod tests").next().unwrap();
+        let sources = [own, include_str!("socket.rs"), include_str!("../status.rs")];
+        let mut sent = BTreeSet::new();
+        for source in sources {
+            for behind in source.split("\"type\"").skip(1) {
+                let mut parts = behind.split('"');
+                if let (Some(": " | ", " | ".into(), "), Some(name)) = (parts.next(), parts.next())
+                {
+                    sent.insert(name);
+                }
+            }
+        }
+        assert_eq!(sent, SERVER_FRAMES.iter().copied().collect());
+    }
 }

@@ -10,7 +10,7 @@ use axum::extract::{FromRequestParts as _, Request, State};
 use axum::http::request::Parts;
 use axum::response::Response;
 
-pub use frame::{ClientFrame, FrameError, read as read_frame};
+pub use frame::{CLIENT_FRAMES, ClientFrame, FrameError, SERVER_FRAMES, read as read_frame};
 
 use super::app::App;
 use super::caller;
