@@ -20,7 +20,7 @@ pub struct Database {
     #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
     pub database_url: Option<Secret>,
 
-    /// A direct connection for LISTEN when DATABASE_URL goes through a pooler.
+    /// A direct connection for LISTEN when `DATABASE_URL` goes through a pooler.
     #[arg(
         long = "listen-database-url",
         env = "TIDEWIRE_LISTEN_DATABASE_URL",
@@ -97,7 +97,7 @@ pub struct Serve {
     #[arg(long, env = "TIDEWIRE_CONNECTIONS_MAX", default_value_t = limits::CONNECTIONS_MAX, value_name = "COUNT")]
     pub connections_max: usize,
 
-    /// What is logged: error, warn, info, debug, or per module as in tidewire::log=debug.
+    /// What is logged: error, warn, info, debug, or per module as in `tidewire::log=debug`.
     #[arg(
         long,
         env = "TIDEWIRE_LOG",

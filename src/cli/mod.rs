@@ -25,9 +25,9 @@ pub enum Command {
     /// Serve the log over HTTP, WebSocket and server-sent events.
     Serve(Box<crate::config::Serve>),
     /// Bring the schema of a database up to this version.
-    Migrate(migrate::Args),
+    Migrate(Box<migrate::Args>),
     /// Issue a token.
-    Token(token::Args),
+    Token(Box<token::Args>),
     /// Check a running server from outside: it answers, stores, and delivers.
     Check(check::Args),
 }
@@ -40,7 +40,7 @@ impl Command {
     pub async fn run(self) -> anyhow::Result<()> {
         match self {
             Self::Serve(config) => serve::run(*config).await,
-            Self::Migrate(args) => migrate::run(args).await,
+            Self::Migrate(args) => migrate::run(*args).await,
             Self::Token(args) => token::run(&args),
             Self::Check(args) => check::run(args).await,
         }

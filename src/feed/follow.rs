@@ -119,7 +119,7 @@ impl Follower {
             on_lag: OnLag::CatchUp,
             cuts,
         };
-        follower.after = place(hub, start).await?;
+        follower.after = Box::pin(place(hub, start)).await?;
         Ok(follower)
     }
 
@@ -164,7 +164,8 @@ impl Follower {
             None if self.was_live && self.on_lag == OnLag::Skip => {
                 return Ok(self.skip_to_present());
             }
-            None => self.read_history(limit).await?,
+            // In a box: few readers are in history at a time, and the others need not hold room for it.
+            None => Box::pin(self.read_history(limit)).await?,
         };
         debug_assert!(
             page.through.seq >= self.after.seq,

@@ -137,7 +137,7 @@ impl MatchIndex {
         let root = self.tenants.entry(tenant.clone()).or_default();
         for pattern in filter.topics() {
             root.change(pattern.as_str().split('.').peekable(), &mut |leaf| {
-                leaf.add(reader, filter)
+                leaf.add(reader, filter);
             });
         }
         self.readers = self.readers.saturating_add(1);
@@ -148,7 +148,7 @@ impl MatchIndex {
         if let Some(root) = self.tenants.get_mut(tenant) {
             for pattern in filter.topics() {
                 root.change(pattern.as_str().split('.').peekable(), &mut |leaf| {
-                    leaf.remove(reader, filter)
+                    leaf.remove(reader, filter);
                 });
             }
             if root.is_empty() {

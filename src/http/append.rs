@@ -134,7 +134,11 @@ pub fn admit(principal: &Principal, events: &mut [NewEvent]) -> Result<(), Probl
     Err(problem)
 }
 
-async fn read_body(headers: &HeaderMap, body: Body) -> Result<bytes::Bytes, Problem> {
+/// Reads a body that is not streamed.
+///
+/// # Errors
+/// 413 if it is longer than the bound, 400 if it breaks off.
+pub async fn read_body(headers: &HeaderMap, body: Body) -> Result<bytes::Bytes, Problem> {
     let too_large = || {
         Problem::new(
             Kind::TooLarge,

@@ -4,6 +4,7 @@
 //! - No SQL and no waiting logic. A 5xx is logged once, here, and tells the client nothing internal.
 //! - Every answer that is an error is a problem document.
 
+mod agents;
 pub mod app;
 mod append;
 mod caller;
@@ -24,7 +25,7 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::middleware;
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::get;
+use axum::routing::{get, post, put};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::decompression::RequestDecompressionLayer;
 
@@ -39,6 +40,8 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("/asyncapi.json", "GET"),
     ("/v1/events", "GET, POST"),
     ("/v1/ws", "GET"),
+    ("/v1/agents/{id}/state", "PUT, PATCH"),
+    ("/v1/agents/{id}/commands", "POST"),
     ("/v1/status", "GET"),
     ("/livez", "GET"),
     ("/readyz", "GET"),
@@ -84,6 +87,16 @@ pub fn router(app: App) -> Router {
         .route(
             "/problems/{code}",
             get(problem::explain).fallback(not_allowed("GET, HEAD")),
+        )
+        .route(
+            "/v1/agents/{id}/state",
+            put(agents::replace_state)
+                .patch(agents::patch_state)
+                .fallback(not_allowed("PUT, PATCH")),
+        )
+        .route(
+            "/v1/agents/{id}/commands",
+            post(agents::command).fallback(not_allowed("POST")),
         )
         .fallback(not_found)
         .layer(RequestDecompressionLayer::new().pass_through_unaccepted(true))

@@ -126,6 +126,7 @@ pub enum Remedy {
 }
 
 /// Reads an error of a statement that writes.
+#[must_use]
 pub fn remedy(error: tokio_postgres::Error) -> Remedy {
     let Some(db) = error.as_db_error() else {
         return if error.is_closed() || is_io(&error) {
@@ -187,7 +188,7 @@ fn is_io(error: &tokio_postgres::Error) -> bool {
     use std::error::Error as _;
     error
         .source()
-        .is_some_and(|cause| cause.is::<std::io::Error>())
+        .is_some_and(<dyn std::error::Error>::is::<std::io::Error>)
 }
 
 /// A cursor's place against the log's two ends.

@@ -275,6 +275,37 @@ struct Span {
     sure_until: Option<DateTime<Utc>>,
 }
 
+/// The parameters that the statements of this file share.
+struct Params<'a> {
+    tenant: &'a str,
+    exact: Vec<&'a str>,
+    wild: Vec<String>,
+    subjects: Vec<&'a str>,
+    looks_max: i64,
+    last_looked_at: i64,
+    limit: i64,
+}
+
+impl<'a> Params<'a> {
+    fn of(query: &'a Query) -> Self {
+        let (exact, wild): (Vec<_>, Vec<_>) = query
+            .filter
+            .topics()
+            .iter()
+            .partition(|p| p.as_exact().is_some());
+        let looks_max = i64::try_from(PAGE_SCAN_MAX).unwrap_or(i64::MAX);
+        Self {
+            tenant: query.tenant.as_str(),
+            exact: exact.iter().map(|p| p.as_str()).collect(),
+            wild: wild.iter().map(|p| p.to_regex()).collect(),
+            subjects: query.filter.subjects().iter().map(Label::as_str).collect(),
+            looks_max,
+            last_looked_at: looks_max.saturating_sub(1),
+            limit: i64::try_from(query.limit).unwrap_or(i64::MAX),
+        }
+    }
+}
+
 /// Reads within a span of time; `None` if the span is too short to say anything.
 async fn read_span(
     client: &deadpool_postgres::Object,
@@ -282,41 +313,11 @@ async fn read_span(
     known: &Known,
     span: &Span,
 ) -> Result<Option<Page>, ReadError> {
-    let (exact, wild): (Vec<_>, Vec<_>) = query
-        .filter
-        .topics()
-        .iter()
-        .partition(|p| p.as_exact().is_some());
-    let exact: Vec<&str> = exact.iter().map(|p| p.as_str()).collect();
-    let wild: Vec<String> = wild.iter().map(|p| p.to_regex()).collect();
-    let subjects: Vec<&str> = query.filter.subjects().iter().map(Label::as_str).collect();
-    let looks_max = i64::try_from(PAGE_SCAN_MAX).unwrap_or(i64::MAX);
-    let limit = i64::try_from(query.limit).unwrap_or(i64::MAX);
-    let tenant = query.tenant.as_str();
-    let mut params: Vec<&(dyn ToSql + Sync)> = vec![
-        &tenant,
-        &query.after.seq,
-        &query.up_to.seq,
-        &span.from,
-        &span.to,
-        &exact,
-        &wild,
-        &looks_max,
-        &limit,
-    ];
-    let has_subjects = !subjects.is_empty();
-    if has_subjects {
-        params.push(&subjects);
-    }
-    let statement = client
-        .prepare_cached(if has_subjects { PAGE_OF_SUBJECTS } else { PAGE })
-        .await?;
-    let rows = client.query(&statement, &params).await?;
-    let is_sure = |at: DateTime<Utc>| span.sure_until.is_none_or(|until| at < until);
+    let params = Params::of(query);
+    let rows = matching_rows(client, query, &params, span).await?;
     let mut events = Vec::with_capacity(rows.len());
     for row in &rows {
-        let at: DateTime<Utc> = row.try_get(1)?;
-        if !is_sure(at) {
+        if !span.is_sure(row.try_get(1)?) {
             break;
         }
         events.push(Arc::new(row::event(row, &known.identity)?));
@@ -335,29 +336,8 @@ async fn read_span(
         return Ok(None);
     }
     // Fewer than wanted: either all were looked at, or the look stopped at its bound.
-    let last_looked_at = looks_max.saturating_sub(1);
-    let mut params: Vec<&(dyn ToSql + Sync)> = vec![
-        &tenant,
-        &query.after.seq,
-        &query.up_to.seq,
-        &span.from,
-        &span.to,
-        &last_looked_at,
-    ];
-    if has_subjects {
-        params.push(&subjects);
-    }
-    let statement = client
-        .prepare_cached(if has_subjects {
-            SUBJECTS_SCANNED_TO
-        } else {
-            SCANNED_TO
-        })
-        .await?;
-    if let Some(row) = client.query_opt(&statement, &params).await? {
-        let at: DateTime<Utc> = row.try_get(1)?;
-        let through = Position::new(row.try_get(0)?, at);
-        return Ok(is_sure(at).then_some(Page {
+    if let Some((through, at)) = looked_to(client, query, &params, span).await? {
+        return Ok(span.is_sure(at).then_some(Page {
             events,
             through,
             has_more: true,
@@ -378,4 +358,65 @@ async fn read_span(
             through,
             has_more: true,
         }))
+}
+
+impl Span {
+    /// Whether nothing outside the span can have a place before an event recorded at `at`.
+    fn is_sure(&self, at: DateTime<Utc>) -> bool {
+        self.sure_until.is_none_or(|until| at < until)
+    }
+}
+
+async fn matching_rows(
+    client: &deadpool_postgres::Object,
+    query: &Query,
+    params: &Params<'_>,
+    span: &Span,
+) -> Result<Vec<tokio_postgres::Row>, ReadError> {
+    let mut values: Vec<&(dyn ToSql + Sync)> = vec![
+        &params.tenant,
+        &query.after.seq,
+        &query.up_to.seq,
+        &span.from,
+        &span.to,
+        &params.exact,
+        &params.wild,
+        &params.looks_max,
+        &params.limit,
+    ];
+    let mut statement = PAGE;
+    if !params.subjects.is_empty() {
+        statement = PAGE_OF_SUBJECTS;
+        values.push(&params.subjects);
+    }
+    let statement = client.prepare_cached(statement).await?;
+    Ok(client.query(&statement, &values).await?)
+}
+
+/// The last event that was looked at, if the look stopped at its bound.
+async fn looked_to(
+    client: &deadpool_postgres::Object,
+    query: &Query,
+    params: &Params<'_>,
+    span: &Span,
+) -> Result<Option<(Position, DateTime<Utc>)>, ReadError> {
+    let mut values: Vec<&(dyn ToSql + Sync)> = vec![
+        &params.tenant,
+        &query.after.seq,
+        &query.up_to.seq,
+        &span.from,
+        &span.to,
+        &params.last_looked_at,
+    ];
+    let mut statement = SCANNED_TO;
+    if !params.subjects.is_empty() {
+        statement = SUBJECTS_SCANNED_TO;
+        values.push(&params.subjects);
+    }
+    let statement = client.prepare_cached(statement).await?;
+    let Some(row) = client.query_opt(&statement, &values).await? else {
+        return Ok(None);
+    };
+    let at = row.try_get(1)?;
+    Ok(Some((Position::new(row.try_get(0)?, at), at)))
 }

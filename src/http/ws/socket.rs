@@ -47,7 +47,7 @@ pub struct Socket {
     app: App,
     principal: Principal,
     encoding: Encoding,
-    socket: WebSocket,
+    line: WebSocket,
     subscriptions: VecDeque<Subscription>,
     wake: Arc<Notify>,
     work: FuturesUnordered<BoxFuture<'static, serde_json::Value>>,
@@ -57,12 +57,12 @@ pub struct Socket {
 impl Socket {
     /// A socket that has just been opened.
     #[must_use]
-    pub fn new(app: App, principal: Principal, encoding: Encoding, socket: WebSocket) -> Self {
+    pub fn new(app: App, principal: Principal, encoding: Encoding, line: WebSocket) -> Self {
         Self {
             app,
             principal,
             encoding,
-            socket,
+            line,
             subscriptions: VecDeque::new(),
             wake: Arc::new(Notify::new()),
             work: FuturesUnordered::new(),
@@ -77,7 +77,7 @@ impl Socket {
             let frame = CloseFrame::from(close);
             let _ = tokio::time::timeout(
                 Duration::from_secs(1),
-                self.socket.send(Message::Close(Some(frame))),
+                self.line.send(Message::Close(Some(frame))),
             )
             .await;
         }
@@ -102,7 +102,7 @@ impl Socket {
                 _ = heartbeat.tick() => self.beat().await?,
                 Some(answer) = self.work.next(), if !self.work.is_empty() => self.send(&answer).await?,
                 // While too much of its work is under way the client is not listened to.
-                message = self.socket.recv(), if self.work.len() < SOCKET_APPENDS_MAX => match message {
+                message = self.line.recv(), if self.work.len() < SOCKET_APPENDS_MAX => match message {
                     Some(Ok(message)) => self.hear(message).await?,
                     Some(Err(_)) | None => return Err(None),
                 },
@@ -131,7 +131,7 @@ impl Socket {
     }
 
     fn until_expiry(&self) -> tokio::time::Instant {
-        const FAR: Duration = Duration::from_secs(30 * 86_400);
+        const FAR: Duration = Duration::from_hours(30 * 24);
         let left = self.principal.expires_at.map_or(FAR, |at| {
             let ends = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(at));
             ends.and_then(|ends| ends.duration_since(SystemTime::now()).ok())
@@ -264,7 +264,7 @@ impl Socket {
             }
         };
         match frame {
-            ClientFrame::Subscribe(wanted) => self.subscribe(*wanted).await,
+            ClientFrame::Subscribe(wanted) => Box::pin(self.subscribe(*wanted)).await,
             ClientFrame::Unsubscribe { id } => {
                 self.subscriptions.retain(|one| one.id != id);
                 self.send(&json!({"type": "unsubscribed", "id": id})).await
@@ -293,7 +293,7 @@ impl Socket {
                 self.send(&json!({"type": "pong", "timestamp": timestamp}))
                     .await
             }
-            ClientFrame::Auth { token } => self.authenticate(&token).await,
+            ClientFrame::Auth { token } => Box::pin(self.authenticate(&token)).await,
             ClientFrame::GetStatus {} => {
                 let (app, principal) = (self.app.clone(), self.principal.clone());
                 self.work
@@ -389,7 +389,7 @@ impl Socket {
     }
 
     async fn send_message(&mut self, message: Message) -> Result<(), Ended> {
-        match tokio::time::timeout(SEND_TIMEOUT, self.socket.send(message)).await {
+        match tokio::time::timeout(SEND_TIMEOUT, self.line.send(message)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(None),
             Err(_) => Err(Some(Close::Overloaded("a frame was not taken in time"))),

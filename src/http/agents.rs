@@ -1,0 +1,167 @@
+//! `PUT|PATCH /v1/agents/{id}/state`, `POST /v1/agents/{id}/commands`: conveniences over the same log.
+//!
+//! # Invariants
+//! - Nothing here that a `POST /v1/events` could not do: the subject is the agent, the topic follows from the method.
+
+use axum::Json;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use bytes::Bytes;
+use serde_json::value::RawValue;
+
+use super::app::App;
+use super::append::{Answer, Answers, admit, append, read_body};
+use super::caller::Caller;
+use super::ingest;
+use super::problem::{Kind, Problem};
+use crate::access::Principal;
+use crate::event::Label;
+use crate::event::new_event::{Draft, Refusal};
+
+/// `PUT /v1/agents/{id}/state`: the whole state.
+///
+/// # Errors
+/// As `POST /v1/events`.
+pub async fn replace_state(
+    State(app): State<App>,
+    Caller(principal): Caller,
+    agent: AgentId,
+    request: Request,
+) -> Result<Response, Problem> {
+    store(
+        &app,
+        &principal,
+        &agent,
+        "agent.state.replaced",
+        &headers,
+        &body,
+    )
+    .await
+}
+
+/// `PATCH /v1/agents/{id}/state`: an RFC 7396 merge patch.
+///
+/// # Errors
+/// As `POST /v1/events`.
+pub async fn patch_state(
+    State(app): State<App>,
+    Caller(principal): Caller,
+    agent: AgentId,
+    request: Request,
+) -> Result<Response, Problem> {
+    store(
+        &app,
+        &principal,
+        &agent,
+        "agent.state.updated",
+        &headers,
+        &body,
+    )
+    .await
+}
+
+/// `POST /v1/agents/{id}/commands`: `{"action":"pause","params":{}}`.
+///
+/// # Errors
+/// As `POST /v1/events`; 422 without an action.
+pub async fn command(
+    State(app): State<App>,
+    Caller(principal): Caller,
+    agent: AgentId,
+    request: Request,
+) -> Result<Response, Problem> {
+    let (parts, body) = read(request).await?;
+    let wanted: serde_json::Value = serde_json::from_slice(&body)
+        .map_err(|error| Problem::new(Kind::Malformed, format!("the body is not JSON: {error}")))?;
+    if !wanted
+        .get("action")
+        .is_some_and(serde_json::Value::is_string)
+    {
+        let refusal = Refusal::new(
+            crate::event::new_event::Fault::Invalid,
+            "action",
+            "is missing: what shall the agent do?",
+        );
+        return Err(Problem::refused(0, &refusal));
+    }
+    store(
+        &app,
+        &principal,
+        &agent,
+        "agent.command.requested",
+        &headers,
+        &body,
+    )
+    .await
+}
+
+type AgentId = Result<Path<String>, PathRejection>;
+
+async fn read(request: Request) -> Result<(Parts, Bytes), Problem> {
+    let (parts, body) = request.into_parts();
+    let body = read_body(&parts.headers, body).await?;
+    Ok((parts, body))
+}
+
+impl From<PathRejection> for Problem {
+    fn from(rejection: PathRejection) -> Self {
+        Self::parameter("id", rejection.body_text())
+    }
+}
+
+async fn store(
+    app: &App,
+    principal: &Principal,
+    Path(agent): &Path<String>,
+    topic: &str,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<Response, Problem> {
+    let media = headers
+        .get(header::CONTENT_TYPE)
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    let media = media
+        .split(';')
+        .next()
+        .unwrap_or_default()
+        .trim()
+        .to_ascii_lowercase();
+    if media != "application/json" && media != "application/merge-patch+json" {
+        return Err(Problem::new(
+            Kind::UnsupportedMediaType,
+            "this takes application/json or application/merge-patch+json",
+        ));
+    }
+    let text = std::str::from_utf8(body).map_err(|error| {
+        Problem::new(Kind::Malformed, format!("the body is not UTF-8: {error}"))
+    })?;
+    let data: &RawValue = serde_json::from_str(text.trim())
+        .map_err(|error| Problem::new(Kind::Malformed, format!("the body is not JSON: {error}")))?;
+    let refused = |refusal: Refusal| Problem::refused(0, &refusal);
+    let mut draft = Draft::default();
+    draft.set_topic(topic).map_err(refused)?;
+    draft
+        .set_data(data, app.ingest.data_bytes)
+        .map_err(refused)?;
+    let subject = Label::parse(agent).map_err(|error| Problem::parameter("id", error))?;
+    draft.subject = Some(subject);
+    let mut events = [draft.finish().map_err(refused)?];
+    if let Some(key) = ingest::idempotency_key(headers)? {
+        ingest::assign_ids(&mut events, &key, 0);
+    }
+    if let Some(trace) = ingest::traceparent(headers) {
+        ingest::apply_trace(&mut events, trace);
+    }
+    admit(principal, &mut events)?;
+    let appended = append(app, principal, events.into()).await?;
+    let identity = app.hub.identity();
+    let events = appended
+        .iter()
+        .map(|one| Answer::new(one, identity))
+        .collect();
+    Ok((StatusCode::CREATED, Json(Answers { events })).into_response())
+}
