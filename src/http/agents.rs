@@ -31,12 +31,13 @@ pub async fn replace_state(
     agent: AgentId,
     request: Request,
 ) -> Result<Response, Problem> {
+    let (parts, body) = read(request).await?;
     store(
         &app,
         &principal,
-        &agent,
+        &agent?,
         "agent.state.replaced",
-        &headers,
+        &parts.headers,
         &body,
     )
     .await
@@ -52,12 +53,13 @@ pub async fn patch_state(
     agent: AgentId,
     request: Request,
 ) -> Result<Response, Problem> {
+    let (parts, body) = read(request).await?;
     store(
         &app,
         &principal,
-        &agent,
+        &agent?,
         "agent.state.updated",
-        &headers,
+        &parts.headers,
         &body,
     )
     .await
@@ -90,9 +92,9 @@ pub async fn command(
     store(
         &app,
         &principal,
-        &agent,
+        &agent?,
         "agent.command.requested",
-        &headers,
+        &parts.headers,
         &body,
     )
     .await

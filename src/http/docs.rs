@@ -47,7 +47,7 @@ fn document(text: &'static str) -> Response {
 pub async fn welcome(uri: Uri, headers: HeaderMap) -> Response {
     let host = uri
         .authority()
-        .map(|authority| authority.as_str())
+        .map(axum::http::uri::Authority::as_str)
         .or_else(|| headers.get(HOST).and_then(|value| value.to_str().ok()))
         .filter(|host| is_host(host))
         .unwrap_or(HOST_DEFAULT);
