@@ -26,6 +26,8 @@ BEGIN
     IF to_regrole('tidewire_monitor') IS NOT NULL THEN
         GRANT USAGE ON SCHEMA tidewire TO tidewire_monitor;
         GRANT SELECT ON tidewire.writers, tidewire.log, tidewire.epochs TO tidewire_monitor;
+        -- The view asks for the sequence's value with the reader's rights.
+        GRANT SELECT ON SEQUENCE tidewire.events_seq TO tidewire_monitor;
         GRANT EXECUTE ON FUNCTION tidewire.watermark(), tidewire.floor_class() TO tidewire_monitor;
     END IF;
 END

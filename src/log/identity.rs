@@ -17,6 +17,9 @@ const LOG: &str = "
     SELECT log_id, retained_seq, retained_at, extract(epoch FROM disorder_max)::bigint FROM tidewire.log";
 const BEGIN_EPOCH: &str = "SELECT tidewire.begin_epoch(force => false)";
 
+/// Statements of this file, for the test that prepares each.
+pub const STATEMENTS: &[&str] = &[EPOCHS, LOG, BEGIN_EPOCH];
+
 /// One state of what is known of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Known {

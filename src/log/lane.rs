@@ -38,6 +38,9 @@ const APPEND_MANY: &str = "
     SELECT seq, recorded_at, outcome
       FROM tidewire.append_many($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)";
 
+/// Statements of this file, for the test that prepares each.
+pub const STATEMENTS: &[&str] = &[INSERT, APPEND_MANY];
+
 /// After a known id, so many batches look before they write: retries come in runs.
 const LOOK_UPS_AFTER_DUPLICATE: u32 = 64;
 

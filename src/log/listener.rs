@@ -16,6 +16,14 @@ use tokio_postgres::types::ToSql;
 use crate::pg::Connector;
 use crate::tasks::{Tasks, pause};
 
+const LISTEN: &str = "LISTEN tidewire";
+const LOCK: &str = "SELECT pg_try_advisory_lock($1, $2)";
+const UNLOCK: &str = "SELECT pg_advisory_unlock($1, $2)";
+const PING: &str = "SELECT 1";
+
+/// Statements of this file, for the test that prepares each.
+pub const STATEMENTS: &[&str] = &[LISTEN, LOCK, UNLOCK, PING];
+
 /// Slots in `wake_servers`. Servers beyond have none, never sleep, and poll.
 const SLOTS: i32 = 8;
 /// Which server owns a slot.
@@ -43,9 +51,7 @@ impl Ear {
     pub async fn sleep(&self) -> bool {
         let Some(slot) = self.slot else { return false };
         let params: [&(dyn ToSql + Sync); 2] = [&SLEEP_CLASS, &slot];
-        let locked = self
-            .client
-            .query_one("SELECT pg_try_advisory_lock($1, $2)", &params);
+        let locked = self.client.query_one(LOCK, &params);
         match tokio::time::timeout(PING_TIMEOUT, locked).await {
             Ok(Ok(row)) => row.try_get(0).unwrap_or(false),
             _ => false,
@@ -56,9 +62,7 @@ impl Ear {
     pub async fn wake(&self) {
         let Some(slot) = self.slot else { return };
         let params: [&(dyn ToSql + Sync); 2] = [&SLEEP_CLASS, &slot];
-        let unlocked = self
-            .client
-            .execute("SELECT pg_advisory_unlock($1, $2)", &params);
+        let unlocked = self.client.execute(UNLOCK, &params);
         // If it fails the connection is going, and the lock with it; at worst writers notify for nothing.
         let _ = tokio::time::timeout(PING_TIMEOUT, unlocked).await;
     }
@@ -130,14 +134,9 @@ async fn open(
         .connect_listening("listen", Arc::clone(wakeup))
         .await?;
     let prepared = async {
-        client.batch_execute("LISTEN tidewire").await?;
+        client.batch_execute(LISTEN).await?;
         for slot in 0..SLOTS {
-            let row = client
-                .query_one(
-                    "SELECT pg_try_advisory_lock($1, $2)",
-                    &[&OWNER_CLASS, &slot],
-                )
-                .await?;
+            let row = client.query_one(LOCK, &[&OWNER_CLASS, &slot]).await?;
             if row.try_get(0)? {
                 return Ok(Some(slot));
             }
@@ -157,7 +156,7 @@ async fn open(
 async fn listen_until_lost(ear: &Ear) {
     loop {
         pause(PING_INTERVAL).await;
-        let ping = ear.client.simple_query("SELECT 1");
+        let ping = ear.client.simple_query(PING);
         if !matches!(tokio::time::timeout(PING_TIMEOUT, ping).await, Ok(Ok(_))) {
             return;
         }

@@ -34,6 +34,9 @@ const NEW_EVENTS: &str = concat!(
 const BEGIN_AT: &str =
     "SELECT seq, recorded_at FROM tidewire.events WHERE seq <= $1 ORDER BY seq DESC LIMIT 1";
 
+/// Statements of this file, for the test that prepares each.
+pub const STATEMENTS: &[&str] = &[WATERMARK, NEW_EVENTS, BEGIN_AT];
+
 /// Events before the present end that are read at the start, so that readers who were here a moment ago find theirs in
 /// the window.
 const PRELOAD_EVENTS: Seq = 20_000;

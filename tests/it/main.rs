@@ -9,3 +9,10 @@
 mod support;
 
 mod append;
+mod append_only;
+mod concurrency;
+mod permissions;
+mod retention;
+mod schema;
+mod sql;
+mod statements;

@@ -4,6 +4,7 @@ pub mod client;
 pub mod db;
 pub mod proxy;
 pub mod server;
+pub mod sql;
 pub mod wait;
 
 pub use client::Api;

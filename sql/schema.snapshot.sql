@@ -1,0 +1,1211 @@
+--
+-- PostgreSQL database dump
+--
+
+--
+-- Name: tidewire; Type: SCHEMA; Schema: -; Owner: -
+--
+
+CREATE SCHEMA tidewire;
+
+--
+-- Name: priority; Type: TYPE; Schema: tidewire; Owner: -
+--
+
+CREATE TYPE tidewire.priority AS ENUM (
+    'critical',
+    'high',
+    'normal',
+    'low'
+);
+
+--
+-- Name: append(text, jsonb, text, text, text, text, timestamp with time zone, text, jsonb, text, bytea, text, text, text); Type: FUNCTION; Schema: tidewire; Owner: -
+--
+
+CREATE FUNCTION tidewire.append(topic text, data jsonb DEFAULT NULL::jsonb, subject text DEFAULT NULL::text, id text DEFAULT NULL::text, source text DEFAULT NULL::text, priority text DEFAULT 'normal'::text, occurred_at timestamp with time zone DEFAULT NULL::timestamp with time zone, region text DEFAULT NULL::text, gdpr jsonb DEFAULT NULL::jsonb, trace text DEFAULT NULL::text, bytes bytea DEFAULT NULL::bytea, content_type text DEFAULT NULL::text, expect text DEFAULT NULL::text, tenant text DEFAULT NULL::text) RETURNS TABLE(event_id text, seq bigint, cursor text, duplicate boolean)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+DECLARE
+    _tenant   text := tidewire.writing_tenant(append.tenant);
+    _id       text := coalesce(append.id, tidewire.new_id());
+    _expected bigint := CASE WHEN append.expect = 'none' THEN 0 ELSE tidewire.cursor_seq(append.expect) END;
+    _result   record;
+BEGIN
+    IF append.expect IS NOT NULL AND append.subject IS NULL THEN
+        RAISE EXCEPTION 'expect needs a subject' USING ERRCODE = 'TW422';
+    END IF;
+    FOR _attempt IN 1..10 LOOP
+        BEGIN
+            SELECT m.seq, m.recorded_at, m.outcome INTO _result FROM tidewire.append_many(
+                ARRAY[_tenant], ARRAY[_id], ARRAY[append.topic], ARRAY[append.subject],
+                ARRAY[coalesce(append.source, session_user::text)], ARRAY[append.priority], ARRAY[append.occurred_at],
+                ARRAY[append.region], ARRAY[append.gdpr::text], ARRAY[append.trace], ARRAY[append.data::text],
+                ARRAY[append.bytes], ARRAY[append.content_type], ARRAY[1], ARRAY[_expected]) AS m;
+            EXIT;
+        EXCEPTION WHEN unique_violation THEN
+            -- Another transaction has just stored this id: the next attempt finds it. Under REPEATABLE READ it never will.
+            IF _attempt = 10 OR current_setting('transaction_isolation') <> 'read committed' THEN
+                RAISE;
+            END IF;
+        END;
+    END LOOP;
+    CASE _result.outcome
+        WHEN 'id_conflict' THEN
+            RAISE EXCEPTION 'id % was used with other content', quote_literal(_id) USING ERRCODE = 'TW422';
+        WHEN 'expect_conflict' THEN
+            RAISE EXCEPTION 'the subject''s newest event is another'
+                USING ERRCODE = 'TW409', DETAIL = coalesce(tidewire.cursor(_result.seq, _result.recorded_at), 'none');
+        ELSE NULL;
+    END CASE;
+    RETURN QUERY SELECT _id, _result.seq, tidewire.cursor(_result.seq, _result.recorded_at), _result.outcome = 'duplicate';
+END
+$$;
+
+--
+-- Name: FUNCTION append(topic text, data jsonb, subject text, id text, source text, priority text, occurred_at timestamp with time zone, region text, gdpr jsonb, trace text, bytes bytea, content_type text, expect text, tenant text); Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON FUNCTION tidewire.append(topic text, data jsonb, subject text, id text, source text, priority text, occurred_at timestamp with time zone, region text, gdpr jsonb, trace text, bytes bytea, content_type text, expect text, tenant text) IS 'Appends one event: SELECT * FROM tidewire.append(''deal.stage.updated'', ''{"stage":"won"}'', subject => ''deal-7'').';
+
+--
+-- Name: append_many(text[], text[], text[], text[], text[], text[], timestamp with time zone[], text[], text[], text[], text[], bytea[], text[], integer[], bigint[]); Type: FUNCTION; Schema: tidewire; Owner: -
+--
+
+CREATE FUNCTION tidewire.append_many(tenants text[], ids text[], topics text[], subjects text[], sources text[], priorities text[], occurred_ats timestamp with time zone[], regions text[], gdprs text[], traces text[], datas text[], bytess bytea[], content_types text[], group_nos integer[], expected_seqs bigint[]) RETURNS TABLE(seq bigint, recorded_at timestamp with time zone, outcome text)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+DECLARE
+    _count    integer := cardinality(ids);
+    _outcomes text[] := array_fill('stored'::text, ARRAY[_count]);
+    _seqs     bigint[] := array_fill(NULL::bigint, ARRAY[_count]);
+    _times    timestamptz[] := array_fill(NULL::timestamptz, ARRAY[_count]);
+    _failed   integer[] := '{}';
+    _known    record;
+    _newest   record;
+    _new_seqs  bigint[];
+    _new_times timestamptz[];
+    _next     integer := 1;
+BEGIN
+    FOR _known IN
+        SELECT i.ord, k.seq, k.recorded_at,
+               e.seq IS NULL   -- retention has removed the event: its id alone is still known
+               OR (e.tenant = i.tenant AND e.id = i.id AND e.topic = i.topic
+                   AND e.subject IS NOT DISTINCT FROM i.subject
+                   AND e.source IS NOT DISTINCT FROM i.source
+                   AND e.occurred_at IS NOT DISTINCT FROM i.occurred_at
+                   AND e.data IS NOT DISTINCT FROM i.data::jsonb
+                   AND e.bytes IS NOT DISTINCT FROM i.bytes
+                   AND e.content_type IS NOT DISTINCT FROM i.content_type) AS is_same
+          FROM unnest(tenants, ids, topics, subjects, sources, occurred_ats, datas, bytess, content_types)
+               WITH ORDINALITY AS i(tenant, id, topic, subject, source, occurred_at, data, bytes, content_type, ord)
+          JOIN tidewire.idempotency_keys AS k ON k.key = tidewire.idempotency_key(i.tenant, i.id)
+          LEFT JOIN tidewire.events AS e ON e.seq = k.seq AND e.recorded_at = k.recorded_at
+    LOOP
+        _outcomes[_known.ord] := CASE WHEN _known.is_same THEN 'duplicate' ELSE 'id_conflict' END;
+        _seqs[_known.ord] := _known.seq;
+        _times[_known.ord] := _known.recorded_at;
+        IF NOT _known.is_same THEN
+            _failed := _failed || group_nos[_known.ord];
+        END IF;
+    END LOOP;
+
+    FOR _i IN 1.._count LOOP
+        CONTINUE WHEN expected_seqs[_i] IS NULL OR _outcomes[_i] <> 'stored';
+        PERFORM pg_advisory_xact_lock(1953064035, hashtext(tenants[_i] || '/' || subjects[_i]));
+        _newest := NULL;
+        SELECT e.seq, e.recorded_at INTO _newest FROM tidewire.events AS e
+         WHERE e.tenant = tenants[_i] AND e.subject = subjects[_i] ORDER BY e.seq DESC LIMIT 1;
+        IF coalesce(_newest.seq, 0) <> expected_seqs[_i] THEN
+            _outcomes[_i] := 'expect_conflict';
+            _seqs[_i] := _newest.seq;
+            _times[_i] := _newest.recorded_at;
+            _failed := _failed || group_nos[_i];
+        END IF;
+    END LOOP;
+
+    WITH written AS (
+        INSERT INTO tidewire.events AS e (tenant, id, topic, subject, source, priority, occurred_at, region, gdpr, trace,
+                                          data, bytes, content_type)
+        SELECT i.tenant, i.id, i.topic, i.subject, i.source, i.priority::tidewire.priority, i.occurred_at, i.region,
+               i.gdpr::jsonb, i.trace, i.data::jsonb, i.bytes, i.content_type
+          FROM unnest(tenants, ids, topics, subjects, sources, priorities, occurred_ats, regions, gdprs, traces, datas,
+                      bytess, content_types, group_nos, _outcomes)
+               WITH ORDINALITY AS i(tenant, id, topic, subject, source, priority, occurred_at, region, gdpr, trace, data,
+                                    bytes, content_type, group_no, outcome, ord)
+         WHERE i.outcome = 'stored' AND i.group_no <> ALL (_failed)
+         ORDER BY i.ord
+        RETURNING e.seq, e.recorded_at
+    )
+    SELECT array_agg(w.seq ORDER BY w.seq), array_agg(w.recorded_at ORDER BY w.seq)
+      INTO _new_seqs, _new_times FROM written AS w;
+
+    FOR _i IN 1.._count LOOP
+        IF _outcomes[_i] = 'stored' AND group_nos[_i] <> ALL (_failed) THEN
+            _seqs[_i] := _new_seqs[_next];
+            _times[_i] := _new_times[_next];
+            _next := _next + 1;
+        ELSIF _outcomes[_i] IN ('stored', 'duplicate') AND group_nos[_i] = ANY (_failed) THEN
+            _outcomes[_i] := 'skipped';
+        END IF;
+    END LOOP;
+    RETURN QUERY SELECT r.seq, r.recorded_at, r.outcome
+                   FROM unnest(_seqs, _times, _outcomes) WITH ORDINALITY AS r(seq, recorded_at, outcome, ord)
+                  ORDER BY r.ord;
+END
+$$;
+
+--
+-- Name: FUNCTION append_many(tenants text[], ids text[], topics text[], subjects text[], sources text[], priorities text[], occurred_ats timestamp with time zone[], regions text[], gdprs text[], traces text[], datas text[], bytess bytea[], content_types text[], group_nos integer[], expected_seqs bigint[]); Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON FUNCTION tidewire.append_many(tenants text[], ids text[], topics text[], subjects text[], sources text[], priorities text[], occurred_ats timestamp with time zone[], regions text[], gdprs text[], traces text[], datas text[], bytess bytea[], content_types text[], group_nos integer[], expected_seqs bigint[]) IS 'Appends a batch, group by group all or nothing; for the server. Applications call tidewire.append().';
+
+--
+-- Name: begin_epoch(text, boolean); Type: FUNCTION; Schema: tidewire; Owner: -
+--
+
+CREATE FUNCTION tidewire.begin_epoch(reason text DEFAULT 'asked for'::text, force boolean DEFAULT true) RETURNS smallint
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    _system   bigint := (SELECT s.system_identifier FROM pg_control_system() AS s);
+    -- The first eight digits of a WAL file's name are its timeline; the control file lags until the next checkpoint.
+    _timeline integer := ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::integer;
+    _current  tidewire.epochs;
+    _newest   bigint;
+BEGIN
+    PERFORM pg_advisory_xact_lock(1953064034, 1);
+    SELECT e.* INTO _current FROM tidewire.epochs AS e ORDER BY e.epoch DESC LIMIT 1;
+    IF _current.epoch IS NOT NULL AND NOT begin_epoch.force
+       AND _current.system_identifier = _system AND _current.timeline = _timeline THEN
+        RETURN _current.epoch;
+    END IF;
+    SELECT coalesce(max(e.seq), 0) INTO _newest FROM tidewire.events AS e;
+    IF begin_epoch.force THEN
+        PERFORM setval('tidewire.events_clock', (extract(epoch FROM clock_timestamp()) * 1000)::bigint);
+    END IF;
+    INSERT INTO tidewire.epochs AS e (epoch, after_seq, system_identifier, timeline, reason)
+    VALUES (coalesce(_current.epoch, 0) + 1, _newest, _system, _timeline,
+            CASE WHEN _current.epoch IS NULL THEN 'created'
+                 WHEN begin_epoch.force THEN begin_epoch.reason
+                 WHEN _current.system_identifier <> _system THEN 'another cluster: restored or upgraded'
+                 ELSE 'another timeline: recovered or failed over' END);
+    RETURN coalesce(_current.epoch, 0) + 1;
+END
+$$;
+
+--
+-- Name: FUNCTION begin_epoch(reason text, force boolean); Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON FUNCTION tidewire.begin_epoch(reason text, force boolean) IS 'Begins a new life of the log: cursors beyond its newest event become unknown.';
+
+--
+-- Name: claim_floor(); Type: FUNCTION; Schema: tidewire; Owner: -
+--
+
+CREATE FUNCTION tidewire.claim_floor() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+DECLARE
+    _newest bigint := pg_sequence_last_value('tidewire.events_seq'::regclass);
+    _held   text := current_setting('tidewire.floor', true);
+    _floor  bigint := _newest;
+    _clock  bigint := pg_sequence_last_value('tidewire.events_clock'::regclass);
+    _now    bigint := (extract(epoch FROM clock_timestamp()) * 1000)::bigint;
+BEGIN
+    IF _held ~ '^[0-9]{1,18}$' THEN
+        _floor := least(_held::bigint, _newest);
+    ELSE
+        PERFORM set_config('tidewire.floor', _floor::text, true);
+    END IF;
+    -- The low 32 bits: tidewire.watermark() restores the rest from the sequence's value.
+    PERFORM pg_advisory_xact_lock_shared(tidewire.floor_class(), (_floor & 4294967295)::bit(32)::integer);
+
+    IF _now > _clock + 60000 THEN
+        PERFORM setval('tidewire.events_clock', _now);
+    ELSIF _now < _clock - 60000 AND _now < _clock
+            - (SELECT extract(epoch FROM l.disorder_max) * 500 FROM tidewire.log AS l) THEN
+        RAISE EXCEPTION 'the database''s clock stands % behind the newest event', make_interval(secs => (_clock - _now) / 1000)
+            USING ERRCODE = 'TW503',
+                  HINT = 'Set the clock right. If the newest events were written by a clock that ran ahead, '
+                         'call tidewire.begin_epoch() to start a new life of the log.';
+    END IF;
+    RETURN NULL;
+END
+$_$;
+
+--
+-- Name: FUNCTION claim_floor(); Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON FUNCTION tidewire.claim_floor() IS 'Trigger: announces a writer by a shared advisory lock that carries its floor, until its transaction ends.';
+
+--
+-- Name: tenant_roles; Type: TABLE; Schema: tidewire; Owner: -
+--
+
+CREATE TABLE tidewire.tenant_roles (
+    role name NOT NULL,
+    tenant text NOT NULL COLLATE pg_catalog."C",
+    CONSTRAINT tenant_roles_tenant_is_a_name CHECK ((tenant ~ '^[A-Za-z0-9._-]{1,64}$'::text))
+);
+
+--
+-- Name: TABLE tenant_roles; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON TABLE tidewire.tenant_roles IS 'Which tenant a database role belongs to; tidewire.append() writes for that tenant alone.';
+
+--
+-- Name: current_tenant(); Type: FUNCTION; Schema: tidewire; Owner: -
+--
+
+CREATE FUNCTION tidewire.current_tenant() RETURNS text
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    RETURN (SELECT r.tenant FROM tidewire.tenant_roles r WHERE (r.role = SESSION_USER));
+
+--
+-- Name: FUNCTION current_tenant(); Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON FUNCTION tidewire.current_tenant() IS 'The tenant of the role that is logged in.';
+
+--
+-- Name: cursor(bigint, timestamp with time zone); Type: FUNCTION; Schema: tidewire; Owner: -
+--
+
+CREATE FUNCTION tidewire.cursor(seq bigint, recorded_at timestamp with time zone) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    _place bytea := substring(int4send((SELECT max(e.epoch) FROM tidewire.epochs AS e)::integer) FROM 3)
+                 || int8send(cursor.seq)
+                 || substring(int8send(floor(extract(epoch FROM cursor.recorded_at) * 1000)::bigint) FROM 3);
+    _bits  bit(160);
+BEGIN
+    _place := _place || substring(sha256((SELECT uuid_send(l.log_id) FROM tidewire.log AS l) || _place) FROM 1 FOR 4);
+    _bits := ('x' || encode(_place, 'hex'))::bit(160);
+    RETURN (SELECT string_agg(substr('0123456789abcdefghijklmnopqrstuv',
+                                     substring(_bits FROM 5 * g.i + 1 FOR 5)::integer + 1, 1), '' ORDER BY g.i)
+              FROM generate_series(0, 31) AS g(i));
+END
+$$;
+
+--
+-- Name: FUNCTION cursor(seq bigint, recorded_at timestamp with time zone); Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON FUNCTION tidewire.cursor(seq bigint, recorded_at timestamp with time zone) IS 'The cursor text of an event: SELECT tidewire.cursor(seq, recorded_at) FROM tidewire.events.';
+
+--
+-- Name: cursor_seq(text); Type: FUNCTION; Schema: tidewire; Owner: -
+--
+
+CREATE FUNCTION tidewire.cursor_seq(cursor text) RETURNS bigint
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+DECLARE
+    _bits  bit varying := ''::bit varying;
+    _bytes bytea;
+    _seq   bigint;
+    _epoch smallint;
+BEGIN
+    IF cursor_seq.cursor !~ '^[0-9a-v]{32}$' THEN
+        RAISE EXCEPTION 'not a cursor' USING ERRCODE = 'TW400';
+    END IF;
+    FOR _i IN 1..32 LOOP
+        _bits := _bits || (strpos('0123456789abcdefghijklmnopqrstuv', substr(cursor_seq.cursor, _i, 1)) - 1)::bit(5);
+    END LOOP;
+    _bytes := ''::bytea;
+    FOR _i IN 0..19 LOOP
+        _bytes := _bytes || substring(int4send(substring(_bits FROM 8 * _i + 1 FOR 8)::bit(8)::integer) FROM 4);
+    END LOOP;
+    _epoch := substring(_bits FROM 1 FOR 16)::bit(16)::integer;
+    _seq := substring(_bits FROM 17 FOR 64)::bit(64)::bigint;
+    IF substring(sha256((SELECT uuid_send(l.log_id) FROM tidewire.log AS l) || substring(_bytes FROM 1 FOR 16)) FROM 1 FOR 4)
+           <> substring(_bytes FROM 17 FOR 4)
+       OR _seq > coalesce((SELECT e.after_seq FROM tidewire.epochs AS e WHERE e.epoch = _epoch + 1),
+                          pg_sequence_last_value('tidewire.events_seq'::regclass)) THEN
+        RAISE EXCEPTION 'a cursor this log never issued, or one that lies ahead of it' USING ERRCODE = 'TW409';
+    END IF;
+    RETURN _seq;
+END
+$_$;
+
+--
+-- Name: FUNCTION cursor_seq(cursor text); Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON FUNCTION tidewire.cursor_seq(cursor text) IS 'The seq that a cursor names: WHERE seq > tidewire.cursor_seq(''…'').';
+
+--
+-- Name: expire_keys(integer); Type: FUNCTION; Schema: tidewire; Owner: -
+--
+
+CREATE FUNCTION tidewire.expire_keys(row_limit integer DEFAULT 10000) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    _count integer;
+BEGIN
+    DELETE FROM tidewire.idempotency_keys AS k
+     WHERE k.ctid = ANY (ARRAY(
+        SELECT o.ctid FROM tidewire.idempotency_keys AS o
+         WHERE o.recorded_at < clock_timestamp() - (SELECT l.deduplication_window FROM tidewire.log AS l)
+         LIMIT expire_keys.row_limit FOR UPDATE SKIP LOCKED));
+    GET DIAGNOSTICS _count = ROW_COUNT;
+    RETURN _count;
+END
+$$;
+
+--
+-- Name: FUNCTION expire_keys(row_limit integer); Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON FUNCTION tidewire.expire_keys(row_limit integer) IS 'Forgets ids older than the deduplication window.';
+
+--
+-- Name: floor_class(); Type: FUNCTION; Schema: tidewire; Owner: -
+--
+
+CREATE FUNCTION tidewire.floor_class() RETURNS integer
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN 1953064037;
+
+--
+-- Name: idempotency_key(text, text); Type: FUNCTION; Schema: tidewire; Owner: -
+--
+
+CREATE FUNCTION tidewire.idempotency_key(tenant text, id text) RETURNS bytea
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN (SUBSTRING(convert_to(id, 'UTF8'::name) FROM 1 FOR 8) || SUBSTRING(sha256(convert_to(((tenant || '/'::text) || id), 'UTF8'::name)) FROM 1 FOR 16));
+
+--
+-- Name: new_id(); Type: FUNCTION; Schema: tidewire; Owner: -
+--
+
+CREATE FUNCTION tidewire.new_id() RETURNS text
+    LANGUAGE sql PARALLEL SAFE
+    RETURN ((encode(set_bit(set_bit(OVERLAY(uuid_send(gen_random_uuid()) PLACING SUBSTRING(int8send(((EXTRACT(epoch FROM clock_timestamp()) * (1000)::numeric))::bigint) FROM 3) FROM 1 FOR 6), (52)::bigint, 1), (53)::bigint, 1), 'hex'::text))::uuid)::text;
+
+--
+-- Name: FUNCTION new_id(); Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON FUNCTION tidewire.new_id() IS 'A new event id (UUIDv7).';
+
+--
+-- Name: record_append(); Type: FUNCTION; Schema: tidewire; Owner: -
+--
+
+CREATE FUNCTION tidewire.record_append() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    _first    bigint;
+    _last     bigint;
+    _earliest timestamptz;
+    _latest   timestamptz;
+    _now      timestamptz := clock_timestamp();
+BEGIN
+    WITH remembered AS (
+        INSERT INTO tidewire.idempotency_keys AS k (seq, recorded_at, key)
+        SELECT a.seq, a.recorded_at, tidewire.idempotency_key(a.tenant, a.id) FROM appended AS a
+        RETURNING k.seq, k.recorded_at
+    )
+    SELECT min(r.seq), max(r.seq), min(r.recorded_at), max(r.recorded_at)
+      INTO _first, _last, _earliest, _latest FROM remembered AS r;
+    IF _first IS NULL THEN
+        RETURN NULL;
+    END IF;
+    IF _first <= current_setting('tidewire.floor')::bigint
+       OR _last > pg_sequence_last_value('tidewire.events_seq'::regclass) THEN
+        RAISE EXCEPTION 'seq is given by the log: leave the column out'
+            USING ERRCODE = 'TW422', COLUMN = 'seq', TABLE = 'events', SCHEMA = 'tidewire';
+    END IF;
+    -- The statement may have run for long (COPY), so only its start and its end bound the times of its rows.
+    IF _earliest < statement_timestamp() - interval '1 minute' OR _latest > _now + interval '1 minute' THEN
+        RAISE EXCEPTION 'recorded_at is given by the log: leave the column out, or use occurred_at'
+            USING ERRCODE = 'TW422', COLUMN = 'recorded_at', TABLE = 'events', SCHEMA = 'tidewire';
+    END IF;
+    PERFORM tidewire.wake_servers();
+    RETURN NULL;
+END
+$$;
+
+--
+-- Name: FUNCTION record_append(); Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON FUNCTION tidewire.record_append() IS 'Trigger: remembers the ids of new events, refuses forged places, wakes the servers that sleep.';
+
+--
+-- Name: refuse_change(); Type: FUNCTION; Schema: tidewire; Owner: -
+--
+
+CREATE FUNCTION tidewire.refuse_change() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    IF TG_LEVEL = 'ROW' AND current_setting('tidewire.erasure', true) = 'open' THEN
+        RETURN CASE TG_OP WHEN 'DELETE' THEN OLD ELSE NEW END;
+    END IF;
+    RAISE EXCEPTION 'the log is append-only: % is refused', TG_OP
+        USING ERRCODE = 'TW405', HINT = 'Append a correcting event. Old events leave by tidewire.retain().';
+END
+$$;
+
+--
+-- Name: FUNCTION refuse_change(); Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON FUNCTION tidewire.refuse_change() IS 'Trigger: refuses UPDATE, DELETE and TRUNCATE.';
+
+--
+-- Name: retain(interval); Type: FUNCTION; Schema: tidewire; Owner: -
+--
+
+CREATE FUNCTION tidewire.retain(keep interval) RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    _before  timestamptz := clock_timestamp() - retain.keep;
+    _newest  record;
+    _schema  name := (SELECT n.nspname FROM pg_extension AS x JOIN pg_namespace AS n ON n.oid = x.extnamespace
+                       WHERE x.extname = 'timescaledb');
+    _chunk   regclass;
+    _last    record;
+    _removed integer := 0;
+BEGIN
+    IF retain.keep < interval '0' THEN
+        RAISE EXCEPTION 'keep must not be negative' USING ERRCODE = 'TW400';
+    END IF;
+    PERFORM pg_advisory_xact_lock(1953064034, 0);
+    SELECT 0::bigint AS seq, to_timestamp(0) AS recorded_at INTO _newest;
+    FOR _chunk IN EXECUTE format('SELECT %I.show_chunks(%L::regclass, older_than => %L::timestamptz)',
+                                 _schema, 'tidewire.events', _before) LOOP
+        EXECUTE format('SELECT c.seq, c.recorded_at FROM %s AS c ORDER BY c.seq DESC LIMIT 1', _chunk) INTO _last;
+        IF _last.seq > _newest.seq THEN
+            _newest := _last;
+        END IF;
+        _removed := _removed + 1;
+    END LOOP;
+    EXECUTE format('SELECT %I.drop_chunks(%L::regclass, older_than => %L::timestamptz)', _schema, 'tidewire.events', _before);
+    UPDATE tidewire.log AS l SET retained_seq = _newest.seq, retained_at = _newest.recorded_at
+     WHERE l.retained_seq < _newest.seq;
+    RETURN _removed;
+END
+$$;
+
+--
+-- Name: FUNCTION retain(keep interval); Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON FUNCTION tidewire.retain(keep interval) IS 'Removes whole chunks older than keep: SELECT tidewire.retain(''90 days'').';
+
+--
+-- Name: wake_servers(); Type: FUNCTION; Schema: tidewire; Owner: -
+--
+
+CREATE FUNCTION tidewire.wake_servers() RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    -- Each term runs only if those before it found their servers awake; one NOTIFY wakes all.
+    IF current_setting('tidewire.notify', true) = 'always'
+       OR NOT (pg_try_advisory_xact_lock_shared(1953064036, 0)
+           AND pg_try_advisory_xact_lock_shared(1953064036, 1)
+           AND pg_try_advisory_xact_lock_shared(1953064036, 2)
+           AND pg_try_advisory_xact_lock_shared(1953064036, 3)
+           AND pg_try_advisory_xact_lock_shared(1953064036, 4)
+           AND pg_try_advisory_xact_lock_shared(1953064036, 5)
+           AND pg_try_advisory_xact_lock_shared(1953064036, 6)
+           AND pg_try_advisory_xact_lock_shared(1953064036, 7)) THEN
+        PERFORM pg_notify('tidewire', '');
+    END IF;
+END
+$$;
+
+--
+-- Name: FUNCTION wake_servers(); Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON FUNCTION tidewire.wake_servers() IS 'Sends NOTIFY tidewire if a server sleeps.';
+
+--
+-- Name: watermark(); Type: FUNCTION; Schema: tidewire; Owner: -
+--
+
+CREATE FUNCTION tidewire.watermark(OUT watermark bigint, OUT newest bigint, OUT holder integer) RETURNS record
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    newest := pg_sequence_last_value('tidewire.events_seq'::regclass);
+    -- A floor's low 32 bits, seen from the newest place: the highest value not above it that ends in them.
+    SELECT newest - ((newest - l.objid::bigint) & 4294967295), l.pid
+      INTO watermark, holder
+      FROM pg_locks AS l
+     WHERE l.locktype = 'advisory' AND l.objsubid = 2 AND l.granted
+       AND l.classid = tidewire.floor_class()::oid
+       AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
+     ORDER BY 1 LIMIT 1;
+    watermark := coalesce(watermark, newest);
+END
+$$;
+
+--
+-- Name: FUNCTION watermark(OUT watermark bigint, OUT newest bigint, OUT holder integer); Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON FUNCTION tidewire.watermark(OUT watermark bigint, OUT newest bigint, OUT holder integer) IS 'The greatest seq below which no open transaction can still commit an event, the newest seq, and the backend that holds the watermark back.';
+
+--
+-- Name: writing_tenant(text); Type: FUNCTION; Schema: tidewire; Owner: -
+--
+
+CREATE FUNCTION tidewire.writing_tenant(wanted text) RETURNS text
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    _own text := tidewire.current_tenant();
+BEGIN
+    IF _own IS NOT NULL THEN
+        IF writing_tenant.wanted <> _own THEN
+            RAISE EXCEPTION 'role % writes for its own tenant only', quote_ident(session_user) USING ERRCODE = 'TW403';
+        END IF;
+        RETURN _own;
+    END IF;
+    IF pg_has_role(session_user, (SELECT c.relowner FROM pg_class AS c WHERE c.oid = 'tidewire.events'::regclass), 'USAGE') THEN
+        RETURN coalesce(writing_tenant.wanted, 'dev');
+    END IF;
+    RAISE EXCEPTION 'role % belongs to no tenant', quote_ident(session_user)
+        USING ERRCODE = 'TW403', HINT = 'Add it: INSERT INTO tidewire.tenant_roles (role, tenant) VALUES (…).';
+END
+$$;
+
+--
+-- Name: FUNCTION writing_tenant(wanted text); Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON FUNCTION tidewire.writing_tenant(wanted text) IS 'The tenant that the logged-in role may write for.';
+
+--
+-- Name: epochs; Type: TABLE; Schema: tidewire; Owner: -
+--
+
+CREATE TABLE tidewire.epochs (
+    epoch smallint NOT NULL,
+    after_seq bigint NOT NULL,
+    began_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    system_identifier bigint NOT NULL,
+    timeline integer NOT NULL,
+    reason text NOT NULL,
+    CONSTRAINT epochs_are_positive CHECK ((epoch > 0))
+);
+
+--
+-- Name: TABLE epochs; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON TABLE tidewire.epochs IS 'The lives of the log: a new row when its history may have been cut (restore, failover).';
+
+--
+-- Name: events_seq; Type: SEQUENCE; Schema: tidewire; Owner: -
+--
+
+CREATE SEQUENCE tidewire.events_seq
+    START WITH 0
+    INCREMENT BY 1
+    MINVALUE 0
+    NO MAXVALUE
+    CACHE 1;
+
+--
+-- Name: events; Type: TABLE; Schema: tidewire; Owner: -
+--
+
+CREATE TABLE tidewire.events (
+    seq bigint DEFAULT nextval('tidewire.events_seq'::regclass) NOT NULL,
+    recorded_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    occurred_at timestamp with time zone,
+    priority tidewire.priority DEFAULT 'normal'::tidewire.priority NOT NULL,
+    tenant text NOT NULL COLLATE pg_catalog."C",
+    id text DEFAULT (gen_random_uuid())::text NOT NULL COLLATE pg_catalog."C",
+    topic text NOT NULL COLLATE pg_catalog."C",
+    subject text COLLATE pg_catalog."C",
+    source text COLLATE pg_catalog."C",
+    region text COLLATE pg_catalog."C",
+    trace text COLLATE pg_catalog."C",
+    content_type text COLLATE pg_catalog."C",
+    gdpr jsonb,
+    data jsonb,
+    bytes bytea,
+    CONSTRAINT events_bytes_are_bounded CHECK ((octet_length(bytes) <= 1048576)),
+    CONSTRAINT events_bytes_have_a_type CHECK ((((bytes IS NULL) = (content_type IS NULL)) AND ((bytes IS NULL) OR (data IS NULL)))),
+    CONSTRAINT events_content_type_is_printable CHECK ((((octet_length(content_type) >= 1) AND (octet_length(content_type) <= 255)) AND (content_type !~ '[\u0001-\u001f\u007f-\u009f]'::text))),
+    CONSTRAINT events_data_is_bounded CHECK ((pg_column_size(data) <= 8388608)),
+    CONSTRAINT events_gdpr_is_object CHECK (((jsonb_typeof(gdpr) = 'object'::text) AND (pg_column_size(gdpr) <= 4096))),
+    CONSTRAINT events_id_is_printable CHECK ((((octet_length(id) >= 1) AND (octet_length(id) <= 255)) AND (id !~ '[\u0001-\u001f\u007f-\u009f]'::text))),
+    CONSTRAINT events_occurred_at_is_a_date CHECK (((occurred_at >= '0001-01-01 00:00:00+00'::timestamp with time zone) AND (occurred_at < '10000-01-01 00:00:00+00'::timestamp with time zone))),
+    CONSTRAINT events_region_is_short CHECK ((((octet_length(region) >= 1) AND (octet_length(region) <= 64)) AND (region !~ '[\u0001-\u001f\u007f-\u009f]'::text))),
+    CONSTRAINT events_source_is_printable CHECK ((((octet_length(source) >= 1) AND (octet_length(source) <= 255)) AND (source !~ '[\u0001-\u001f\u007f-\u009f]'::text))),
+    CONSTRAINT events_subject_is_printable CHECK ((((octet_length(subject) >= 1) AND (octet_length(subject) <= 255)) AND (subject !~ '[\u0001-\u001f\u007f-\u009f]'::text))),
+    CONSTRAINT events_tenant_is_a_name CHECK ((tenant ~ '^[A-Za-z0-9._-]{1,64}$'::text)),
+    CONSTRAINT events_topic_is_dotted CHECK (((octet_length(topic) <= 255) AND (topic ~ '^[a-z0-9_-]+(\.[a-z0-9_-]+){0,7}$'::text))),
+    CONSTRAINT events_trace_is_traceparent CHECK ((trace ~ '^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$'::text))
+);
+
+--
+-- Name: TABLE events; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON TABLE tidewire.events IS 'The log: one row per event, append-only, in the order of seq. Write with tidewire.append(), INSERT or COPY.';
+
+--
+-- Name: COLUMN events.seq; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON COLUMN tidewire.events.seq IS 'Place in the log: rises, gaps allowed. Given by the log, never by the writer.';
+
+--
+-- Name: COLUMN events.recorded_at; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON COLUMN tidewire.events.recorded_at IS 'When the row was written (database clock); the partitioning column.';
+
+--
+-- Name: COLUMN events.occurred_at; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON COLUMN tidewire.events.occurred_at IS 'When the fact happened, if the writer said so.';
+
+--
+-- Name: COLUMN events.priority; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON COLUMN tidewire.events.priority IS 'How long the event may wait to be batched, and who is shed first.';
+
+--
+-- Name: COLUMN events.tenant; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON COLUMN tidewire.events.tenant IS 'The company that owns the event.';
+
+--
+-- Name: COLUMN events.id; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON COLUMN tidewire.events.id IS 'Unique within its tenant for the deduplication window.';
+
+--
+-- Name: COLUMN events.topic; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON COLUMN tidewire.events.topic IS 'Dotted lower-case path, 1 to 8 segments: agent.state.updated.';
+
+--
+-- Name: COLUMN events.subject; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON COLUMN tidewire.events.subject IS 'The thing the event is about: agent-001.';
+
+--
+-- Name: COLUMN events.source; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON COLUMN tidewire.events.source IS 'Who produced it.';
+
+--
+-- Name: COLUMN events.region; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON COLUMN tidewire.events.region IS 'Where it was produced or must be kept.';
+
+--
+-- Name: COLUMN events.trace; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON COLUMN tidewire.events.trace IS 'W3C traceparent of the producer.';
+
+--
+-- Name: COLUMN events.content_type; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON COLUMN tidewire.events.content_type IS 'Media type of bytes.';
+
+--
+-- Name: COLUMN events.gdpr; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON COLUMN tidewire.events.gdpr IS 'Consent and legal basis as the writer gave them.';
+
+--
+-- Name: COLUMN events.data; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON COLUMN tidewire.events.data IS 'The payload as JSON.';
+
+--
+-- Name: COLUMN events.bytes; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON COLUMN tidewire.events.bytes IS 'The payload as bytes, instead of data.';
+
+--
+-- Name: events_clock; Type: SEQUENCE; Schema: tidewire; Owner: -
+--
+
+CREATE SEQUENCE tidewire.events_clock
+    START WITH 0
+    INCREMENT BY 1
+    MINVALUE 0
+    NO MAXVALUE
+    CACHE 1;
+
+--
+-- Name: idempotency_keys; Type: TABLE; Schema: tidewire; Owner: -
+--
+
+CREATE TABLE tidewire.idempotency_keys (
+    seq bigint NOT NULL,
+    recorded_at timestamp with time zone NOT NULL,
+    key bytea NOT NULL
+);
+
+--
+-- Name: TABLE idempotency_keys; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON TABLE tidewire.idempotency_keys IS 'Ids of the deduplication window: key is tidewire.idempotency_key(tenant, id), seq and recorded_at point to the event.';
+
+--
+-- Name: log; Type: TABLE; Schema: tidewire; Owner: -
+--
+
+CREATE TABLE tidewire.log (
+    is_only boolean DEFAULT true NOT NULL,
+    log_id uuid DEFAULT gen_random_uuid() NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    retained_seq bigint DEFAULT 0 NOT NULL,
+    retained_at timestamp with time zone DEFAULT to_timestamp((0)::double precision) NOT NULL,
+    deduplication_window interval DEFAULT '7 days'::interval NOT NULL,
+    disorder_max interval DEFAULT '1 day'::interval NOT NULL,
+    CONSTRAINT log_has_one_row CHECK (is_only)
+);
+
+--
+-- Name: TABLE log; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON TABLE tidewire.log IS 'What this log is and how far back it reaches. One row.';
+
+--
+-- Name: my_events; Type: VIEW; Schema: tidewire; Owner: -
+--
+
+CREATE VIEW tidewire.my_events WITH (security_barrier='true') AS
+ SELECT seq,
+    recorded_at,
+    COALESCE(occurred_at, recorded_at) AS occurred_at,
+    topic,
+    subject,
+    source,
+    priority,
+    id,
+    region,
+    gdpr,
+    trace,
+    data,
+    bytes,
+    content_type
+   FROM tidewire.events e
+  WHERE (tenant = tidewire.current_tenant());
+
+--
+-- Name: VIEW my_events; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON VIEW tidewire.my_events IS 'The events of the logged-in role''s tenant.';
+
+--
+-- Name: schema_migrations; Type: TABLE; Schema: tidewire; Owner: -
+--
+
+CREATE TABLE tidewire.schema_migrations (
+    version integer NOT NULL,
+    name character varying(255),
+    applied_on character varying(255),
+    checksum character varying(255)
+);
+
+--
+-- Name: writers; Type: VIEW; Schema: tidewire; Owner: -
+--
+
+CREATE VIEW tidewire.writers AS
+ SELECT l.pid,
+    a.application_name,
+    a.usename AS role,
+    a.state,
+    a.xact_start AS began_at,
+    a.wait_event,
+    (n.newest - ((n.newest - (l.objid)::bigint) & '4294967295'::bigint)) AS floor
+   FROM ((pg_locks l
+     CROSS JOIN LATERAL ( SELECT pg_sequence_last_value('tidewire.events_seq'::regclass) AS newest) n)
+     LEFT JOIN pg_stat_activity a ON ((a.pid = l.pid)))
+  WHERE ((l.locktype = 'advisory'::text) AND (l.objsubid = 2) AND l.granted AND (l.classid = (tidewire.floor_class())::oid) AND (l.database = ( SELECT d.oid
+           FROM pg_database d
+          WHERE (d.datname = current_database()))))
+  ORDER BY (n.newest - ((n.newest - (l.objid)::bigint) & '4294967295'::bigint));
+
+--
+-- Name: VIEW writers; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON VIEW tidewire.writers IS 'Open transactions that have written events; readers stop below the lowest floor.';
+
+--
+-- Name: epochs epochs_pkey; Type: CONSTRAINT; Schema: tidewire; Owner: -
+--
+
+ALTER TABLE ONLY tidewire.epochs
+    ADD CONSTRAINT epochs_pkey PRIMARY KEY (epoch);
+
+--
+-- Name: idempotency_keys event_id_is_unique; Type: CONSTRAINT; Schema: tidewire; Owner: -
+--
+
+ALTER TABLE ONLY tidewire.idempotency_keys
+    ADD CONSTRAINT event_id_is_unique PRIMARY KEY (key);
+
+--
+-- Name: log log_pkey; Type: CONSTRAINT; Schema: tidewire; Owner: -
+--
+
+ALTER TABLE ONLY tidewire.log
+    ADD CONSTRAINT log_pkey PRIMARY KEY (is_only);
+
+--
+-- Name: schema_migrations schema_migrations_pkey; Type: CONSTRAINT; Schema: tidewire; Owner: -
+--
+
+ALTER TABLE ONLY tidewire.schema_migrations
+    ADD CONSTRAINT schema_migrations_pkey PRIMARY KEY (version);
+
+--
+-- Name: tenant_roles tenant_roles_pkey; Type: CONSTRAINT; Schema: tidewire; Owner: -
+--
+
+ALTER TABLE ONLY tidewire.tenant_roles
+    ADD CONSTRAINT tenant_roles_pkey PRIMARY KEY (role);
+
+--
+-- Name: events_by_seq; Type: INDEX; Schema: tidewire; Owner: -
+--
+
+CREATE INDEX events_by_seq ON tidewire.events USING btree (seq);
+
+--
+-- Name: events_by_subject; Type: INDEX; Schema: tidewire; Owner: -
+--
+
+CREATE INDEX events_by_subject ON tidewire.events USING btree (tenant, subject, seq) WHERE (subject IS NOT NULL);
+
+--
+-- Name: events_by_tenant; Type: INDEX; Schema: tidewire; Owner: -
+--
+
+CREATE INDEX events_by_tenant ON tidewire.events USING btree (tenant, seq);
+
+--
+-- Name: events_by_time; Type: INDEX; Schema: tidewire; Owner: -
+--
+
+CREATE INDEX events_by_time ON tidewire.events USING brin (recorded_at) WITH (pages_per_range='32', autosummarize='on');
+
+--
+-- Name: idempotency_keys_by_time; Type: INDEX; Schema: tidewire; Owner: -
+--
+
+CREATE INDEX idempotency_keys_by_time ON tidewire.idempotency_keys USING brin (recorded_at) WITH (autosummarize='on');
+
+--
+-- Name: events events_append_only; Type: TRIGGER; Schema: tidewire; Owner: -
+--
+
+CREATE TRIGGER events_append_only BEFORE DELETE OR UPDATE ON tidewire.events FOR EACH ROW EXECUTE FUNCTION tidewire.refuse_change();
+
+--
+-- Name: events events_claim_floor; Type: TRIGGER; Schema: tidewire; Owner: -
+--
+
+CREATE TRIGGER events_claim_floor BEFORE INSERT ON tidewire.events FOR EACH STATEMENT EXECUTE FUNCTION tidewire.claim_floor();
+
+--
+-- Name: events events_not_truncated; Type: TRIGGER; Schema: tidewire; Owner: -
+--
+
+CREATE TRIGGER events_not_truncated BEFORE TRUNCATE ON tidewire.events FOR EACH STATEMENT EXECUTE FUNCTION tidewire.refuse_change();
+
+--
+-- Name: events events_record_append; Type: TRIGGER; Schema: tidewire; Owner: -
+--
+
+CREATE TRIGGER events_record_append AFTER INSERT ON tidewire.events REFERENCING NEW TABLE AS appended FOR EACH STATEMENT EXECUTE FUNCTION tidewire.record_append();
+
+--
+-- Name: events ts_insert_blocker; Type: TRIGGER; Schema: tidewire; Owner: -
+--
+
+CREATE TRIGGER ts_insert_blocker BEFORE INSERT ON tidewire.events FOR EACH ROW EXECUTE FUNCTION _timescaledb_functions.insert_blocker();
+
+--
+-- Name: SCHEMA tidewire; Type: ACL; Schema: -; Owner: -
+--
+
+GRANT USAGE ON SCHEMA tidewire TO tidewire_writer;
+GRANT USAGE ON SCHEMA tidewire TO tidewire_loader;
+GRANT USAGE ON SCHEMA tidewire TO tidewire_analyst;
+GRANT USAGE ON SCHEMA tidewire TO tidewire_monitor;
+
+--
+-- Name: FUNCTION append(topic text, data jsonb, subject text, id text, source text, priority text, occurred_at timestamp with time zone, region text, gdpr jsonb, trace text, bytes bytea, content_type text, expect text, tenant text); Type: ACL; Schema: tidewire; Owner: -
+--
+
+REVOKE ALL ON FUNCTION tidewire.append(topic text, data jsonb, subject text, id text, source text, priority text, occurred_at timestamp with time zone, region text, gdpr jsonb, trace text, bytes bytea, content_type text, expect text, tenant text) FROM PUBLIC;
+GRANT ALL ON FUNCTION tidewire.append(topic text, data jsonb, subject text, id text, source text, priority text, occurred_at timestamp with time zone, region text, gdpr jsonb, trace text, bytes bytea, content_type text, expect text, tenant text) TO tidewire_writer;
+
+--
+-- Name: FUNCTION append_many(tenants text[], ids text[], topics text[], subjects text[], sources text[], priorities text[], occurred_ats timestamp with time zone[], regions text[], gdprs text[], traces text[], datas text[], bytess bytea[], content_types text[], group_nos integer[], expected_seqs bigint[]); Type: ACL; Schema: tidewire; Owner: -
+--
+
+REVOKE ALL ON FUNCTION tidewire.append_many(tenants text[], ids text[], topics text[], subjects text[], sources text[], priorities text[], occurred_ats timestamp with time zone[], regions text[], gdprs text[], traces text[], datas text[], bytess bytea[], content_types text[], group_nos integer[], expected_seqs bigint[]) FROM PUBLIC;
+
+--
+-- Name: FUNCTION begin_epoch(reason text, force boolean); Type: ACL; Schema: tidewire; Owner: -
+--
+
+REVOKE ALL ON FUNCTION tidewire.begin_epoch(reason text, force boolean) FROM PUBLIC;
+
+--
+-- Name: FUNCTION claim_floor(); Type: ACL; Schema: tidewire; Owner: -
+--
+
+REVOKE ALL ON FUNCTION tidewire.claim_floor() FROM PUBLIC;
+
+--
+-- Name: FUNCTION current_tenant(); Type: ACL; Schema: tidewire; Owner: -
+--
+
+REVOKE ALL ON FUNCTION tidewire.current_tenant() FROM PUBLIC;
+GRANT ALL ON FUNCTION tidewire.current_tenant() TO tidewire_writer;
+GRANT ALL ON FUNCTION tidewire.current_tenant() TO tidewire_analyst;
+
+--
+-- Name: FUNCTION cursor(seq bigint, recorded_at timestamp with time zone); Type: ACL; Schema: tidewire; Owner: -
+--
+
+REVOKE ALL ON FUNCTION tidewire.cursor(seq bigint, recorded_at timestamp with time zone) FROM PUBLIC;
+GRANT ALL ON FUNCTION tidewire.cursor(seq bigint, recorded_at timestamp with time zone) TO tidewire_analyst;
+
+--
+-- Name: FUNCTION cursor_seq(cursor text); Type: ACL; Schema: tidewire; Owner: -
+--
+
+REVOKE ALL ON FUNCTION tidewire.cursor_seq(cursor text) FROM PUBLIC;
+GRANT ALL ON FUNCTION tidewire.cursor_seq(cursor text) TO tidewire_writer;
+GRANT ALL ON FUNCTION tidewire.cursor_seq(cursor text) TO tidewire_analyst;
+
+--
+-- Name: FUNCTION expire_keys(row_limit integer); Type: ACL; Schema: tidewire; Owner: -
+--
+
+REVOKE ALL ON FUNCTION tidewire.expire_keys(row_limit integer) FROM PUBLIC;
+
+--
+-- Name: FUNCTION floor_class(); Type: ACL; Schema: tidewire; Owner: -
+--
+
+REVOKE ALL ON FUNCTION tidewire.floor_class() FROM PUBLIC;
+GRANT ALL ON FUNCTION tidewire.floor_class() TO tidewire_monitor;
+
+--
+-- Name: FUNCTION idempotency_key(tenant text, id text); Type: ACL; Schema: tidewire; Owner: -
+--
+
+REVOKE ALL ON FUNCTION tidewire.idempotency_key(tenant text, id text) FROM PUBLIC;
+
+--
+-- Name: FUNCTION new_id(); Type: ACL; Schema: tidewire; Owner: -
+--
+
+REVOKE ALL ON FUNCTION tidewire.new_id() FROM PUBLIC;
+GRANT ALL ON FUNCTION tidewire.new_id() TO tidewire_loader;
+
+--
+-- Name: FUNCTION record_append(); Type: ACL; Schema: tidewire; Owner: -
+--
+
+REVOKE ALL ON FUNCTION tidewire.record_append() FROM PUBLIC;
+
+--
+-- Name: FUNCTION refuse_change(); Type: ACL; Schema: tidewire; Owner: -
+--
+
+REVOKE ALL ON FUNCTION tidewire.refuse_change() FROM PUBLIC;
+
+--
+-- Name: FUNCTION retain(keep interval); Type: ACL; Schema: tidewire; Owner: -
+--
+
+REVOKE ALL ON FUNCTION tidewire.retain(keep interval) FROM PUBLIC;
+
+--
+-- Name: FUNCTION wake_servers(); Type: ACL; Schema: tidewire; Owner: -
+--
+
+REVOKE ALL ON FUNCTION tidewire.wake_servers() FROM PUBLIC;
+
+--
+-- Name: FUNCTION watermark(OUT watermark bigint, OUT newest bigint, OUT holder integer); Type: ACL; Schema: tidewire; Owner: -
+--
+
+REVOKE ALL ON FUNCTION tidewire.watermark(OUT watermark bigint, OUT newest bigint, OUT holder integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION tidewire.watermark(OUT watermark bigint, OUT newest bigint, OUT holder integer) TO tidewire_monitor;
+
+--
+-- Name: FUNCTION writing_tenant(wanted text); Type: ACL; Schema: tidewire; Owner: -
+--
+
+REVOKE ALL ON FUNCTION tidewire.writing_tenant(wanted text) FROM PUBLIC;
+
+--
+-- Name: TABLE epochs; Type: ACL; Schema: tidewire; Owner: -
+--
+
+GRANT SELECT ON TABLE tidewire.epochs TO tidewire_monitor;
+
+--
+-- Name: SEQUENCE events_seq; Type: ACL; Schema: tidewire; Owner: -
+--
+
+GRANT USAGE ON SEQUENCE tidewire.events_seq TO tidewire_loader;
+
+--
+-- Name: COLUMN events.occurred_at; Type: ACL; Schema: tidewire; Owner: -
+--
+
+GRANT INSERT(occurred_at) ON TABLE tidewire.events TO tidewire_loader;
+
+--
+-- Name: COLUMN events.priority; Type: ACL; Schema: tidewire; Owner: -
+--
+
+GRANT INSERT(priority) ON TABLE tidewire.events TO tidewire_loader;
+
+--
+-- Name: COLUMN events.tenant; Type: ACL; Schema: tidewire; Owner: -
+--
+
+GRANT INSERT(tenant) ON TABLE tidewire.events TO tidewire_loader;
+
+--
+-- Name: COLUMN events.id; Type: ACL; Schema: tidewire; Owner: -
+--
+
+GRANT INSERT(id) ON TABLE tidewire.events TO tidewire_loader;
+
+--
+-- Name: COLUMN events.topic; Type: ACL; Schema: tidewire; Owner: -
+--
+
+GRANT INSERT(topic) ON TABLE tidewire.events TO tidewire_loader;
+
+--
+-- Name: COLUMN events.subject; Type: ACL; Schema: tidewire; Owner: -
+--
+
+GRANT INSERT(subject) ON TABLE tidewire.events TO tidewire_loader;
+
+--
+-- Name: COLUMN events.source; Type: ACL; Schema: tidewire; Owner: -
+--
+
+GRANT INSERT(source) ON TABLE tidewire.events TO tidewire_loader;
+
+--
+-- Name: COLUMN events.region; Type: ACL; Schema: tidewire; Owner: -
+--
+
+GRANT INSERT(region) ON TABLE tidewire.events TO tidewire_loader;
+
+--
+-- Name: COLUMN events.trace; Type: ACL; Schema: tidewire; Owner: -
+--
+
+GRANT INSERT(trace) ON TABLE tidewire.events TO tidewire_loader;
+
+--
+-- Name: COLUMN events.content_type; Type: ACL; Schema: tidewire; Owner: -
+--
+
+GRANT INSERT(content_type) ON TABLE tidewire.events TO tidewire_loader;
+
+--
+-- Name: COLUMN events.gdpr; Type: ACL; Schema: tidewire; Owner: -
+--
+
+GRANT INSERT(gdpr) ON TABLE tidewire.events TO tidewire_loader;
+
+--
+-- Name: COLUMN events.data; Type: ACL; Schema: tidewire; Owner: -
+--
+
+GRANT INSERT(data) ON TABLE tidewire.events TO tidewire_loader;
+
+--
+-- Name: COLUMN events.bytes; Type: ACL; Schema: tidewire; Owner: -
+--
+
+GRANT INSERT(bytes) ON TABLE tidewire.events TO tidewire_loader;
+
+--
+-- Name: TABLE log; Type: ACL; Schema: tidewire; Owner: -
+--
+
+GRANT SELECT ON TABLE tidewire.log TO tidewire_monitor;
+
+--
+-- Name: TABLE my_events; Type: ACL; Schema: tidewire; Owner: -
+--
+
+GRANT SELECT ON TABLE tidewire.my_events TO tidewire_analyst;
+
+--
+-- Name: TABLE writers; Type: ACL; Schema: tidewire; Owner: -
+--
+
+GRANT SELECT ON TABLE tidewire.writers TO tidewire_monitor;
+
+--
+-- PostgreSQL database dump complete
+--
+

@@ -1,0 +1,63 @@
+//! Every statement of the log's floor fits the real schema.
+
+use tidewire::log::{identity, lane, listener, read, status, tail, upkeep};
+
+use crate::support::TestDb;
+
+#[tokio::test]
+async fn every_statement_prepares() {
+    let db = TestDb::new().await;
+    let client = db.connect().await;
+    let files: [(&str, &[&str]); 7] = [
+        ("identity", identity::STATEMENTS),
+        ("lane", lane::STATEMENTS),
+        ("listener", listener::STATEMENTS),
+        ("read", read::STATEMENTS),
+        ("status", status::STATEMENTS),
+        ("tail", tail::STATEMENTS),
+        ("upkeep", upkeep::STATEMENTS),
+    ];
+    for (file, statements) in files {
+        assert!(!statements.is_empty(), "{file}");
+        for statement in statements {
+            let prepared = client.prepare(statement).await;
+            assert!(
+                prepared.is_ok(),
+                "{file}: {statement}: {:?}",
+                prepared.err()
+            );
+        }
+    }
+}
+
+/// A statement that is in no list would not be prepared above: every `const … = "…SELECT` of `src/log` is in one.
+#[test]
+fn no_statement_is_left_out_of_the_lists() {
+    let folder = format!("{}/src/log", env!("CARGO_MANIFEST_DIR"));
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        let text = text.split("#[cfg(test)]").next().unwrap();
+        let listed = text
+            .split_once("STATEMENTS: &[&str] = &[")
+            .and_then(|(_, rest)| rest.split_once("];"))
+            .map(|(names, _)| names)
+            .unwrap_or_default();
+        for item in text.split("const ").skip(1) {
+            let Some((name, value)) = item.split_once(": &str =") else {
+                continue;
+            };
+            let value = value.split(';').next().unwrap();
+            let is_sql = ["SELECT ", "INSERT ", "LISTEN "]
+                .iter()
+                .any(|word| value.contains(word));
+            let is_listed = listed.split([',', ' ', '\n']).any(|one| one == name);
+            assert!(!is_sql || is_listed, "{}: {name}", path.display());
+        }
+        for call in ["query(\"", "query_one(\"", "query_opt(\"", "execute(\""] {
+            let settings = text.matches(&format!("{call}SET ")).count();
+            let said = text.matches(call).count();
+            assert_eq!(said, settings, "{}: {call}", path.display());
+        }
+    }
+}

@@ -1,0 +1,58 @@
+//! What tests of the SQL side share.
+
+use bytes::Bytes;
+use futures_util::SinkExt as _;
+use tokio_postgres::{Client, Error, Row};
+
+use super::TestDb;
+
+/// No privilege.
+pub const DENIED: &str = "42501";
+
+/// The SQLSTATE of a statement that must have failed.
+pub fn state_of<T>(result: Result<T, Error>) -> String {
+    match result {
+        Ok(_) => "it succeeded".to_owned(),
+        Err(error) => error
+            .code()
+            .map_or_else(|| error.to_string(), |code| code.code().to_owned()),
+    }
+}
+
+/// Runs a COPY with these rows.
+pub async fn copy_in(client: &Client, statement: &str, rows: &str) -> Result<u64, Error> {
+    let sink = client.copy_in::<_, Bytes>(statement).await?;
+    let mut sink = std::pin::pin!(sink);
+    sink.send(Bytes::copy_from_slice(rows.as_bytes())).await?;
+    sink.finish().await
+}
+
+/// A log with one event of the tenant `dev`, `one`.
+pub async fn with_one_event() -> (TestDb, Client) {
+    let db = TestDb::new().await;
+    let client = db.connect().await;
+    client
+        .batch_execute("SELECT tidewire.append('a.b', '1', id => 'one')")
+        .await
+        .unwrap();
+    (db, client)
+}
+
+/// `tidewire.append()` with these arguments.
+pub async fn append(client: &Client, arguments: &str) -> Result<Row, Error> {
+    client
+        .query_one(
+            &format!("SELECT event_id, seq, cursor, duplicate FROM tidewire.append({arguments})"),
+            &[],
+        )
+        .await
+}
+
+/// What of DETAIL an error has.
+pub fn detail(error: &Error) -> String {
+    error
+        .as_db_error()
+        .and_then(|db| db.detail())
+        .unwrap_or_default()
+        .to_owned()
+}
