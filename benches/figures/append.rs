@@ -1,5 +1,6 @@
 //! How fast events become durable.
 
+use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
 use futures_util::SinkExt as _;
@@ -108,8 +109,7 @@ pub async fn ndjson() -> Figure {
         let mut body = String::new();
         for row in 0..ROWS {
             let id = id(round + 100, row);
-            body.push_str(&format!(r#"{{"id":"{id}","topic":"agent.state.updated","subject":"agent-{}","data":{DATA}}}"#, row % 50));
-            body.push('\n');
+            writeln!(body, r#"{{"id":"{id}","topic":"agent.state.updated","subject":"agent-{}","data":{DATA}}}"#, row % 50).unwrap();
         }
         let began = Instant::now();
         let answer = Http::upload(&server.address, body.into_bytes()).await;
@@ -128,7 +128,7 @@ pub async fn ndjson() -> Figure {
     }
 }
 
-/// Ids that rise with time, as UUIDv7 do.
+/// Ids that rise with time, as `UUIDv7` do.
 fn id(round: usize, row: usize) -> String {
     format!(
         "{:08x}-{:04x}-7000-8000-{row:012x}",
@@ -147,10 +147,12 @@ async fn copy(database: &Database, round: usize, rows: usize) {
     let mut chunk = String::new();
     for row in 0..rows {
         let id = id(round, row);
-        chunk.push_str(&format!(
-            "dev\t{id}\tagent.state.updated\tagent-{}\tdeveloper\t{DATA}\n",
+        writeln!(
+            chunk,
+            "dev\t{id}\tagent.state.updated\tagent-{}\tdeveloper\t{DATA}",
             row % 50
-        ));
+        )
+        .unwrap();
         if chunk.len() > 64 * 1024 {
             sink.send(bytes::Bytes::from(std::mem::take(&mut chunk)))
                 .await

@@ -101,7 +101,7 @@ fn async_queue() -> (mpsc::Sender<()>, Shared) {
     )
 }
 
-/// A plain table, INSERT and pg_notify in one statement, one listener: what a page of SQL would do.
+/// A plain table, INSERT and NOTIFY in one statement, one listener: what a page of SQL would do.
 async fn plain() -> Vec<f64> {
     let database = Database::new("plain").await;
     let setup = database.connect().await;
@@ -132,8 +132,8 @@ async fn plain() -> Vec<f64> {
         ticks.tick().await;
         let sent = Instant::now();
         writer.query(&insert, &[&r#"{"sent":1}"#]).await.unwrap();
-        let received = receiver.recv().await.unwrap();
-        delays.push(received.duration_since(sent).as_secs_f64() * 1e3);
+        let at = receiver.recv().await.unwrap();
+        delays.push(at.duration_since(sent).as_secs_f64() * 1e3);
     }
     drop((listener, writer, setup));
     database.drop().await;

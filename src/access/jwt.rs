@@ -97,6 +97,8 @@ impl Verifier {
     /// If the token is not valid, has expired, or lacks a claim.
     pub fn verify(&self, token: &str) -> Result<Principal, Denied> {
         use jsonwebtoken::errors::ErrorKind;
+        // A header that names another algorithm, or none, is no token of ours.
+        jsonwebtoken::decode_header(token).map_err(|_| Denied::Invalid)?;
         let claims = jsonwebtoken::decode::<Claims>(token, &self.decoding, &self.validation)
             .map_err(|error| match error.kind() {
                 ErrorKind::ExpiredSignature => Denied::Expired,

@@ -3,17 +3,16 @@
 //! # Invariants
 //! - Nothing here that a `POST /v1/events` could not do: the subject is the agent, the topic follows from the method.
 
-use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, StatusCode, header};
-use axum::response::{IntoResponse as _, Response};
+use axum::http::{HeaderMap, header};
+use axum::response::Response;
 use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use super::app::App;
-use super::append::{Answer, Answers, admit, append, read_body};
+use super::append::{admit, append, created, read_body};
 use super::caller::Caller;
 use super::ingest;
 use super::problem::{Kind, Problem};
@@ -136,7 +135,8 @@ async fn store(
         return Err(Problem::new(
             Kind::UnsupportedMediaType,
             "this takes application/json or application/merge-patch+json",
-        ));
+        )
+        .with_member("accept", "application/json, application/merge-patch+json"));
     }
     let text = std::str::from_utf8(body).map_err(|error| {
         Problem::new(Kind::Malformed, format!("the body is not UTF-8: {error}"))
@@ -152,18 +152,14 @@ async fn store(
     let subject = Label::parse(agent).map_err(|error| Problem::parameter("id", error))?;
     draft.subject = Some(subject);
     let mut events = [draft.finish().map_err(refused)?];
-    if let Some(key) = ingest::idempotency_key(headers)? {
-        ingest::assign_ids(&mut events, &key, 0);
+    let key = ingest::idempotency_key(headers)?;
+    if let Some(key) = &key {
+        ingest::assign_ids(&mut events, key, 0);
     }
     if let Some(trace) = ingest::traceparent(headers) {
         ingest::apply_trace(&mut events, trace);
     }
     admit(principal, &mut events)?;
     let appended = append(app, principal, events.into()).await?;
-    let identity = app.hub.identity();
-    let events = appended
-        .iter()
-        .map(|one| Answer::new(one, identity))
-        .collect();
-    Ok((StatusCode::CREATED, Json(Answers { events })).into_response())
+    Ok(created(&appended, app.hub.identity(), key.is_some()))
 }

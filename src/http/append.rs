@@ -73,7 +73,12 @@ pub async fn post(
     }
     admit(&principal, &mut events)?;
     let appended = append(&app, &principal, events).await?;
-    let identity = app.hub.identity();
+    Ok(created(&appended, app.hub.identity(), key.is_some()))
+}
+
+/// `201` and the answers; a replayed request says so.
+#[must_use]
+pub fn created(appended: &[Appended], identity: &Identity, has_key: bool) -> Response {
     let was_replayed = appended.iter().all(|one| one.duplicate);
     let answers = Answers {
         events: appended
@@ -82,12 +87,12 @@ pub async fn post(
             .collect(),
     };
     let mut response = (StatusCode::CREATED, axum::Json(answers)).into_response();
-    if key.is_some() && was_replayed {
+    if has_key && was_replayed {
         response
             .headers_mut()
             .insert("idempotency-replayed", HeaderValue::from_static("true"));
     }
-    Ok(response)
+    response
 }
 
 /// Stores events of `principal` in one transaction.

@@ -13,6 +13,7 @@ pub mod lane;
 pub mod listener;
 pub mod read;
 pub mod row;
+pub mod span;
 pub mod status;
 pub mod tail;
 pub mod upkeep;

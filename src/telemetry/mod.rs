@@ -1,5 +1,7 @@
 //! What the program says of itself while it runs: log lines.
 
+use std::io::IsTerminal as _;
+
 use tracing_subscriber::EnvFilter;
 
 /// The filter does not parse.
@@ -15,6 +17,7 @@ pub fn start(filter: &str, json: bool) -> Result<(), BadFilter> {
     let filter = EnvFilter::builder().parse(filter)?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     // A second start in one process (tests) keeps the first.
     let _ = if json {

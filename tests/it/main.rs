@@ -11,6 +11,7 @@ mod support;
 mod append;
 mod append_only;
 mod concurrency;
+mod embedded;
 mod permissions;
 mod retention;
 mod schema;

@@ -1,6 +1,6 @@
 //! Every statement of the log's floor fits the real schema.
 
-use tidewire::log::{identity, lane, listener, read, status, tail, upkeep};
+use tidewire::log::{identity, lane, listener, read, span, status, tail, upkeep};
 
 use crate::support::TestDb;
 
@@ -8,11 +8,12 @@ use crate::support::TestDb;
 async fn every_statement_prepares() {
     let db = TestDb::new().await;
     let client = db.connect().await;
-    let files: [(&str, &[&str]); 7] = [
+    let files: [(&str, &[&str]); 8] = [
         ("identity", identity::STATEMENTS),
         ("lane", lane::STATEMENTS),
         ("listener", listener::STATEMENTS),
         ("read", read::STATEMENTS),
+        ("span", span::STATEMENTS),
         ("status", status::STATEMENTS),
         ("tail", tail::STATEMENTS),
         ("upkeep", upkeep::STATEMENTS),
