@@ -3,6 +3,7 @@
 //! A run can be replayed with `TIDEWIRE_TEST_SEED` and made longer with `TIDEWIRE_TEST_SECONDS`. The seed fixes what
 //! each writer and reader chooses to do, not how their steps fall between each other.
 
+mod audience;
 mod readers;
 mod verdict;
 mod writers;
@@ -11,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
-use self::readers::{Filter, Reader, Transport};
+use self::audience::audience;
+use self::readers::Reader;
 use self::verdict::Verdict;
 use self::writers::{Ledger, Rest, Sql};
 use crate::support::{Api, Server, TestDb};
@@ -91,6 +93,7 @@ async fn history(seconds: u64, sabotage: Option<&str>) -> Verdict {
         let sql = Sql::new(number, &db.url, seed ^ number).await;
         writing.spawn(sql.run(until));
     }
+    writing.spawn(writers::quarrel(db.url.clone(), until));
     writing.spawn(writers::kill_backends(db.connect().await, seed, until));
     while let Some(one) = writing.join_next().await {
         ledger.merge(one.unwrap());
@@ -114,23 +117,6 @@ async fn history(seconds: u64, sabotage: Option<&str>) -> Verdict {
         server.stop().await;
     }
     verdict
-}
-
-fn audience() -> Vec<(Transport, Filter)> {
-    vec![
-        (Transport::Page, Filter::All),
-        (Transport::Page, Filter::Subjects),
-        (Transport::LongPoll, Filter::All),
-        (Transport::LongPoll, Filter::Topics),
-        (Transport::Sse, Filter::All),
-        (Transport::Sse, Filter::Topics),
-        (Transport::Ws, Filter::All),
-        (Transport::Ws, Filter::Subjects),
-        (Transport::WsMsgpack, Filter::All),
-        (Transport::WsMsgpack, Filter::Topics),
-        (Transport::Sql, Filter::All),
-        (Transport::Sql, Filter::Topics),
-    ]
 }
 
 #[expect(

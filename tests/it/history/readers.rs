@@ -11,58 +11,12 @@ use tokio::time::Interval;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
+use super::audience::{Filter, Transport};
 use super::verdict::is_end;
 use crate::support::Api;
 
 /// Any error while reading: a reader takes it as the end of its connection.
 pub type Trouble = Box<dyn std::error::Error + Send + Sync>;
-
-/// How it reads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Transport {
-    Page,
-    LongPoll,
-    Sse,
-    Ws,
-    WsMsgpack,
-    Sql,
-}
-
-/// What it reads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Filter {
-    All,
-    Topics,
-    Subjects,
-}
-
-impl Filter {
-    /// For the URL.
-    fn query(self) -> &'static str {
-        match self {
-            Self::All => "topics=*",
-            Self::Topics => "topics=history.a.*,history.end",
-            Self::Subjects => "subjects=s1,s4,end",
-        }
-    }
-
-    /// For a frame.
-    fn subscribe(self, after: &str) -> Value {
-        let mut frame = json!({"type": "subscribe", "id": "s", "after": after});
-        let (name, list) = self.query().split_once('=').unwrap();
-        frame[name] = list.split(',').collect();
-        frame
-    }
-
-    /// For SQL.
-    pub fn predicate(self) -> &'static str {
-        match self {
-            Self::All => "true",
-            Self::Topics => "(topic LIKE 'history.a.%' OR topic = 'history.end')",
-            Self::Subjects => "subject IN ('s1', 's4', 'end')",
-        }
-    }
-}
 
 /// What a reader has seen.
 pub struct Record {
@@ -127,7 +81,7 @@ impl Reader {
             if self.rng.random_bool(0.3) {
                 self.server = 1 - self.server;
             }
-            let steps = self.rng.random_range(1..60);
+            let steps = self.rng.random_range(1..25);
             let connection = match self.transport {
                 Transport::Page | Transport::LongPoll => self.pages(steps).await,
                 Transport::Sse => self.sse(steps).await,
