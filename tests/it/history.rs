@@ -3,10 +3,10 @@
 //! A run can be replayed with `TIDEWIRE_TEST_SEED` and made longer with `TIDEWIRE_TEST_SECONDS`. The seed fixes what
 //! each writer and reader chooses to do, not how their steps fall between each other.
 
-mod audience;
-mod readers;
-mod verdict;
-mod writers;
+pub mod audience;
+pub mod readers;
+pub mod verdict;
+pub mod writers;
 
 use std::time::{Duration, Instant};
 

@@ -9,4 +9,6 @@
 mod support;
 
 mod append;
+mod crash;
+mod faults;
 mod history;

@@ -138,7 +138,7 @@ impl Reader {
             let status = response.status();
             let body: Value = response.json().await?;
             if !status.is_success() {
-                if status.is_client_error() {
+                if status != reqwest::StatusCode::SERVICE_UNAVAILABLE {
                     self.complain(format_args!("{status} {body}"));
                 }
                 return Err(status.to_string().into());

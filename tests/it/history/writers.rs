@@ -73,7 +73,7 @@ impl fmt::Display for Ledger {
     }
 }
 
-fn event(id: String, rng: &mut StdRng) -> Value {
+pub fn event(id: String, rng: &mut StdRng) -> Value {
     let topic = ["history.a.one", "history.a.two", "history.b.one"][rng.random_range(0..3)];
     let subject = format!("s{}", rng.random_range(0..8));
     json!({"id": id, "topic": topic, "subject": subject, "source": "history", "data": {"n": rng.random_range(0..1000)}})
@@ -99,7 +99,7 @@ async fn append(client: &Client, event: &Value) -> Result<bool, tokio_postgres::
     Ok(row.get(0))
 }
 
-async fn connect(database_url: &str, name: &str) -> Client {
+pub async fn connect(database_url: &str, name: &str) -> Client {
     let (client, connection) = tokio_postgres::connect(database_url, tokio_postgres::NoTls)
         .await
         .unwrap();
