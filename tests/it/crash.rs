@@ -41,18 +41,17 @@ async fn places_that_a_crash_gives_out_again_are_not_passed() {
         .api
         .append(&json!({"id": "before", "topic": "a.b"}))
         .await;
-    // Places are handed out, and nothing of it reaches the disk: a rollback flushes nothing.
+    cluster.set("wal_writer_delay", "10s").await;
+    // Places are handed out, and a rollback flushes nothing.
     let rolled_back = "BEGIN; INSERT INTO tidewire.events (tenant, topic)
         SELECT 'dev', 'a.b' FROM generate_series(1, 500); ROLLBACK";
     writer.batch_execute(rolled_back).await.unwrap();
-    let cursor = eventually(RECOVERY, || async {
-        let status = server.api.get("/v1/status").await;
+    let (handed_out, cursor) = eventually(RECOVERY, || async {
+        let log = server.api.get("/v1/status").await["log"].take();
         let page = server.api.page("earliest", "").await;
-        let log = &status["log"];
-        if log["newest"].as_i64() > Some(500) {
-            Ok(page["cursor"].clone())
-        } else {
-            Err(log.clone())
+        match log["newest"].as_i64() {
+            Some(newest) if newest > 500 => Ok((newest, page["cursor"].clone())),
+            other => Err(other),
         }
     })
     .await;
@@ -69,8 +68,38 @@ async fn places_that_a_crash_gives_out_again_are_not_passed() {
         }
     })
     .await;
+    let client = connect(&cluster.url, "judge").await;
+    let place = "SELECT seq FROM tidewire.events WHERE id = 'after'";
+    let place: i64 = client.query_one(place, &[]).await.unwrap().get(0);
+    assert!(
+        place <= handed_out,
+        "nothing was lost: {place} {handed_out}"
+    );
     let page = server.api.page(cursor.as_str().unwrap(), "&wait=5").await;
     assert_eq!(page["events"][0]["id"], "after", "{page}");
+    server.stop().await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_acknowledged_event_is_on_disk_whatever_synchronous_commit_says() {
+    let cluster = Cluster::start().await;
+    let server = Server::start_with(&cluster.url, &[]).await;
+    cluster.set("wal_writer_delay", "10s").await;
+    cluster.set("synchronous_commit", "off").await;
+    let event = json!({"id": "acknowledged", "topic": "a.b"});
+    server.api.append(&event).await;
+    cluster.kill().await;
+    let again = eventually(RECOVERY, || async {
+        let (status, answer) = server.api.try_append(&event).await;
+        if status.is_success() {
+            Ok(answer)
+        } else {
+            Err(answer)
+        }
+    })
+    .await;
+    assert_eq!(again["events"][0]["duplicate"], true, "{again}");
     server.stop().await;
     cluster.stop().await;
 }
@@ -114,6 +143,27 @@ impl Cluster {
             shutdown,
             running,
         }
+    }
+
+    /// Changes a setting for all sessions to come. With `wal_writer_delay` at 10 s nothing reaches the disk but by a
+    /// commit, as long as a test lasts.
+    async fn set(&self, name: &str, value: &str) {
+        let client = connect(&self.url, "settings").await;
+        let change = format!("ALTER SYSTEM SET {name} = '{value}'");
+        client.batch_execute(&change).await.unwrap();
+        client
+            .batch_execute("SELECT pg_reload_conf()")
+            .await
+            .unwrap();
+        eventually(RECOVERY, || async {
+            let now = client
+                .query_one(&format!("SHOW {name}"), &[])
+                .await
+                .unwrap();
+            let now: String = now.get(0);
+            if now == value { Ok(()) } else { Err(now) }
+        })
+        .await;
     }
 
     /// SIGKILL for the postmaster and all its children: what had not reached the disk is gone.

@@ -242,15 +242,12 @@ impl Reader {
             let watermark: i64 = row.get(0);
             let rows = client.query(&query, &[&after, &watermark, &limit]).await?;
             let is_full = rows.len() == usize::try_from(limit)?;
-            let through = rows
-                .last()
-                .filter(|_| is_full)
-                .map_or(watermark, |row| row.get(0));
+            let through = rows.last().map_or(after, |row| row.get(0));
             let events = rows
                 .iter()
                 .map(|row| json!({"id": row.get::<_, &str>(1)}))
                 .collect();
-            self.take(&events, &through.max(after).to_string());
+            self.take(&events, &through.to_string());
             if self.is_over() {
                 break;
             }
