@@ -15,7 +15,7 @@ use crate::history::writers::connect;
 use crate::support::{Server, eventually};
 
 /// Recovery, and the server's next look.
-const RECOVERY: Duration = Duration::from_secs(60);
+const RECOVERY: Duration = Duration::from_mins(1);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_database_loses_nothing_acknowledged() {

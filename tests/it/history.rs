@@ -29,7 +29,7 @@ const SEQ_GREATER_THAN_LAST: &str = "
     $$";
 
 /// How long readers may need to reach the end once nobody writes any more.
-const CATCH_UP: Duration = Duration::from_secs(60);
+const CATCH_UP: Duration = Duration::from_mins(1);
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn every_reader_gets_every_committed_event_once_and_in_order() {

@@ -12,3 +12,4 @@ mod append;
 mod crash;
 mod faults;
 mod history;
+mod wakeup;

@@ -18,7 +18,7 @@ use crate::history::writers::{Ledger, connect, event};
 use crate::support::{Api, eventually};
 
 /// How long a load may take to go on after a fault.
-const RECOVERY: Duration = Duration::from_secs(60);
+const RECOVERY: Duration = Duration::from_mins(1);
 /// How long a writer waits for an answer: longer than the server may take.
 const PATIENCE: Duration = Duration::from_secs(40);
 
@@ -139,7 +139,7 @@ async fn write(number: u64, api: Api, stop: CancellationToken, counts: Arc<Count
         let events: Vec<Value> = (0..rng.random_range(1..6))
             .map(|_| {
                 count += 1;
-                event(format!("load-{number}-{count}"), &mut rng)
+                event(&format!("load-{number}-{count}"), &mut rng)
             })
             .collect();
         loop {

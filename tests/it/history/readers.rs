@@ -54,7 +54,7 @@ impl Reader {
         Self {
             transport,
             apis: apis.clone(),
-            server: usize::from(seed % 2 == 0),
+            server: usize::from(seed.is_multiple_of(2)),
             database_url: database_url.to_owned(),
             rng: StdRng::seed_from_u64(seed),
             cursor: if transport == Transport::Sql {

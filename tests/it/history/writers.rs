@@ -73,7 +73,7 @@ impl fmt::Display for Ledger {
     }
 }
 
-pub fn event(id: String, rng: &mut StdRng) -> Value {
+pub fn event(id: &str, rng: &mut StdRng) -> Value {
     let topic = ["history.a.one", "history.a.two", "history.b.one"][rng.random_range(0..3)];
     let subject = format!("s{}", rng.random_range(0..8));
     json!({"id": id, "topic": topic, "subject": subject, "source": "history", "data": {"n": rng.random_range(0..1000)}})
@@ -125,7 +125,7 @@ pub async fn quarrel(database_url: String, until: Instant) -> Ledger {
         let ids = ["one", "two"].map(|side| format!("quarrel-{round}-{side}"));
         for (number, writer) in writers.iter().enumerate() {
             writer.batch_execute("BEGIN").await.unwrap();
-            append(writer, &event(ids[number].clone(), &mut rng))
+            append(writer, &event(&ids[number], &mut rng))
                 .await
                 .unwrap();
             let lock = format!("SELECT pg_advisory_xact_lock({number})");

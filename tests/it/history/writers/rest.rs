@@ -54,7 +54,7 @@ impl Rest {
     fn event(&mut self) -> Value {
         self.count += 1;
         let id = format!("rest-{}-{}", self.number, self.count);
-        event(id, &mut self.rng)
+        event(&id, &mut self.rng)
     }
 
     /// An event, or an array, until it is acknowledged; now and then once more.
@@ -90,7 +90,8 @@ impl Rest {
         let size = self.rng.random_range(1..100);
         let mut events: Vec<Value> = (0..size).map(|_| self.event()).collect();
         while !events.is_empty() {
-            let body: String = events.iter().map(|event| format!("{event}\n")).collect();
+            let lines: Vec<String> = events.iter().map(Value::to_string).collect();
+            let body = lines.join("\n");
             let api = &self.apis[self.rng.random_range(0..2)];
             let request = api.request(Method::POST, "/v1/events");
             let request = request

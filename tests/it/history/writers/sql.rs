@@ -143,7 +143,10 @@ impl Sql {
         let events: Vec<Value> = (0..size)
             .map(|_| {
                 self.count += 1;
-                event(format!("sql-{}-{}", self.number, self.count), &mut self.rng)
+                event(
+                    &format!("sql-{}-{}", self.number, self.count),
+                    &mut self.rng,
+                )
             })
             .collect();
         match self.rng.random_range(0..3) {
