@@ -8,6 +8,9 @@
 -- rollback takes back together with the lock. Whatever the setting says, the floor is never above the sequence's
 -- current value, so nobody can forge one that is too high.
 --
+-- Whatever the session's synchronous_commit, this transaction reaches the disk before anyone sees it: else a reader could
+-- have seen an event that a crash takes back, and its place would go to another.
+--
 -- Refuses: TW503 when the database's clock stands so far behind the newest event that readers, who look for events by
 -- time, would not find this one.
 CREATE OR REPLACE FUNCTION tidewire.claim_floor()
@@ -26,6 +29,10 @@ BEGIN
     END IF;
     -- The low 32 bits: tidewire.watermark() restores the rest from the sequence's value.
     PERFORM pg_advisory_xact_lock_shared(tidewire.floor_class(), (_floor & 4294967295)::bit(32)::integer);
+
+    IF current_setting('synchronous_commit') = 'off' THEN
+        PERFORM set_config('synchronous_commit', 'local', true);
+    END IF;
 
     IF _now > _clock + 60000 THEN
         PERFORM setval('tidewire.events_clock', _now);

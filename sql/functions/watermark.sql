@@ -3,6 +3,9 @@
 -- Reads the sequence first, then the floors. A writer that the second step does not see took its floor later, and so
 -- will get places above the sequence's value. The rows must be read after this, in a new snapshot.
 --
+-- A place to stop at, not one to store: go on after the last event that was read. A crash of the database takes back
+-- places whose transaction was never committed, and gives them out again.
+--
 -- holder: the backend behind the lowest floor, NULL if none is held (or if a prepared transaction holds it).
 CREATE OR REPLACE FUNCTION tidewire.watermark(OUT watermark bigint, OUT newest bigint, OUT holder integer)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $fn$

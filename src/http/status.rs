@@ -152,8 +152,8 @@ async fn status(app: &App) -> Status {
     let log = LogStatus {
         cursor: app.hub.identity().encode(position),
         newest: tail.watermark.newest,
-        watermark: position.seq,
-        lag_events: tail.watermark.newest.saturating_sub(position.seq),
+        watermark: tail.watermark.safe,
+        lag_events: tail.watermark.newest.saturating_sub(tail.watermark.safe),
         held_by,
         wake_up,
         wake_up_reason,

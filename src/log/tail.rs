@@ -48,8 +48,11 @@ const RECONNECT_MAX: Duration = Duration::from_secs(1);
 /// How far the log can be read, and what holds it back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Watermark {
-    /// The watermark; its time is that of the newest event at or below it.
+    /// The newest event at or below the watermark: how far readers get. Never a place without an event, since a
+    /// database that crashes takes back places whose transaction was not committed, and gives them out again.
     pub position: Position,
+    /// The watermark itself.
+    pub safe: Seq,
     /// The newest place that was handed out.
     pub newest: Seq,
     /// The backend behind the lowest floor.
@@ -117,6 +120,7 @@ impl Tail {
             .map_err(Unavailable::Lost)?;
         let watermark = Watermark {
             position: begin,
+            safe: begin.seq,
             newest: begin.seq,
             holder: None,
         };
@@ -224,14 +228,11 @@ impl Tail {
             events.push(Arc::new(event));
         }
         let is_full = is_full && events.len() == rows.len();
-        if !is_full {
-            // All that is committed at or below the watermark has been read.
-            position.seq = position.seq.max(safe);
-        }
         Ok(TailPage {
             events,
             watermark: Watermark {
                 position,
+                safe: if is_full { position.seq } else { safe },
                 newest,
                 holder,
             },
@@ -259,6 +260,7 @@ impl Tail {
         self.must_reset = false;
         let watermark = Watermark {
             position: begin,
+            safe: begin.seq,
             newest: begin.seq,
             holder: None,
         };
