@@ -57,6 +57,8 @@ struct Stream {
     expires_at: Option<SystemTime>,
     greeting: Option<Bytes>,
     is_over: bool,
+    /// Whether the client knows that it has caught up.
+    is_live: bool,
     _seat: Seat,
 }
 
@@ -93,6 +95,7 @@ async fn open(
             .and_then(|at| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(at))),
         greeting: Some(greeting.into()),
         is_over: false,
+        is_live: false,
         _seat: seat,
     })
 }
@@ -136,15 +139,13 @@ impl Stream {
                 self.is_over = true;
                 last_words(&errors::overloaded("the server is shutting down"))
             }
-            Some(Ok(Ok(batch))) if batch.events.is_empty() => self.heartbeat("live", &batch),
-            Some(Ok(Ok(batch))) => self.message(&batch.events, &batch),
+            Some(Ok(Ok(batch))) => self.tell("live", &batch),
             Some(Ok(Err(error))) => {
                 self.is_over = true;
                 last_words(&errors::follow(&error, self.app.hub.identity()))
             }
             Some(Err(_)) => match self.follower.read(PAGE_EVENTS_MAX).await {
-                Ok(batch) if batch.events.is_empty() => self.heartbeat("heartbeat", &batch),
-                Ok(batch) => self.message(&batch.events, &batch),
+                Ok(batch) => self.tell("heartbeat", &batch),
                 Err(error) => {
                     self.is_over = true;
                     last_words(&errors::follow(&error, self.app.hub.identity()))
@@ -153,7 +154,23 @@ impl Stream {
         })
     }
 
-    fn message(&self, events: &[Arc<Event>], batch: &Batch) -> Bytes {
+    /// The events of a batch, or `idle` if there are none; and, once, that the reader has caught up.
+    fn tell(&mut self, idle: &str, batch: &Batch) -> Bytes {
+        let says_live = batch.is_caught_up && !self.is_live;
+        self.is_live |= says_live;
+        if batch.events.is_empty() {
+            return self
+                .heartbeat(if says_live { "live" } else { idle }, batch)
+                .into();
+        }
+        let mut out = self.message(&batch.events, batch);
+        if says_live {
+            out.extend_from_slice(self.heartbeat("live", batch).as_bytes());
+        }
+        out.into()
+    }
+
+    fn message(&self, events: &[Arc<Event>], batch: &Batch) -> Vec<u8> {
         let bytes: usize = events
             .iter()
             .map(|event| event.json.len().saturating_add(1))
@@ -168,12 +185,12 @@ impl Stream {
         );
         join_json(&mut out, events);
         out.extend_from_slice(b"]\n\n");
-        out.into()
+        out
     }
 
-    fn heartbeat(&self, name: &str, batch: &Batch) -> Bytes {
+    fn heartbeat(&self, name: &str, batch: &Batch) -> String {
         let cursor = self.app.hub.identity().encode(batch.through);
-        format!("event: {name}\nid: {cursor}\ndata: {{\"cursor\":\"{cursor}\"}}\n\n").into()
+        format!("event: {name}\nid: {cursor}\ndata: {{\"cursor\":\"{cursor}\"}}\n\n")
     }
 }
 

@@ -7,6 +7,8 @@ use axum::extract::ws::CloseFrame;
 pub enum Close {
     /// The client broke the protocol. Do not come back the same way.
     Policy(&'static str),
+    /// A frame beyond the bound. Do not send it again.
+    TooLarge,
     /// The server restarts. Come back after the hint.
     Restarting,
     /// The reader fell behind and asked for this, or a frame could not be sent in time. Come back with the cursor.
@@ -21,6 +23,7 @@ impl From<Close> for CloseFrame {
     fn from(close: Close) -> Self {
         let (code, reason) = match close {
             Close::Policy(reason) => (1008, reason),
+            Close::TooLarge => (1009, "a frame is too large"),
             Close::Restarting => (1012, "restarting"),
             Close::Overloaded(reason) => (1013, reason),
             Close::Unauthenticated => (4401, "the credential has expired"),

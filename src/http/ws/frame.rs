@@ -9,6 +9,7 @@ use std::sync::Arc;
 use axum::extract::ws::Message;
 use bytes::Bytes;
 use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
 
 use crate::event::Event;
@@ -27,8 +28,7 @@ pub enum Encoding {
 }
 
 /// What a client may send.
-#[derive(Debug, Deserialize)]
-#[serde(tag = "type", rename_all = "snake_case", deny_unknown_fields)]
+#[derive(Debug)]
 pub enum ClientFrame {
     /// Begins a subscription.
     Subscribe(Box<Subscribe>),
@@ -40,7 +40,6 @@ pub enum ClientFrame {
     /// Stores events together or not at all.
     Append {
         /// Comes back with the answer.
-        #[serde(rename = "ref")]
         reference: Option<String>,
         /// Events, or one.
         events: Box<RawValue>,
@@ -50,7 +49,6 @@ pub enum ClientFrame {
     /// Asks an agent to do something.
     Command {
         /// Comes back with the answer.
-        #[serde(rename = "ref")]
         reference: Option<String>,
         /// The command event's id, so that a retry is not a second command.
         id: Option<String>,
@@ -79,6 +77,8 @@ pub enum ClientFrame {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Subscribe {
+    #[serde(rename = "type")]
+    _kind: IgnoredAny,
     /// The client's name for it.
     pub id: String,
     /// Topic patterns; none: all that may be read.
@@ -98,6 +98,118 @@ pub struct Subscribe {
     /// Only false so far.
     #[serde(default)]
     pub with_state: bool,
+}
+
+/// A frame's type. Each frame is read a second time as what it is: reading it as a tagged enum would take its texts
+/// apart, and the numbers in events would not stay exact.
+#[derive(Deserialize)]
+struct Kind {
+    #[serde(rename = "type")]
+    kind: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Unsubscribe {
+    #[serde(rename = "type")]
+    _kind: IgnoredAny,
+    id: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Append {
+    #[serde(rename = "type")]
+    _kind: IgnoredAny,
+    #[serde(rename = "ref")]
+    reference: Option<String>,
+    events: Box<RawValue>,
+    idempotency_key: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Command {
+    #[serde(rename = "type")]
+    _kind: IgnoredAny,
+    #[serde(rename = "ref")]
+    reference: Option<String>,
+    id: Option<String>,
+    subject: String,
+    action: String,
+    params: Option<Box<RawValue>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Ping {
+    #[serde(rename = "type")]
+    _kind: IgnoredAny,
+    timestamp: Option<Box<RawValue>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Auth {
+    #[serde(rename = "type")]
+    _kind: IgnoredAny,
+    token: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GetStatus {
+    #[serde(rename = "type")]
+    _kind: IgnoredAny,
+}
+
+fn parse(json: &str) -> Result<ClientFrame, serde_json::Error> {
+    use serde::de::Error as _;
+    let Kind { kind } = serde_json::from_str(json)?;
+    Ok(match kind.as_str() {
+        "subscribe" => ClientFrame::Subscribe(serde_json::from_str(json)?),
+        "unsubscribe" => {
+            let Unsubscribe { id, .. } = serde_json::from_str(json)?;
+            ClientFrame::Unsubscribe { id }
+        }
+        "append" => {
+            let append: Append = serde_json::from_str(json)?;
+            ClientFrame::Append {
+                reference: append.reference,
+                events: append.events,
+                idempotency_key: append.idempotency_key,
+            }
+        }
+        "command" => {
+            let command: Command = serde_json::from_str(json)?;
+            ClientFrame::Command {
+                reference: command.reference,
+                id: command.id,
+                subject: command.subject,
+                action: command.action,
+                params: command.params,
+            }
+        }
+        "ping" => {
+            let Ping { timestamp, .. } = serde_json::from_str(json)?;
+            ClientFrame::Ping { timestamp }
+        }
+        "auth" => {
+            let Auth { token, .. } = serde_json::from_str(json)?;
+            ClientFrame::Auth { token }
+        }
+        "get_status" => {
+            let GetStatus { .. } = serde_json::from_str(json)?;
+            ClientFrame::GetStatus {}
+        }
+        other => {
+            let known = "subscribe, unsubscribe, append, command, ping, auth, get_status";
+            let other: String = other.chars().take(64).collect();
+            return Err(serde_json::Error::custom(format_args!(
+                "the type {other:?} is none of {known}"
+            )));
+        }
+    })
 }
 
 /// Why a frame could not be read.
@@ -127,7 +239,7 @@ pub fn read(encoding: Encoding, message: &Message) -> Result<Option<ClientFrame>
         (Encoding::Msgpack, Message::Text(_)) => return Err(FrameError::Kind("binary")),
         (_, Message::Ping(_) | Message::Pong(_) | Message::Close(_)) => return Ok(None),
     };
-    serde_json::from_str(&json)
+    parse(&json)
         .map(Some)
         .map_err(|error| FrameError::Malformed(error.to_string()))
 }

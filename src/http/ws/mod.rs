@@ -21,6 +21,8 @@ use crate::event::limits::FRAME_BYTES_MAX;
 
 /// The subprotocols, the default first.
 pub const PROTOCOLS: [&str; 2] = ["tidewire.v1.json", "tidewire.v1.msgpack"];
+/// What is larger is not even read. Up to here a frame beyond the bound is answered with a close that says why.
+const FRAME_BYTES_READ_MAX: usize = 2 * FRAME_BYTES_MAX;
 /// Bytes a socket keeps for reading; idle sockets are many.
 const READ_BUFFER_BYTES: usize = 4 * 1024;
 /// Frames below this size are gathered before they are written; each delivery flushes.
@@ -49,8 +51,8 @@ pub async fn get(State(app): State<App>, request: Request) -> Result<Response, P
         .read_buffer_size(READ_BUFFER_BYTES)
         .write_buffer_size(WRITE_BUFFER_BYTES)
         .max_write_buffer_size(usize::MAX)
-        .max_message_size(FRAME_BYTES_MAX)
-        .max_frame_size(FRAME_BYTES_MAX)
+        .max_message_size(FRAME_BYTES_READ_MAX)
+        .max_frame_size(FRAME_BYTES_READ_MAX)
         .on_upgrade(move |socket| async move {
             socket::Socket::new(app, principal, encoding, socket)
                 .run()
