@@ -20,9 +20,14 @@ fn code(frame: &Value) -> (&str, &str) {
 async fn several_subscriptions_share_a_socket_and_each_keeps_its_own_place() {
     let db = TestDb::new().await;
     let server = Server::start(&db).await;
-    server
+    let stored = server
         .api
         .append(&json!([{"id": "a1", "topic": "a"}, {"id": "b1", "topic": "b"}]))
+        .await;
+    let last = stored[1]["cursor"].as_str().unwrap();
+    server
+        .api
+        .page("latest", &format!("&at_least={last}"))
         .await;
     let mut ws = server.api.ws().await;
     let subscribed = ws.subscribe("a", &["a"], "latest").await;
