@@ -319,7 +319,7 @@ DECLARE
     _bits  bit varying := ''::bit varying;
     _bytes bytea;
     _seq   bigint;
-    _epoch smallint;
+    _epoch integer;
 BEGIN
     IF cursor_seq.cursor !~ '^[0-9a-v]{32}$' THEN
         RAISE EXCEPTION 'not a cursor' USING ERRCODE = 'TW400';
@@ -335,8 +335,9 @@ BEGIN
     _seq := substring(_bits FROM 17 FOR 64)::bit(64)::bigint;
     IF substring(sha256((SELECT uuid_send(l.log_id) FROM tidewire.log AS l) || substring(_bytes FROM 1 FOR 16)) FROM 1 FOR 4)
            <> substring(_bytes FROM 17 FOR 4)
-       OR _seq > coalesce((SELECT e.after_seq FROM tidewire.epochs AS e WHERE e.epoch = _epoch + 1),
-                          pg_sequence_last_value('tidewire.events_seq'::regclass)) THEN
+       -- A life that came after the cursor's own shares its history only up to where it began.
+       OR _seq > least((SELECT min(e.after_seq) FROM tidewire.epochs AS e WHERE e.epoch > _epoch),
+                       pg_sequence_last_value('tidewire.events_seq'::regclass)) THEN
         RAISE EXCEPTION 'a cursor this log never issued, or one that lies ahead of it' USING ERRCODE = 'TW409';
     END IF;
     RETURN _seq;
@@ -1108,6 +1109,7 @@ GRANT SELECT ON TABLE tidewire.epochs TO tidewire_monitor;
 --
 
 GRANT USAGE ON SEQUENCE tidewire.events_seq TO tidewire_loader;
+GRANT SELECT ON SEQUENCE tidewire.events_seq TO tidewire_monitor;
 
 --
 -- Name: COLUMN events.occurred_at; Type: ACL; Schema: tidewire; Owner: -

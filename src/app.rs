@@ -36,6 +36,9 @@ const DRAIN: Duration = Duration::from_secs(10);
 /// How long the floors below may take after that.
 const STOP: Duration = Duration::from_secs(5);
 
+/// How long reading the newest events at the start may take.
+const PRELOAD: Duration = Duration::from_secs(30);
+
 /// Why the server did not start.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -271,8 +274,12 @@ async fn build(
         history.clone(),
         look,
     ));
-    let sink = Arc::clone(&hub);
+    let (sink, present) = (Arc::clone(&hub), tail.present());
     log_tasks.spawn_until_stop(async move { tail.run(|page| sink.publish(&page)).await });
+    // Whoever asks for `latest` must not be given what was there before the server.
+    if !hub.wait_for(present, PRELOAD).await {
+        return Err(Unavailable::Silent.into());
+    }
     log_tasks.spawn_until_stop(upkeep::run(
         history.clone(),
         identity,

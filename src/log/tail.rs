@@ -97,6 +97,7 @@ pub struct Tail {
     wakeup: Arc<Notify>,
     status: watch::Sender<TailStatus>,
     after: Position,
+    present: Seq,
     reading: Option<Reading>,
     must_reset: bool,
     sleeper: Sleeper,
@@ -115,7 +116,7 @@ impl Tail {
         mode: NotifyMode,
     ) -> Result<(Self, watch::Receiver<TailStatus>), Unavailable> {
         let reading = connect(&connector).await?;
-        let begin = begin_at(&reading, identity.known().retained)
+        let (begin, present) = begin_at(&reading, identity.known().retained)
             .await
             .map_err(Unavailable::Lost)?;
         let watermark = Watermark {
@@ -135,6 +136,7 @@ impl Tail {
             wakeup,
             status,
             after: begin,
+            present,
             reading: Some(reading),
             must_reset: false,
             sleeper: Sleeper::new(listener, mode),
@@ -146,6 +148,12 @@ impl Tail {
     #[must_use]
     pub const fn begins_at(&self) -> Position {
         self.after
+    }
+
+    /// The end of the log when the tail was opened: before it has handed on all up to there, `latest` is the past.
+    #[must_use]
+    pub const fn present(&self) -> Seq {
+        self.present
     }
 
     /// Hands page after page to `sink`, for ever.
@@ -250,7 +258,7 @@ impl Tail {
             .reload(&reading.client)
             .await
             .map_err(Unavailable::Lost)?;
-        let begin = begin_at(reading, self.identity.known().retained)
+        let (begin, _) = begin_at(reading, self.identity.known().retained)
             .await
             .map_err(Unavailable::Lost)?;
         tracing::warn!(
@@ -315,15 +323,15 @@ async fn connect(connector: &Connector) -> Result<Reading, Unavailable> {
 async fn begin_at(
     reading: &Reading,
     retained: Position,
-) -> Result<Position, tokio_postgres::Error> {
+) -> Result<(Position, Seq), tokio_postgres::Error> {
     let row = reading.client.query_one(&reading.watermark, &[]).await?;
     let watermark: Seq = row.try_get(0)?;
     let wanted = watermark.saturating_sub(PRELOAD_EVENTS);
     let Some(row) = reading.client.query_opt(BEGIN_AT, &[&wanted]).await? else {
-        return Ok(retained);
+        return Ok((retained, watermark));
     };
     let (seq, at) = (row.try_get(0)?, row.try_get(1)?);
-    Ok(Position::new(seq, at).max(retained))
+    Ok((Position::new(seq, at).max(retained), watermark))
 }
 
 type Look = ((Seq, Seq, Option<i32>), Vec<tokio_postgres::Row>);

@@ -91,6 +91,34 @@ async fn a_cursor_that_retention_has_overtaken_is_answered_with_the_earliest_usa
     server.stop().await;
 }
 
+/// The server reads the newest events at its start: `latest` must not mean where that begins.
+#[tokio::test]
+async fn latest_at_a_server_that_has_just_started_is_the_end_of_the_log() {
+    let db = TestDb::new().await;
+    db.connect()
+        .await
+        .batch_execute(
+            "INSERT INTO tidewire.events (tenant, id, topic)
+             SELECT 'dev', 'n' || i, 'a' FROM generate_series(1, 5000) AS i",
+        )
+        .await
+        .unwrap();
+    let server = Server::start(&db).await;
+    let latest = server.api.page("latest", "").await;
+    let all = server.api.page("earliest", "").await;
+    assert_eq!(all["events"].as_array().unwrap().len(), 100);
+    server
+        .api
+        .append(&json!({"id": "next", "topic": "a"}))
+        .await;
+    let next = server
+        .api
+        .page(latest["cursor"].as_str().unwrap(), "&wait=5")
+        .await;
+    assert_eq!(ids(&next), ["next"]);
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn retention_refuses_a_negative_time_and_forgets_nothing_twice() {
     let db = TestDb::new().await;

@@ -40,6 +40,11 @@ impl Api {
         }
     }
 
+    /// Its token.
+    pub fn token(&self) -> Option<&str> {
+        self.token.as_deref()
+    }
+
     /// A request.
     pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let request = self.http.request(method, format!("{}{path}", self.url));
@@ -120,6 +125,7 @@ impl Api {
         Ok(Sse {
             response: request.send().await?,
             buffer: Vec::new(),
+            searched: 0,
         })
     }
 
@@ -163,6 +169,8 @@ pub struct Sse {
     /// The response, for its status and headers.
     pub response: Response,
     buffer: Vec<u8>,
+    /// No message ends before this place of the buffer.
+    searched: usize,
 }
 
 /// One message.
@@ -180,13 +188,17 @@ impl Sse {
     /// The next message; `None` at the end; an error if the line breaks.
     pub async fn next(&mut self) -> Result<Option<SseMessage>, reqwest::Error> {
         loop {
-            if let Some(end) = self.buffer.windows(2).position(|pair| pair == b"\n\n") {
+            let rest = &self.buffer[self.searched..];
+            if let Some(found) = rest.windows(2).position(|pair| pair == b"\n\n") {
+                let end = self.searched + found;
+                self.searched = 0;
                 let block: Vec<u8> = self.buffer.drain(..end + 2).collect();
                 if let Some(message) = parse(std::str::from_utf8(&block).unwrap()) {
                     return Ok(Some(message));
                 }
                 continue;
             }
+            self.searched = self.buffer.len().saturating_sub(1);
             match tokio::time::timeout(PATIENCE, self.response.chunk())
                 .await
                 .expect("a message or a heartbeat")?

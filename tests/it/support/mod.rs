@@ -3,8 +3,12 @@
 pub mod client;
 pub mod db;
 pub mod proxy;
+pub mod raw;
+pub mod reader;
+pub mod refused;
 pub mod server;
 pub mod sql;
+pub mod token;
 pub mod wait;
 
 pub use client::Api;

@@ -1,0 +1,164 @@
+//! A slow reader costs a cursor, not memory, and slows nobody; a reader costs only what it matches.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use serde_json::json;
+
+use crate::support::{Process, Server, TestDb, eventually, raw};
+
+/// Events of 100 KB each: 200 MB in all.
+const EVENTS: usize = 2_000;
+const EVENT_BYTES: usize = 100_000;
+
+#[tokio::test]
+async fn readers_that_stop_reading_cost_no_memory_and_slow_nobody() {
+    let db = TestDb::new().await;
+    let server = Process::start(
+        &db.url,
+        &[
+            "--log",
+            "warn",
+            "--window-bytes",
+            "8388608",
+            "--window-events",
+            "2000",
+        ],
+    )
+    .await;
+    server.api.append(&json!({"topic": "warm"})).await;
+    let mut stalled_sockets = Vec::new();
+    let mut stalled_streams = Vec::new();
+    for _ in 0..5 {
+        let mut ws = server.api.ws().await;
+        ws.subscribe("s", &["*"], "latest").await;
+        stalled_sockets.push(ws);
+        stalled_streams.push(server.api.sse("after=latest", None).await.unwrap());
+    }
+    let before = raw::resident_bytes(server.pid());
+    let mut reader = server.api.sse("after=latest", None).await.unwrap();
+    let writer = db.connect().await;
+    let write = async {
+        for batch in 0..EVENTS / 20 {
+            let statement = format!(
+                "INSERT INTO tidewire.events (tenant, id, topic, data)
+                 SELECT 'dev', n::text, 'big', to_jsonb(repeat('x', {EVENT_BYTES}))
+                   FROM generate_series({}, {}) AS n",
+                batch * 20,
+                batch * 20 + 19
+            );
+            writer.batch_execute(&statement).await.unwrap();
+        }
+    };
+    let read = async {
+        let mut next = 0;
+        let mut most_of_half = [0, 0];
+        while next < EVENTS {
+            let (events, _) = reader.events().await.unwrap().unwrap();
+            for event in events {
+                assert_eq!(event["id"], next.to_string(), "in order, nothing twice");
+                next += 1;
+            }
+            let most = &mut most_of_half[usize::from(next > EVENTS / 2)];
+            *most = raw::resident_bytes(server.pid()).max(*most);
+        }
+        most_of_half
+    };
+    let ((), [first, second]) = tokio::join!(write, read);
+    let (first, second) = (first.saturating_sub(before), second.saturating_sub(before));
+    // What a page for each reader, the window, the cache of pages and the allocator take; not what flows.
+    assert!(second < 190 << 20, "{} MiB", second >> 20);
+    assert!(
+        second < first + (40 << 20),
+        "{} and then {} MiB",
+        first >> 20,
+        second >> 20
+    );
+    // A stalled reader goes on where it stood, and misses nothing.
+    let mut stalled = stalled_streams.pop().unwrap();
+    let mut next = 0;
+    while next < EVENTS {
+        let (events, _) = stalled.events().await.unwrap().unwrap();
+        for event in events {
+            assert_eq!(event["id"], next.to_string());
+            next += 1;
+        }
+    }
+}
+
+#[tokio::test]
+async fn of_a_thousand_sessions_those_that_match_get_the_event() {
+    let db = TestDb::new().await;
+    let server = Server::start(&db).await;
+    let (mut sockets, mut streams) = (Vec::new(), Vec::new());
+    for batch in 0..10 {
+        let opened = join_all((0..50).map(|_| server.api.ws())).await;
+        for (number, mut ws) in opened.into_iter().enumerate() {
+            let topic = if number % 50 == batch {
+                "hit.*".to_owned()
+            } else {
+                format!("miss.n{number}")
+            };
+            ws.subscribe("s", &[&topic], "latest").await;
+            sockets.push(ws);
+        }
+        let opened = join_all((0..50).map(|number| {
+            let topic = format!("miss.n{number}");
+            let api = server.api.clone();
+            async move {
+                api.sse(&format!("topics={topic}&after=latest"), None)
+                    .await
+                    .unwrap()
+            }
+        }));
+        streams.extend(opened.await);
+    }
+    assert_eq!((sockets.len(), streams.len()), (500, 500));
+    assert_eq!(server.app.connections(), 1_000);
+    assert_eq!(server.app.hub.size().0, 1_000);
+    for ws in &mut sockets {
+        ws.until("live").await;
+    }
+    for stream in &mut streams {
+        assert_eq!(stream.next().await.unwrap().unwrap().event, "live");
+    }
+    let answer = server
+        .api
+        .append(&json!({"id": "one", "topic": "hit.now"}))
+        .await;
+    server
+        .api
+        .page(
+            "latest",
+            &format!("&at_least={}", answer[0]["cursor"].as_str().unwrap()),
+        )
+        .await;
+    // A socket delivers what it has before it answers a second ping.
+    let mut hits = 0;
+    for ws in &mut sockets {
+        for timestamp in 1..=2 {
+            ws.send(json!({"type": "ping", "timestamp": timestamp}))
+                .await;
+            loop {
+                let frame = ws.next().await.unwrap().unwrap();
+                if frame["type"] == "pong" {
+                    break;
+                }
+                if frame["type"] == "events" {
+                    assert_eq!(frame["events"][0]["id"], "one");
+                    hits += 1;
+                }
+            }
+        }
+    }
+    assert_eq!(hits, 10);
+    drop((sockets, streams));
+    eventually(Duration::from_secs(10), async || {
+        match server.app.hub.size().0 {
+            0 => Ok(()),
+            left => Err(left),
+        }
+    })
+    .await;
+    server.stop().await;
+}

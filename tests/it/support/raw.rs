@@ -1,0 +1,34 @@
+//! Requests that no HTTP client would send.
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use super::Api;
+
+/// A connection to the server of this API.
+pub async fn connect(api: &Api) -> TcpStream {
+    let address = api.url.trim_start_matches("http://");
+    TcpStream::connect(address).await.unwrap()
+}
+
+/// Sends these bytes, ends the sending side, and reads all that is answered.
+pub async fn send(api: &Api, bytes: &[u8]) -> String {
+    let mut stream = connect(api).await;
+    // The server may answer and close before it has read all.
+    let _ = stream.write_all(bytes).await;
+    let _ = stream.shutdown().await;
+    let mut answer = Vec::new();
+    let _ = stream.read_to_end(&mut answer).await;
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// Resident memory of a process in bytes.
+pub fn resident_bytes(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .unwrap();
+    let kib: u64 = line.trim().trim_end_matches(" kB").parse().unwrap();
+    kib * 1024
+}
