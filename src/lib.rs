@@ -3,4 +3,5 @@
 //! One append-only table is the system; this crate is the window onto it. The floors, from the top: `cli` and `app`,
 //! `http`, `feed`, `access`, `log`, `pg`, `event`; arrows point down only (`tests/architecture.rs`).
 
+pub mod client;
 pub mod event;
