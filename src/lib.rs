@@ -3,5 +3,6 @@
 //! One append-only table is the system; this crate is the window onto it. The floors, from the top: `cli` and `app`,
 //! `http`, `feed`, `access`, `log`, `pg`, `event`; arrows point down only (`tests/architecture.rs`).
 
+pub mod cli;
 pub mod client;
 pub mod event;
