@@ -1,1 +1,4 @@
 //! Tests that need a real PostgreSQL.
+
+#[cfg(test)]
+mod cli;
