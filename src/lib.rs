@@ -6,6 +6,7 @@
 pub mod access;
 pub mod app;
 pub mod cli;
+pub mod client;
 pub mod config;
 pub mod event;
 pub mod feed;

@@ -5,9 +5,21 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use tidewire::cli::Cli;
 
-#[tokio::main]
-async fn main() -> ExitCode {
-    match Cli::parse().command.run().await {
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!(
+                "tidewire: no threads could be started: {error}. Close some programs and run this again."
+            );
+            return ExitCode::FAILURE;
+        }
+    };
+    let outcome = runtime.block_on(cli.command.run());
+    // Not waiting for a write to a pipe that nobody reads any more.
+    runtime.shutdown_background();
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("tidewire: {error:#}");

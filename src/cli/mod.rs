@@ -2,10 +2,27 @@
 //!
 //! # Invariants
 //! - Every failure ends in a sentence on standard error that says what to do, and a non-zero exit code.
+//! - Results go to stdout, everything about the way there to stderr: commands compose in a shell.
+//! - Commands that talk to a server do so over its public contract, as any other client does.
 
+mod advise;
+pub mod append;
 pub mod check;
+mod cursor_file;
+mod deliver;
+pub mod demo;
+pub mod follow;
+pub mod import;
+mod interrupt;
+mod lines;
+mod mapping;
 pub mod migrate;
+mod output;
+mod pointer;
+mod progress;
+pub mod remote;
 pub mod serve;
+mod simulation;
 pub mod token;
 
 use clap::{Parser, Subcommand};
@@ -29,7 +46,15 @@ pub enum Command {
     /// Issue a token.
     Token(Box<token::Args>),
     /// Check a running server from outside: it answers, stores, and delivers.
-    Check(check::Args),
+    Check(Box<check::Args>),
+    /// Write events: one from the flags, or NDJSON from stdin.
+    Append(Box<append::Args>),
+    /// Read events as NDJSON, and go on as they come.
+    Follow(Box<follow::Args>),
+    /// Write the NDJSON of any feed, field by field.
+    Import(Box<import::Args>),
+    /// Play a manager with workers.
+    Demo(Box<demo::Args>),
 }
 
 impl Command {
@@ -42,7 +67,11 @@ impl Command {
             Self::Serve(config) => serve::run(*config).await,
             Self::Migrate(args) => migrate::run(*args).await,
             Self::Token(args) => token::run(&args),
-            Self::Check(args) => check::run(args).await,
+            Self::Check(args) => check::run(*args).await,
+            Self::Append(args) => append::run(*args).await,
+            Self::Follow(args) => follow::run(*args).await,
+            Self::Import(args) => import::run(*args).await,
+            Self::Demo(args) => demo::run(*args).await,
         }
     }
 }
