@@ -250,6 +250,30 @@ async fn build(
     let identity = Identity::load(&client).await.map_err(Unavailable::Lost)?;
     drop(client);
 
+    let (hub, appender, history) = feed(config, connector, direct, identity, log_tasks).await?;
+    let ingest = IngestLimits {
+        data_bytes: config.data_bytes_max,
+        ..IngestLimits::default()
+    };
+    Ok(App::new(
+        hub,
+        appender,
+        history,
+        access,
+        ingest,
+        config.connections_max,
+        readers.clone(),
+    ))
+}
+
+/// The log's writers and its tail, and the hub that the tail fills.
+async fn feed(
+    config: &config::Serve,
+    connector: Connector,
+    direct: Connector,
+    identity: Identity,
+    log_tasks: &Tasks,
+) -> Result<(Arc<Hub>, Appender, History), StartError> {
     let look = Arc::new(Notify::new());
     let appender = Appender::start(&connector, &identity, &look, log_tasks);
     let listener = Listener::start(direct, Arc::clone(&look), log_tasks);
@@ -285,19 +309,7 @@ async fn build(
         identity,
         config.retention_days,
     ));
-    let ingest = IngestLimits {
-        data_bytes: config.data_bytes_max,
-        ..IngestLimits::default()
-    };
-    Ok(App::new(
-        hub,
-        appender,
-        history,
-        access,
-        ingest,
-        config.connections_max,
-        readers.clone(),
-    ))
+    Ok((hub, appender, history))
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {

@@ -69,6 +69,8 @@ pub struct WindowLimits {
 pub struct Hub {
     state: RwLock<State>,
     head: watch::Sender<Position>,
+    /// The watermark up to which all events have been put in; at or above the head, which is an event's place.
+    through: watch::Sender<Seq>,
     tail: watch::Receiver<TailStatus>,
     identity: Identity,
     gate: Gate,
@@ -99,6 +101,7 @@ impl Hub {
                 marks: HashMap::new(),
             }),
             head: watch::channel(began).0,
+            through: watch::channel(began.seq).0,
             tail,
             identity,
             gate: Gate::new(history),
@@ -133,6 +136,9 @@ impl Hub {
         }
         self.head
             .send_if_modified(|head| std::mem::replace(head, through) != through);
+        let safe = page.watermark.safe.max(through.seq);
+        self.through
+            .send_if_modified(|last| std::mem::replace(last, safe) != safe);
     }
 
     fn put(&self, events: &[Arc<crate::event::Event>], through: Position) {
@@ -173,6 +179,7 @@ impl Hub {
         }
         drop(state);
         self.head.send_replace(began);
+        self.through.send_replace(began.seq);
     }
 
     /// Enters a reader into the index.
@@ -237,9 +244,9 @@ impl Hub {
 
     /// Waits until everything up to `seq` can be read; whether that was so within `patience`.
     pub async fn wait_for(&self, seq: Seq, patience: Duration) -> bool {
-        let mut head = self.head.subscribe();
+        let mut through = self.through.subscribe();
         self.look.notify_one();
-        tokio::time::timeout(patience, head.wait_for(|head| head.seq >= seq))
+        tokio::time::timeout(patience, through.wait_for(|through| *through >= seq))
             .await
             .is_ok_and(|seen| seen.is_ok())
     }

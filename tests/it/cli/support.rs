@@ -1,11 +1,6 @@
 //! A server to talk to, and the program as a process.
 //!
-//! [`Server`] is the seam: the tests need nothing of a server but its address and a token, and read and write through
-//! the program itself. Here it is the client tests' server in memory.
-
-#[path = "../../../src/client/tests/fixture.rs"]
-#[expect(dead_code, reason = "the client's own tests use the rest")]
-mod fixture;
+//! The tests read and write through the program itself.
 
 use std::process::{ExitStatus, Output, Stdio};
 
@@ -16,14 +11,23 @@ use tokio::process::{Child, ChildStdout, Command};
 /// A running server.
 pub struct Server {
     pub url: String,
-    pub token: &'static str,
+    pub token: String,
+    _running: crate::support::Server,
+    _db: crate::support::TestDb,
 }
 
 impl Server {
     pub async fn start() -> Self {
+        let db = crate::support::TestDb::new().await;
+        let secret = "a secret of at least thirty-two bytes";
+        let server = crate::support::Server::start_with(&db.url, &["--jwt-secret", secret]).await;
+        let words = ["token", "--jwt-secret", secret];
+        let issued = tidewire(&words).output().await.unwrap();
         Self {
-            url: fixture::Server::start([]).await.url,
-            token: "hush-hush",
+            url: server.api.url.clone(),
+            token: String::from_utf8(issued.stdout).unwrap().trim().to_owned(),
+            _running: server,
+            _db: db,
         }
     }
 
@@ -31,7 +35,7 @@ impl Server {
         let mut command = tidewire(words);
         command
             .env("TIDEWIRE_URL", &self.url)
-            .env("TIDEWIRE_TOKEN", self.token);
+            .env("TIDEWIRE_TOKEN", &self.token);
         command
     }
 

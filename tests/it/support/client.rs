@@ -93,18 +93,6 @@ impl Api {
         .await
     }
 
-    /// POST of any body; status and JSON.
-    pub async fn post(
-        &self,
-        content_type: &str,
-        body: impl Into<reqwest::Body>,
-    ) -> (StatusCode, Value) {
-        let request = self
-            .request(Method::POST, "/v1/events")
-            .header("content-type", content_type);
-        json_of(request.body(body).timeout(PATIENCE).send().await.unwrap()).await
-    }
-
     /// The page after `after` (a cursor, `earliest` or `latest`), with more parameters.
     pub async fn page(&self, after: &str, more: &str) -> Value {
         self.get(&format!("/v1/events?after={after}{more}")).await

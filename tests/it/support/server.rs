@@ -139,21 +139,4 @@ impl Process {
     pub async fn kill(mut self) {
         self.child.kill().await.unwrap();
     }
-
-    /// A signal by name (TERM, STOP, CONT, INT).
-    pub async fn signal(&self, name: &str) {
-        let status = tokio::process::Command::new("kill")
-            .args([&format!("-{name}"), &self.pid().to_string()])
-            .status()
-            .await;
-        assert!(status.unwrap().success());
-    }
-
-    /// Waits for its end.
-    pub async fn wait(mut self) -> std::process::ExitStatus {
-        tokio::time::timeout(Duration::from_secs(30), self.child.wait())
-            .await
-            .expect("it ends")
-            .unwrap()
-    }
 }

@@ -25,6 +25,6 @@ pub async fn eventually<T, E: Debug, F: Future<Output = Result<T, E>>>(
     };
     match tokio::time::timeout(patience, waiting).await {
         Ok(value) => value,
-        Err(_) => panic!("not so within {patience:?}; last seen: {last:?}"),
+        Err(elapsed) => panic!("not so within {patience:?} ({elapsed}); last seen: {last:?}"),
     }
 }
