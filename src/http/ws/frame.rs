@@ -223,6 +223,16 @@ pub enum FrameError {
     Kind(&'static str),
 }
 
+/// Bytes of a frame's content.
+#[must_use]
+pub fn bytes(message: &Message) -> usize {
+    match message {
+        Message::Text(text) => text.len(),
+        Message::Binary(bytes) => bytes.len(),
+        Message::Ping(_) | Message::Pong(_) | Message::Close(_) => 0,
+    }
+}
+
 /// Reads a client's frame; `None` for those the protocol itself answers.
 ///
 /// # Errors

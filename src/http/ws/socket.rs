@@ -252,12 +252,7 @@ impl Socket {
         if matches!(message, Message::Close(_)) {
             return Err(None);
         }
-        let bytes = match &message {
-            Message::Text(text) => text.len(),
-            Message::Binary(bytes) => bytes.len(),
-            _ => 0,
-        };
-        if bytes > FRAME_BYTES_MAX {
+        if frame::bytes(&message) > FRAME_BYTES_MAX {
             return Err(Some(Close::TooLarge));
         }
         let frame = match frame::read(self.encoding, &message) {
