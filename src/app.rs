@@ -264,13 +264,12 @@ async fn build(
         config.notify,
     )
     .await?;
-    let limits = WindowLimits {
-        events: config.window_events,
-        bytes: config.window_bytes,
-    };
     let hub = Arc::new(Hub::new(
         tail.begins_at(),
-        limits,
+        WindowLimits {
+            events: config.window_events,
+            bytes: config.window_bytes,
+        },
         status,
         identity.clone(),
         history.clone(),
