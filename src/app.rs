@@ -19,6 +19,7 @@ use tokio::sync::Notify;
 use crate::access::jwt::WeakSecret;
 use crate::access::{Access, Secret, Verifier};
 use crate::config::{self, NoHome};
+use crate::event::Seq;
 use crate::feed::Hub;
 use crate::feed::hub::WindowLimits;
 use crate::http::ingest::IngestLimits;
@@ -286,13 +287,12 @@ async fn feed(
         config.notify,
     )
     .await?;
-    let limits = WindowLimits {
-        events: config.window_events,
-        bytes: config.window_bytes,
-    };
     let hub = Arc::new(Hub::new(
         tail.begins_at(),
-        limits,
+        WindowLimits {
+            events: config.window_events,
+            bytes: config.window_bytes,
+        },
         status,
         identity.clone(),
         history.clone(),
@@ -300,16 +300,23 @@ async fn feed(
     ));
     let (sink, present) = (Arc::clone(&hub), tail.present());
     log_tasks.spawn_until_stop(async move { tail.run(|page| sink.publish(&page)).await });
-    // Whoever asks for `latest` must not be given what was there before the server.
-    if !hub.wait_for(present, PRELOAD).await {
-        return Err(Unavailable::Silent.into());
-    }
+    preload(&hub, present).await?;
     log_tasks.spawn_until_stop(upkeep::run(
         history.clone(),
         identity,
         config.retention_days,
     ));
     Ok((hub, appender, history))
+}
+
+/// Waits until the newest events are in the window: whoever asks for `latest` must not be given what was there before
+/// the server.
+async fn preload(hub: &Hub, present: Seq) -> Result<(), Unavailable> {
+    if hub.wait_for(present, PRELOAD).await {
+        Ok(())
+    } else {
+        Err(Unavailable::Silent)
+    }
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {

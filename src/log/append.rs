@@ -241,7 +241,7 @@ impl Appender {
         events: Vec<NewEvent>,
     ) -> Result<Answers, AppendError> {
         let mut answers = Answers::with_capacity(events.len());
-        for part in parts(events) {
+        for part in super::repeats::parts(events) {
             answers.extend(self.enqueue(tenant, part, false).await?);
         }
         Ok(answers)
@@ -306,27 +306,6 @@ impl Appender {
                 .map_err(|error| AppendError::ExpectedCursor { index, error }),
         }
     }
-}
-
-/// Ends a part before an id that comes again with other content: which of the two is the one that the log knows, only
-/// the log can say.
-fn parts(events: Vec<NewEvent>) -> Vec<Vec<NewEvent>> {
-    let mut parts = Vec::new();
-    let mut part: Vec<NewEvent> = Vec::with_capacity(events.len());
-    let mut by_id: HashMap<EventId, usize> = HashMap::new();
-    for event in events {
-        if let Some(id) = &event.id {
-            let first = by_id.get(id).and_then(|first| part.get(*first));
-            if first.is_some_and(|first| !first.has_same_content(&event)) {
-                parts.push(std::mem::take(&mut part));
-                by_id.clear();
-            }
-            by_id.entry(id.clone()).or_insert(part.len());
-        }
-        part.push(event);
-    }
-    parts.push(part);
-    parts
 }
 
 fn new_id() -> EventId {

@@ -12,6 +12,7 @@ pub mod identity;
 pub mod lane;
 pub mod listener;
 pub mod read;
+mod repeats;
 pub mod row;
 pub mod span;
 pub mod status;

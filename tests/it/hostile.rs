@@ -8,6 +8,7 @@ use crate::support::refused::{post, refused};
 use crate::support::{Server, TestDb, raw};
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "it is a table")]
 async fn bodies_that_are_no_events_are_refused_with_the_reason() {
     let db = TestDb::new().await;
     let server = Server::start(&db).await;
@@ -250,7 +251,7 @@ async fn a_body_that_is_cut_off_anywhere_stores_nothing() {
         b"\x16\x03\x01\x02\x00\x01",
         b"POST /v1/events HTTP/9.9\r\n\r\n",
         b"\r\n\r\n\r\n",
-        &[b'x'; 100_000],
+        &vec![b'x'; 100_000],
     ] {
         let answer = raw::send(&server.api, junk).await;
         assert!(

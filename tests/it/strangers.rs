@@ -8,6 +8,7 @@ use crate::support::token::{self, WITH_TOKENS};
 use crate::support::{Server, TestDb};
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "it is a table")]
 async fn queries_and_cursors_that_cannot_be_are_refused() {
     let db = TestDb::new().await;
     let server = Server::start(&db).await;

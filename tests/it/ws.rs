@@ -110,6 +110,7 @@ async fn appends_pings_and_status_are_answered_under_their_reference() {
 }
 
 #[tokio::test]
+#[expect(clippy::too_many_lines, reason = "it is a table")]
 async fn frames_that_are_none_are_answered_and_end_nothing() {
     let db = TestDb::new().await;
     let server = Server::start(&db).await;
@@ -133,7 +134,7 @@ async fn frames_that_are_none_are_answered_and_end_nothing() {
             .await
             .unwrap();
         let refused = ws.next().await.unwrap().unwrap();
-        assert_eq!(code(&refused), ("error", "malformed"), "{:.60}", text);
+        assert_eq!(code(&refused), ("error", "malformed"), "{text:.60}");
     }
     ws.socket
         .send(Message::Binary(vec![0x80].into()))
