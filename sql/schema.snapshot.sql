@@ -229,6 +229,10 @@ BEGIN
     -- The low 32 bits: tidewire.watermark() restores the rest from the sequence's value.
     PERFORM pg_advisory_xact_lock_shared(tidewire.floor_class(), (_floor & 4294967295)::bit(32)::integer);
 
+    IF current_setting('synchronous_commit') = 'off' THEN
+        PERFORM set_config('synchronous_commit', 'local', true);
+    END IF;
+
     IF _now > _clock + 60000 THEN
         PERFORM setval('tidewire.events_clock', _now);
     ELSIF _now < _clock - 60000 AND _now < _clock
@@ -408,6 +412,47 @@ CREATE FUNCTION tidewire.new_id() RETURNS text
 COMMENT ON FUNCTION tidewire.new_id() IS 'A new event id (UUIDv7).';
 
 --
+-- Name: prepare_chunks(); Type: FUNCTION; Schema: tidewire; Owner: -
+--
+
+CREATE FUNCTION tidewire.prepare_chunks() RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    _interval interval := (SELECT d.time_interval FROM timescaledb_information.dimensions AS d
+                            WHERE d.hypertable_schema = 'tidewire' AND d.hypertable_name = 'events'
+                              AND d.column_name = 'recorded_at');
+    _at       timestamptz;
+    _id       text;
+    _created  integer := 0;
+BEGIN
+    FOREACH _at IN ARRAY ARRAY[clock_timestamp(), clock_timestamp() + _interval] LOOP
+        CONTINUE WHEN EXISTS (
+            SELECT FROM timescaledb_information.chunks AS c
+             WHERE c.hypertable_schema = 'tidewire' AND c.hypertable_name = 'events'
+               AND c.range_start <= _at AND _at < c.range_end);
+        _id := tidewire.new_id();
+        PERFORM set_config('tidewire.preparing', 'open', true);
+        PERFORM set_config('tidewire.erasure', 'open', true);
+        INSERT INTO tidewire.events (seq, recorded_at, tenant, id, topic) VALUES (0, _at, 'tidewire', _id, 'tidewire.chunk');
+        DELETE FROM tidewire.events AS e WHERE e.tenant = 'tidewire' AND e.id = _id AND e.recorded_at = _at;
+        DELETE FROM tidewire.idempotency_keys AS k WHERE k.key = tidewire.idempotency_key('tidewire', _id);
+        PERFORM set_config('tidewire.preparing', '', true);
+        PERFORM set_config('tidewire.erasure', '', true);
+        _created := _created + 1;
+    END LOOP;
+    RETURN _created;
+END
+$$;
+
+--
+-- Name: FUNCTION prepare_chunks(); Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON FUNCTION tidewire.prepare_chunks() IS 'Creates the chunks of the present and of the time after it, so that no writer has to.';
+
+--
 -- Name: record_append(); Type: FUNCTION; Schema: tidewire; Owner: -
 --
 
@@ -431,6 +476,9 @@ BEGIN
       INTO _first, _last, _earliest, _latest FROM remembered AS r;
     IF _first IS NULL THEN
         RETURN NULL;
+    END IF;
+    IF current_setting('tidewire.preparing', true) = 'open' THEN
+        RETURN NULL; -- tidewire.prepare_chunks() takes its row back before anybody sees it
     END IF;
     IF _first <= current_setting('tidewire.floor')::bigint
        OR _last > pg_sequence_last_value('tidewire.events_seq'::regclass) THEN
@@ -609,26 +657,6 @@ $$;
 COMMENT ON FUNCTION tidewire.writing_tenant(wanted text) IS 'The tenant that the logged-in role may write for.';
 
 --
--- Name: epochs; Type: TABLE; Schema: tidewire; Owner: -
---
-
-CREATE TABLE tidewire.epochs (
-    epoch smallint NOT NULL,
-    after_seq bigint NOT NULL,
-    began_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    system_identifier bigint NOT NULL,
-    timeline integer NOT NULL,
-    reason text NOT NULL,
-    CONSTRAINT epochs_are_positive CHECK ((epoch > 0))
-);
-
---
--- Name: TABLE epochs; Type: COMMENT; Schema: tidewire; Owner: -
---
-
-COMMENT ON TABLE tidewire.epochs IS 'The lives of the log: a new row when its history may have been cut (restore, failover).';
-
---
 -- Name: events_seq; Type: SEQUENCE; Schema: tidewire; Owner: -
 --
 
@@ -769,6 +797,26 @@ COMMENT ON COLUMN tidewire.events.data IS 'The payload as JSON.';
 --
 
 COMMENT ON COLUMN tidewire.events.bytes IS 'The payload as bytes, instead of data.';
+
+--
+-- Name: epochs; Type: TABLE; Schema: tidewire; Owner: -
+--
+
+CREATE TABLE tidewire.epochs (
+    epoch smallint NOT NULL,
+    after_seq bigint NOT NULL,
+    began_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    system_identifier bigint NOT NULL,
+    timeline integer NOT NULL,
+    reason text NOT NULL,
+    CONSTRAINT epochs_are_positive CHECK ((epoch > 0))
+);
+
+--
+-- Name: TABLE epochs; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON TABLE tidewire.epochs IS 'The lives of the log: a new row when its history may have been cut (restore, failover).';
 
 --
 -- Name: events_clock; Type: SEQUENCE; Schema: tidewire; Owner: -
@@ -1062,6 +1110,12 @@ REVOKE ALL ON FUNCTION tidewire.new_id() FROM PUBLIC;
 GRANT ALL ON FUNCTION tidewire.new_id() TO tidewire_loader;
 
 --
+-- Name: FUNCTION prepare_chunks(); Type: ACL; Schema: tidewire; Owner: -
+--
+
+REVOKE ALL ON FUNCTION tidewire.prepare_chunks() FROM PUBLIC;
+
+--
 -- Name: FUNCTION record_append(); Type: ACL; Schema: tidewire; Owner: -
 --
 
@@ -1097,12 +1151,6 @@ GRANT ALL ON FUNCTION tidewire.watermark(OUT watermark bigint, OUT newest bigint
 --
 
 REVOKE ALL ON FUNCTION tidewire.writing_tenant(wanted text) FROM PUBLIC;
-
---
--- Name: TABLE epochs; Type: ACL; Schema: tidewire; Owner: -
---
-
-GRANT SELECT ON TABLE tidewire.epochs TO tidewire_monitor;
 
 --
 -- Name: SEQUENCE events_seq; Type: ACL; Schema: tidewire; Owner: -
@@ -1188,6 +1236,12 @@ GRANT INSERT(data) ON TABLE tidewire.events TO tidewire_loader;
 --
 
 GRANT INSERT(bytes) ON TABLE tidewire.events TO tidewire_loader;
+
+--
+-- Name: TABLE epochs; Type: ACL; Schema: tidewire; Owner: -
+--
+
+GRANT SELECT ON TABLE tidewire.epochs TO tidewire_monitor;
 
 --
 -- Name: TABLE log; Type: ACL; Schema: tidewire; Owner: -

@@ -1,4 +1,4 @@
-//! What the log needs now and then: forgetting old ids, retention, and noticing that retention ran elsewhere.
+//! What the log needs now and then: chunks made ahead, old ids forgotten, retention, and noticing that it ran elsewhere.
 
 use std::time::Duration;
 
@@ -7,10 +7,11 @@ use super::read::History;
 use crate::tasks::pause;
 
 const EXPIRE_KEYS: &str = "SELECT tidewire.expire_keys($1)";
+const PREPARE_CHUNKS: &str = "SELECT tidewire.prepare_chunks()";
 const RETAIN: &str = "SELECT tidewire.retain(make_interval(days => $1))";
 
 /// Statements of this file, for the test that prepares each.
-pub const STATEMENTS: &[&str] = &[EXPIRE_KEYS, RETAIN];
+pub const STATEMENTS: &[&str] = &[EXPIRE_KEYS, PREPARE_CHUNKS, RETAIN];
 
 const ROUND_INTERVAL: Duration = Duration::from_secs(30);
 /// Ids forgotten in one statement.
@@ -48,6 +49,7 @@ async fn once(
             tracing::info!(chunks = removed, "retention removed old events");
         }
     }
+    client.execute(PREPARE_CHUNKS, &[]).await?;
     identity.refresh(&client).await?;
     loop {
         let expired: i32 = client

@@ -81,6 +81,9 @@ pub async fn apply(client: &mut Client) -> Result<Versions, SchemaError> {
         .await?;
     transaction.commit().await?;
     client
+        .execute("SELECT tidewire.prepare_chunks()", &[])
+        .await?;
+    client
         .execute("SELECT pg_advisory_unlock($1)", &[&SCHEMA_LOCK])
         .await?;
     Ok(versions)

@@ -8,7 +8,7 @@ use crate::support::sql::{DENIED, copy_in, state_of, with_one_event};
 async fn only_chunk(client: &Client) -> String {
     let row = client
         .query_one(
-            "SELECT c::text FROM public.show_chunks('tidewire.events') AS c",
+            "SELECT e.tableoid::regclass::text FROM tidewire.events AS e",
             &[],
         )
         .await
