@@ -35,13 +35,21 @@ const BEGIN_AT: &str =
     "SELECT seq, recorded_at FROM tidewire.events WHERE seq <= $1 ORDER BY seq DESC LIMIT 1";
 
 /// Statements of this file, for the test that prepares each.
-pub const STATEMENTS: &[&str] = &[WATERMARK, NEW_EVENTS, BEGIN_AT];
+pub const STATEMENTS: &[&str] = &[WATERMARK, NEW_EVENTS, BEGIN_AT, CHUNKS];
 
 /// Events before the present end that are read at the start, so that readers who were here a moment ago find theirs in
 /// the window.
 const PRELOAD_EVENTS: Seq = 20_000;
-/// Least time between two looks while there is something to read at each.
+/// Least time between two looks while there is something to read at each. A look that took longer is followed by a rest
+/// as long as itself, so that looking never takes more than half of the database's time.
 const LOOK_INTERVAL: Duration = Duration::from_millis(1);
+const LOOK_INTERVAL_MAX: Duration = Duration::from_millis(10);
+/// With few chunks one plan for all looks is cheapest: making one anew takes longer than the look. With many, a plan
+/// that knows the time leaves out the old chunks before it locks them.
+const ONE_PLAN_CHUNKS_MAX: i64 = 16;
+const CHUNKS: &str = "
+    SELECT count(*) FROM timescaledb_information.chunks
+     WHERE hypertable_schema = 'tidewire' AND hypertable_name = 'events'";
 const RECONNECT_MIN: Duration = Duration::from_millis(20);
 const RECONNECT_MAX: Duration = Duration::from_secs(1);
 
@@ -282,6 +290,10 @@ impl Tail {
 
     /// Waits for a reason to look again.
     async fn wait(&mut self, looked_at: Instant, found: bool) {
+        let spacing = looked_at
+            .elapsed()
+            .saturating_mul(2)
+            .clamp(LOOK_INTERVAL, LOOK_INTERVAL_MAX);
         let patience = self.sleeper.patience(found).await;
         if tokio::time::timeout(patience, self.wakeup.notified())
             .await
@@ -290,7 +302,7 @@ impl Tail {
             self.sleeper.woken().await;
         }
         // As many commits as come within this time are read at once.
-        if found && let Some(rest) = LOOK_INTERVAL.checked_sub(looked_at.elapsed()) {
+        if found && let Some(rest) = spacing.checked_sub(looked_at.elapsed()) {
             pause(rest).await;
         }
     }
@@ -299,10 +311,15 @@ impl Tail {
 async fn connect(connector: &Connector) -> Result<Reading, Unavailable> {
     let client = connector.connect("tail").await?;
     let prepared = async {
-        // Chunks come and go, and the bound on time is what keeps old ones out of the plan.
-        client
-            .batch_execute("SET plan_cache_mode = force_custom_plan; SET jit = off")
-            .await?;
+        let chunks: i64 = client.query_one(CHUNKS, &[]).await?.try_get(0)?;
+        let one_plan = "SET plan_cache_mode = force_generic_plan; SET jit = off";
+        let plan_each = "SET plan_cache_mode = force_custom_plan; SET jit = off";
+        let mode = if chunks <= ONE_PLAN_CHUNKS_MAX {
+            one_plan
+        } else {
+            plan_each
+        };
+        client.batch_execute(mode).await?;
         let (watermark, new_events) = (
             client.prepare(WATERMARK).await?,
             client.prepare(NEW_EVENTS).await?,
