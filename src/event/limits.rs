@@ -79,8 +79,6 @@ pub const WINDOW_BYTES: usize = 64 * 1024 * 1024;
 pub const PAGE_CACHE_BYTES: u64 = 32 * 1024 * 1024;
 /// Reads of history under way at once.
 pub const HISTORY_READS: usize = 4;
-/// Readers further behind than a page that are served at once; the others wait their turn.
-pub const CATCH_UPS: usize = 8;
 
 /// A WebSocket that has not taken a frame for this long is closed: it resumes with its cursor.
 pub const SEND_TIMEOUT: Duration = Duration::from_secs(30);
