@@ -55,11 +55,11 @@ impl Database {
 
     /// Empties caches that one side would find warm: makes the sides alike.
     pub async fn settle(&self) {
-        self.connect()
-            .await
-            .batch_execute("CHECKPOINT; VACUUM (ANALYZE) tidewire.events")
-            .await
-            .unwrap();
+        let client = self.connect().await;
+        // One at a time: several statements sent together are a transaction, in which VACUUM cannot run.
+        for statement in ["CHECKPOINT", "VACUUM (ANALYZE) tidewire.events"] {
+            client.batch_execute(statement).await.unwrap();
+        }
     }
 
     pub async fn drop(self) {
