@@ -87,7 +87,6 @@ async fn ours() -> Vec<f64> {
     writers.join_all().await;
     server.stop().await;
     database.drop().await;
-    // The first second warms up.
     delays
 }
 
