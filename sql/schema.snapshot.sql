@@ -575,17 +575,19 @@ CREATE FUNCTION tidewire.wake_servers() RETURNS void
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
+DECLARE
+    _own text := coalesce(current_setting('tidewire.own_slot', true), '');
 BEGIN
     -- Each term runs only if those before it found their servers awake; one NOTIFY wakes all.
     IF current_setting('tidewire.notify', true) = 'always'
-       OR NOT (pg_try_advisory_xact_lock_shared(1953064036, 0)
-           AND pg_try_advisory_xact_lock_shared(1953064036, 1)
-           AND pg_try_advisory_xact_lock_shared(1953064036, 2)
-           AND pg_try_advisory_xact_lock_shared(1953064036, 3)
-           AND pg_try_advisory_xact_lock_shared(1953064036, 4)
-           AND pg_try_advisory_xact_lock_shared(1953064036, 5)
-           AND pg_try_advisory_xact_lock_shared(1953064036, 6)
-           AND pg_try_advisory_xact_lock_shared(1953064036, 7)) THEN
+       OR NOT ((_own = '0' OR pg_try_advisory_xact_lock_shared(1953064036, 0))
+           AND (_own = '1' OR pg_try_advisory_xact_lock_shared(1953064036, 1))
+           AND (_own = '2' OR pg_try_advisory_xact_lock_shared(1953064036, 2))
+           AND (_own = '3' OR pg_try_advisory_xact_lock_shared(1953064036, 3))
+           AND (_own = '4' OR pg_try_advisory_xact_lock_shared(1953064036, 4))
+           AND (_own = '5' OR pg_try_advisory_xact_lock_shared(1953064036, 5))
+           AND (_own = '6' OR pg_try_advisory_xact_lock_shared(1953064036, 6))
+           AND (_own = '7' OR pg_try_advisory_xact_lock_shared(1953064036, 7))) THEN
         PERFORM pg_notify('tidewire', '');
     END IF;
 END

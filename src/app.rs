@@ -14,7 +14,6 @@ use std::time::Duration;
 
 use axum::serve::ListenerExt as _;
 use tokio::net::TcpListener;
-use tokio::sync::Notify;
 
 use crate::access::jwt::WeakSecret;
 use crate::access::{Access, Secret, Verifier};
@@ -24,6 +23,7 @@ use crate::feed::Hub;
 use crate::feed::hub::WindowLimits;
 use crate::http::ingest::IngestLimits;
 use crate::http::{self, App};
+use crate::log::inbox::Inbox;
 use crate::log::listener::Listener;
 use crate::log::tail::Tail;
 use crate::log::{Appender, History, Identity, Unavailable, upkeep};
@@ -275,15 +275,15 @@ async fn feed(
     identity: Identity,
     log_tasks: &Tasks,
 ) -> Result<(Arc<Hub>, Appender, History), StartError> {
-    let look = Arc::new(Notify::new());
-    let appender = Appender::start(&connector, &identity, &look, log_tasks);
-    let listener = Listener::start(direct, Arc::clone(&look), log_tasks);
+    let inbox = Arc::new(Inbox::default());
+    let listener = Listener::start(direct, Arc::clone(&inbox), log_tasks);
+    let appender = Appender::start(&connector, &identity, &inbox, &listener, log_tasks);
     let history = History::new(&connector, &identity)?;
     let (tail, status) = Tail::open(
         connector,
         identity.clone(),
         listener,
-        Arc::clone(&look),
+        Arc::clone(&inbox),
         config.notify,
     )
     .await?;
@@ -296,7 +296,7 @@ async fn feed(
         status,
         identity.clone(),
         history.clone(),
-        look,
+        inbox,
     ));
     let (sink, present) = (Arc::clone(&hub), tail.present());
     log_tasks.spawn_until_stop(async move { tail.run(|page| sink.publish(&page)).await });

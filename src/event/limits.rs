@@ -71,6 +71,10 @@ pub const CONNECTIONS_MAX: usize = 20_000;
 
 /// Rows the tail reads at once.
 pub const TAIL_PAGE_EVENTS: usize = 2_000;
+/// Rows of own commits on their way to the tail. More: the tail reads them from the log.
+pub const INBOX_ROWS_MAX: usize = 8_000;
+/// Bytes of own commits on their way to the tail. More: the tail reads them from the log.
+pub const INBOX_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Events in the window.
 pub const WINDOW_EVENTS: usize = 100_000;
 /// Bytes of the window.

@@ -16,6 +16,7 @@ use super::gate::Gate;
 use super::matching::{MatchIndex, Reader};
 use super::window::Window;
 use crate::event::{Filter, Label, Position, Seq, Tenant};
+use crate::log::inbox::Inbox;
 use crate::log::tail::{TailPage, TailStatus};
 use crate::log::{History, Identity, Page};
 
@@ -79,7 +80,7 @@ pub struct Hub {
     /// Counts the times the log was cut.
     cuts: AtomicU64,
     /// Makes the tail look now.
-    look: Arc<Notify>,
+    inbox: Arc<Inbox>,
 }
 
 impl Hub {
@@ -91,7 +92,7 @@ impl Hub {
         tail: watch::Receiver<TailStatus>,
         identity: Identity,
         history: History,
-        look: Arc<Notify>,
+        inbox: Arc<Inbox>,
     ) -> Self {
         let window = Window::new(began, limits.events, limits.bytes);
         Self {
@@ -108,7 +109,7 @@ impl Hub {
             limits,
             next_reader: AtomicU64::new(0),
             cuts: AtomicU64::new(0),
-            look,
+            inbox,
         }
     }
 
@@ -245,7 +246,7 @@ impl Hub {
     /// Waits until everything up to `seq` can be read; whether that was so within `patience`.
     pub async fn wait_for(&self, seq: Seq, patience: Duration) -> bool {
         let mut through = self.through.subscribe();
-        self.look.notify_one();
+        self.inbox.ask_for_look();
         tokio::time::timeout(patience, through.wait_for(|through| *through >= seq))
             .await
             .is_ok_and(|seen| seen.is_ok())
@@ -254,7 +255,7 @@ impl Hub {
     /// Waits until the log is known to have reached `seq`, watermark aside; whether that was so within `patience`.
     pub(super) async fn wait_for_newest(&self, seq: Seq, patience: Duration) -> bool {
         let mut tail = self.tail.clone();
-        self.look.notify_one();
+        self.inbox.ask_for_look();
         let reached = tail.wait_for(|status| status.watermark.newest >= seq);
         tokio::time::timeout(patience, reached)
             .await

@@ -4,21 +4,21 @@
 //! - No timer: an event that finds an idle lane is written at once.
 //! - A group is stored as a whole or not at all, and answered after the commit. A bad group fails alone.
 //! - Every event has an id before it is queued, so a batch whose outcome is unknown can be sent again.
-//! - The queue is bounded by groups and by bytes; at the bound a group is refused at once.
 
-use std::collections::{HashMap, HashSet, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::error::{AppendError, Unavailable};
 use super::identity::Identity;
-use super::lane::{Lane, Outcome};
-use crate::event::limits::{
-    APPEND_QUEUE_BYTES_MAX, APPEND_QUEUE_MAX, APPEND_TIMEOUT, BATCH_BYTES_MAX, BATCH_EVENTS_MAX,
-};
+use super::inbox::Inbox;
+use super::lane::Lane;
+use super::listener::Listener;
+use super::queue::{Group, Queue};
+use crate::event::limits::APPEND_TIMEOUT;
 use crate::event::{EventId, Expect, NewEvent, Position, Seq, Tenant};
 use crate::pg::Connector;
 use crate::tasks::Tasks;
@@ -41,137 +41,6 @@ pub struct Appended {
 /// What became of each event of a request, in order.
 pub type Answers = Vec<Result<Appended, AppendError>>;
 
-/// Events of one request: neighbours in the log, in their order.
-#[derive(Debug)]
-pub struct Group {
-    pub(super) tenant: Tenant,
-    pub(super) events: Vec<NewEvent>,
-    pub(super) ids: Vec<EventId>,
-    pub(super) expected: Vec<Option<Seq>>,
-    /// Stored together or not at all; else each by itself.
-    pub(super) is_atomic: bool,
-    pub(super) deadline: Instant,
-    weight: usize,
-    reply: oneshot::Sender<Answers>,
-}
-
-impl Group {
-    pub(super) fn has_expectations(&self) -> bool {
-        self.expected.iter().any(Option::is_some)
-    }
-
-    /// Answers whoever waits; nobody may be left.
-    pub(super) fn answer(self, outcomes: Vec<Outcome>) {
-        let answers = self
-            .ids
-            .into_iter()
-            .zip(outcomes)
-            .enumerate()
-            .map(|(index, (id, outcome))| match outcome {
-                Ok((position, duplicate)) => Ok(Appended {
-                    id,
-                    position,
-                    duplicate,
-                }),
-                Err(error) => Err(error.at(index)),
-            })
-            .collect();
-        let _ = self.reply.send(answers);
-    }
-}
-
-/// Groups that wait for a lane.
-#[derive(Debug, Default)]
-pub struct Queue {
-    state: Mutex<QueueState>,
-    arrived: Notify,
-}
-
-#[derive(Debug, Default)]
-struct QueueState {
-    groups: VecDeque<Group>,
-    bytes: usize,
-}
-
-impl Queue {
-    fn push(&self, group: Group) -> Result<(), AppendError> {
-        {
-            let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-            let is_full = state.groups.len() >= APPEND_QUEUE_MAX
-                || (state.bytes.saturating_add(group.weight) > APPEND_QUEUE_BYTES_MAX
-                    && !state.groups.is_empty());
-            if is_full {
-                return Err(AppendError::Overloaded {
-                    retry_after: Duration::from_secs(1),
-                });
-            }
-            state.bytes = state.bytes.saturating_add(group.weight);
-            state.groups.push_back(group);
-        }
-        self.arrived.notify_one();
-        Ok(())
-    }
-
-    /// Waits for the next batch: what is there, up to the bounds of one statement. A group with expectations comes
-    /// alone, and of two groups that hold the same id the second waits for the next batch.
-    pub(super) async fn next_batch(&self) -> Vec<Group> {
-        loop {
-            let batch = self.take();
-            if !batch.is_empty() {
-                return batch;
-            }
-            self.arrived.notified().await;
-        }
-    }
-
-    fn take(&self) -> Vec<Group> {
-        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut batch: Vec<Group> = Vec::new();
-        let mut seen: HashSet<(Tenant, EventId)> = HashSet::new();
-        let (mut events, mut bytes) = (0_usize, 0_usize);
-        while let Some(group) = state.groups.front() {
-            events = events.saturating_add(group.events.len());
-            bytes = bytes.saturating_add(group.weight);
-            let is_over =
-                events > BATCH_EVENTS_MAX || bytes > BATCH_BYTES_MAX || group.has_expectations();
-            if is_over && !batch.is_empty() {
-                break;
-            }
-            let keys = || {
-                group
-                    .ids
-                    .iter()
-                    .map(|id| (group.tenant.clone(), id.clone()))
-            };
-            if keys().any(|key| seen.contains(&key)) {
-                break;
-            }
-            let is_alone = group.has_expectations();
-            seen.extend(keys());
-            if let Some(group) = state.groups.pop_front() {
-                state.bytes = state.bytes.saturating_sub(group.weight);
-                batch.push(group);
-            }
-            if is_alone {
-                break;
-            }
-        }
-        let is_more = !state.groups.is_empty();
-        drop(state);
-        if is_more {
-            self.arrived.notify_one();
-        }
-        batch
-    }
-
-    /// Groups and bytes that wait.
-    #[must_use]
-    pub fn depth(&self) -> (usize, usize) {
-        let state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        (state.groups.len(), state.bytes)
-    }
-}
-
 /// Writes events.
 #[derive(Debug, Clone)]
 pub struct Appender {
@@ -180,17 +49,24 @@ pub struct Appender {
 }
 
 impl Appender {
-    /// Starts the lanes. `committed` is signalled after each commit.
+    /// Starts the lanes. What they commit goes to `inbox`.
     #[must_use]
     pub fn start(
         connector: &Connector,
         identity: &Identity,
-        committed: &Arc<Notify>,
+        inbox: &Arc<Inbox>,
+        listener: &Listener,
         tasks: &Tasks,
     ) -> Self {
         let queue = Arc::new(Queue::default());
         for number in 0..LANES {
-            let lane = Lane::new(number, connector.clone(), Arc::clone(committed));
+            let lane = Lane::new(
+                number,
+                connector.clone(),
+                identity.clone(),
+                Arc::clone(inbox),
+                listener.clone(),
+            );
             let queue = Arc::clone(&queue);
             // Not dropped in the middle of a commit: it stops between batches.
             let stop = tasks.token().clone();

@@ -10,29 +10,37 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
-use tokio::sync::Notify;
-use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Row, Statement};
 use tokio_util::sync::CancellationToken;
 
-use super::append::{Group, Queue};
+use super::batch::{Columns, Member, members};
 use super::error::{AppendError, Remedy, Unavailable, remedy};
+use super::identity::Identity;
+use super::inbox::{Commit, Inbox};
+use super::listener::Listener;
+use super::queue::{Group, Queue};
+use super::row::event_columns;
 use crate::event::limits::DATABASE_SILENCE_MAX;
-use crate::event::{Label, NewEvent, Payload, Position, Seq};
+use crate::event::{Position, Seq};
 use crate::pg::Connector;
 use crate::tasks::pause;
-use serde_json::value::RawValue;
 
-const INSERT: &str = "
-    INSERT INTO tidewire.events (tenant, id, topic, subject, source, priority, occurred_at, region, gdpr, trace, data,
-                                 bytes, content_type)
+/// Returns the rows as the tail reads them, which then need not read them back. `own_slot`: this server learns of the
+/// commit by itself, so `wake_servers` need not wake it.
+const INSERT: &str = concat!(
+    "
+    INSERT INTO tidewire.events AS e (tenant, id, topic, subject, source, priority, occurred_at, region, gdpr, trace, data,
+                                      bytes, content_type)
     SELECT i.tenant, i.id, i.topic, i.subject, i.source, i.priority::tidewire.priority, i.occurred_at, i.region,
            i.gdpr::jsonb, i.trace, i.data::jsonb, i.bytes, i.content_type
       FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::timestamptz[], $8::text[],
                   $9::text[], $10::text[], $11::text[], $12::bytea[], $13::text[])
            AS i(tenant, id, topic, subject, source, priority, occurred_at, region, gdpr, trace, data, bytes,
                 content_type)
-    RETURNING seq, recorded_at";
+     WHERE (SELECT set_config('tidewire.own_slot', $14, true)) IS NOT NULL
+    RETURNING ",
+    event_columns!()
+);
 
 const APPEND_MANY: &str = "
     SELECT seq, recorded_at, outcome
@@ -50,23 +58,14 @@ const BACKOFF_MAX: Duration = Duration::from_millis(500);
 /// What became of one member: its place and whether it was known, or why it was not stored.
 pub type Outcome = Result<(Position, bool), AppendError>;
 
-/// One event of a batch.
-#[derive(Debug, Clone, Copy)]
-struct Member<'a> {
-    tenant: &'a str,
-    id: &'a str,
-    event: &'a NewEvent,
-    expected: Option<Seq>,
-    /// Members with the same number are stored together or not at all.
-    unit: i32,
-}
-
 /// Writes batches over a connection of its own.
 #[derive(Debug)]
 pub struct Lane {
     purpose: String,
     connector: Connector,
-    committed: Arc<Notify>,
+    identity: Identity,
+    inbox: Arc<Inbox>,
+    listener: Listener,
     connection: Option<Connection>,
     look_ups: u32,
 }
@@ -76,16 +75,33 @@ struct Connection {
     client: Client,
     insert: Statement,
     append_many: Statement,
+    /// The life of the log behind it.
+    epoch: u16,
+}
+
+/// A batch that is committed.
+struct Written {
+    outcomes: Vec<Outcome>,
+    /// The rows, if the statement returned them.
+    commit: Option<Commit>,
 }
 
 impl Lane {
-    /// A lane that connects when it first writes. `committed` is signalled after each commit.
+    /// A lane that connects when it first writes. What it commits goes to `inbox`; `listener` knows this server's slot.
     #[must_use]
-    pub fn new(number: usize, connector: Connector, committed: Arc<Notify>) -> Self {
+    pub fn new(
+        number: usize,
+        connector: Connector,
+        identity: Identity,
+        inbox: Arc<Inbox>,
+        listener: Listener,
+    ) -> Self {
         Self {
             purpose: format!("append {number}"),
             connector,
-            committed,
+            identity,
+            inbox,
+            listener,
             connection: None,
             look_ups: 0,
         }
@@ -106,23 +122,35 @@ impl Lane {
             .map(|group| group.deadline)
             .min()
             .unwrap_or_else(Instant::now);
+        let inbox = Arc::clone(&self.inbox);
+        let writing = inbox.begin();
         let members = members(&batch);
         let outcomes = match self.write_until(&members, deadline).await {
-            Ok(outcomes) => outcomes,
+            Ok(Written { outcomes, commit }) => {
+                if let Some(commit) = commit {
+                    writing.commit(commit, batch.iter().map(|group| group.weight).sum());
+                } else {
+                    drop(writing);
+                }
+                outcomes
+            }
             // One of several is at fault: each by itself, so that only that one fails.
             Err(AppendError::Refused { .. } | AppendError::Internal(_)) if members.len() > 1 => {
                 let mut outcomes = Vec::with_capacity(members.len());
                 for unit in members.chunk_by(|a, b| a.unit == b.unit) {
                     match self.write_until(unit, deadline).await {
-                        Ok(some) => outcomes.extend(some),
+                        Ok(some) => outcomes.extend(some.outcomes),
                         Err(error) => outcomes.extend(unit.iter().map(|_| Err(twin(&error)))),
                     }
                 }
+                drop(writing);
                 outcomes
             }
-            Err(error) => members.iter().map(|_| Err(twin(&error))).collect(),
+            Err(error) => {
+                drop(writing);
+                members.iter().map(|_| Err(twin(&error))).collect()
+            }
         };
-        self.committed.notify_one();
         let mut outcomes = outcomes.into_iter();
         for group in batch {
             let own = outcomes.by_ref().take(group.events.len()).collect();
@@ -135,13 +163,13 @@ impl Lane {
         &mut self,
         members: &[Member<'_>],
         deadline: Instant,
-    ) -> Result<Vec<Outcome>, AppendError> {
+    ) -> Result<Written, AppendError> {
         let mut backoff = BACKOFF_MIN;
         let mut look_up =
             self.look_ups > 0 || members.iter().any(|member| member.expected.is_some());
         loop {
             let trouble = match self.attempt(members, look_up).await {
-                Ok(outcomes) => return Ok(outcomes),
+                Ok(written) => return Ok(written),
                 Err(Remedy::LookUp) => {
                     look_up = true;
                     self.look_ups = LOOK_UPS_AFTER_DUPLICATE;
@@ -169,11 +197,7 @@ impl Lane {
         }
     }
 
-    async fn attempt(
-        &mut self,
-        members: &[Member<'_>],
-        look_up: bool,
-    ) -> Result<Vec<Outcome>, Remedy> {
+    async fn attempt(&mut self, members: &[Member<'_>], look_up: bool) -> Result<Written, Remedy> {
         if self
             .connection
             .as_ref()
@@ -185,6 +209,7 @@ impl Lane {
             return Err(Remedy::Reconnect(Unavailable::Silent));
         };
         let columns = Columns::of(members);
+        let own_slot = self.listener.slot().to_string();
         let work = async {
             if look_up {
                 connection
@@ -194,7 +219,7 @@ impl Lane {
             } else {
                 connection
                     .client
-                    .query(&connection.insert, &columns.plain())
+                    .query(&connection.insert, &columns.of_slot(&own_slot))
                     .await
             }
         };
@@ -211,7 +236,11 @@ impl Lane {
             .collect::<Result<Vec<_>, _>>()
             .map_err(remedy)?;
         if outcomes.len() == members.len() {
-            Ok(outcomes)
+            let commit = (!look_up).then_some(Commit {
+                epoch: connection.epoch,
+                rows,
+            });
+            Ok(Written { outcomes, commit })
         } else {
             Err(Remedy::Refuse(AppendError::Internal(
                 "the database answered for fewer events than it was given".into(),
@@ -225,6 +254,8 @@ impl Lane {
         let prepared = async {
             // A backend that has lost its server must not hold a floor for long.
             client.batch_execute("SET idle_in_transaction_session_timeout = '10s'; SET statement_timeout = '10s'").await?;
+            // The database behind the address may be another one now, and its log in another life.
+            self.identity.reload(&client).await?;
             Ok::<_, tokio_postgres::Error>((
                 client.prepare(INSERT).await?,
                 client.prepare(APPEND_MANY).await?,
@@ -238,6 +269,7 @@ impl Lane {
             client,
             insert,
             append_many,
+            epoch: self.identity.known().identity.epoch,
         });
         Ok(())
     }
@@ -268,107 +300,4 @@ fn outcome(row: &Row, look_up: bool) -> Result<Outcome, tokio_postgres::Error> {
         ("expect_conflict", newest) => Err(AppendError::ExpectConflict { index: 0, newest }),
         _ => Err(AppendError::Skipped),
     })
-}
-
-/// The members of a batch, in order, with the numbers of their units.
-fn members(batch: &[Group]) -> Vec<Member<'_>> {
-    let mut members = Vec::with_capacity(batch.iter().map(|group| group.events.len()).sum());
-    let mut unit = 0_i32;
-    for group in batch {
-        unit = unit.saturating_add(1);
-        for ((event, id), expected) in group.events.iter().zip(&group.ids).zip(&group.expected) {
-            members.push(Member {
-                tenant: group.tenant.as_str(),
-                id: id.as_str(),
-                event,
-                expected: *expected,
-                unit,
-            });
-            if !group.is_atomic {
-                unit = unit.saturating_add(1);
-            }
-        }
-    }
-    members
-}
-
-/// The batch as the parallel arrays of one statement.
-struct Columns<'a> {
-    tenants: Vec<&'a str>,
-    ids: Vec<&'a str>,
-    topics: Vec<&'a str>,
-    subjects: Vec<Option<&'a str>>,
-    sources: Vec<Option<&'a str>>,
-    priorities: Vec<&'static str>,
-    occurred_ats: Vec<Option<DateTime<Utc>>>,
-    regions: Vec<Option<&'a str>>,
-    gdprs: Vec<Option<&'a str>>,
-    traces: Vec<Option<&'a str>>,
-    datas: Vec<Option<&'a str>>,
-    bytess: Vec<Option<&'a [u8]>>,
-    content_types: Vec<Option<&'a str>>,
-    units: Vec<i32>,
-    expected: Vec<Option<Seq>>,
-}
-
-impl<'a> Columns<'a> {
-    fn of(members: &[Member<'a>]) -> Self {
-        let texts = |read: fn(&'a NewEvent) -> Option<&'a str>| {
-            members.iter().map(|m| read(m.event)).collect::<Vec<_>>()
-        };
-        Self {
-            tenants: members.iter().map(|m| m.tenant).collect(),
-            ids: members.iter().map(|m| m.id).collect(),
-            topics: members.iter().map(|m| m.event.topic.as_str()).collect(),
-            subjects: texts(|e| e.subject.as_ref().map(Label::as_str)),
-            sources: texts(|e| e.source.as_ref().map(Label::as_str)),
-            priorities: members.iter().map(|m| m.event.priority.as_str()).collect(),
-            occurred_ats: members.iter().map(|m| m.event.occurred_at).collect(),
-            regions: texts(|e| e.region.as_ref().map(Label::as_str)),
-            gdprs: texts(|e| e.gdpr.as_deref().map(RawValue::get)),
-            traces: texts(|e| e.trace.as_deref()),
-            datas: texts(|e| match &e.payload {
-                Payload::Json(text) => Some(text.get()),
-                _ => None,
-            }),
-            bytess: members
-                .iter()
-                .map(|m| match &m.event.payload {
-                    Payload::Bytes { bytes, .. } => Some(bytes.as_ref()),
-                    _ => None,
-                })
-                .collect(),
-            content_types: texts(|e| match &e.payload {
-                Payload::Bytes { content_type, .. } => Some(content_type.as_str()),
-                _ => None,
-            }),
-            units: members.iter().map(|m| m.unit).collect(),
-            expected: members.iter().map(|m| m.expected).collect(),
-        }
-    }
-
-    fn plain(&self) -> Vec<&(dyn ToSql + Sync)> {
-        vec![
-            &self.tenants,
-            &self.ids,
-            &self.topics,
-            &self.subjects,
-            &self.sources,
-            &self.priorities,
-            &self.occurred_ats,
-            &self.regions,
-            &self.gdprs,
-            &self.traces,
-            &self.datas,
-            &self.bytess,
-            &self.content_types,
-        ]
-    }
-
-    fn with_expectations(&self) -> Vec<&(dyn ToSql + Sync)> {
-        let mut columns = self.plain();
-        columns.push(&self.units);
-        columns.push(&self.expected);
-        columns
-    }
 }

@@ -9,10 +9,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{Notify, watch};
+use tokio::sync::watch;
 use tokio_postgres::Client;
 use tokio_postgres::types::ToSql;
 
+use super::inbox::Inbox;
 use crate::pg::Connector;
 use crate::tasks::{Tasks, pause};
 
@@ -82,24 +83,24 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Connects in the background, again and again. `wakeup` is signalled by every notification and every loss.
+    /// Connects in the background, again and again. Every notification and every loss asks `inbox` for a look.
     #[must_use]
-    pub fn start(connector: Connector, wakeup: Arc<Notify>, tasks: &Tasks) -> Self {
+    pub fn start(connector: Connector, inbox: Arc<Inbox>, tasks: &Tasks) -> Self {
         let (ear_sender, ear) = watch::channel(None);
         let (count_sender, reconnects) = watch::channel(0_u64);
         tasks.spawn_until_stop(async move {
             let mut backoff = RECONNECT_MIN;
             loop {
-                match open(&connector, &wakeup).await {
+                match open(&connector, &inbox).await {
                     Ok(opened) => {
                         backoff = RECONNECT_MIN;
                         let opened = Arc::new(opened);
                         let _ = ear_sender.send(Some(Arc::clone(&opened)));
-                        wakeup.notify_one();
+                        inbox.ask_for_look();
                         listen_until_lost(&opened).await;
                         let _ = ear_sender.send(None);
                         count_sender.send_modify(|count| *count = count.saturating_add(1));
-                        wakeup.notify_one();
+                        inbox.ask_for_look();
                         tracing::warn!(
                             "the LISTEN connection was lost: polling until there is a new one"
                         );
@@ -119,6 +120,13 @@ impl Listener {
         self.ear.borrow().clone().filter(|ear| !ear.is_closed())
     }
 
+    /// This server's slot, -1 if it has none now.
+    #[must_use]
+    pub fn slot(&self) -> i32 {
+        let ear = self.ear.borrow();
+        ear.as_ref().and_then(|ear| ear.slot).unwrap_or(-1)
+    }
+
     /// How often the connection was lost.
     #[must_use]
     pub fn losses(&self) -> u64 {
@@ -128,10 +136,11 @@ impl Listener {
 
 async fn open(
     connector: &Connector,
-    wakeup: &Arc<Notify>,
+    inbox: &Arc<Inbox>,
 ) -> Result<Ear, Box<dyn std::error::Error + Send + Sync>> {
+    let inbox = Arc::clone(inbox);
     let client = connector
-        .connect_listening("listen", Arc::clone(wakeup))
+        .connect_listening("listen", move || inbox.ask_for_look())
         .await?;
     let prepared = async {
         client.batch_execute(LISTEN).await?;

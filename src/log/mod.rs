@@ -7,10 +7,15 @@
 //! - Knows nothing of HTTP, sessions or who is connected.
 
 pub mod append;
+mod batch;
 pub mod error;
 pub mod identity;
+pub mod inbox;
 pub mod lane;
 pub mod listener;
+pub mod look;
+mod own;
+pub mod queue;
 pub mod read;
 mod repeats;
 pub mod row;

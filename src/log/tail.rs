@@ -1,55 +1,44 @@
 //! Follows the end of the log for this server: the only place that turns new rows into deliverable events.
 //!
+//! Own commits come from the lanes through the inbox, without a way back through the database: one whose place follows
+//! the last event that was handed on leaves no place between the two for anybody else. Everything else is found by a
+//! look at the log, up to the watermark.
+//!
 //! # Invariants
 //! - Nothing above the watermark is ever handed on, and nothing at or below it is left out: pages ascend, without a gap.
-//! - It carries no event by notification: a wake-up, a commit of our own or the safety poll only make it look.
+//! - It carries no event by notification: a wake-up, a gap before an own commit or the safety poll only make it look.
 //! - A database that is away or silent costs time, never an event: it goes on after the last page.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{Notify, watch};
-use tokio_postgres::{Client, Statement};
+use tokio::sync::watch;
 
 use super::error::Unavailable;
 use super::identity::Identity;
+use super::inbox::{Commit, Inbox};
 use super::listener::Listener;
-use super::row::{self, event_columns};
+use super::look::{Look, Looker};
+use super::own::Own;
+use super::row;
 use super::wakeup::{NotifyMode, Sleeper, WakeUp};
-use crate::event::limits::{DATABASE_SILENCE_MAX, TAIL_PAGE_EVENTS};
+use crate::event::limits::TAIL_PAGE_EVENTS;
 use crate::event::{Event, Position, Seq};
 use crate::pg::Connector;
-use crate::tasks::pause;
-
-const WATERMARK: &str = "SELECT watermark, newest, holder FROM tidewire.watermark()";
-/// Sent together with WATERMARK in one round trip; its snapshot is taken after that statement has ended. Rows above the
-/// watermark are cut off here.
-const NEW_EVENTS: &str = concat!(
-    "SELECT ",
-    event_columns!(),
-    " FROM tidewire.events AS e
-      WHERE e.seq > $1 AND e.recorded_at >= $2 ORDER BY e.seq LIMIT $3"
-);
-/// The newest event at or below a place: where to begin, and from when on to look.
-const BEGIN_AT: &str =
-    "SELECT seq, recorded_at FROM tidewire.events WHERE seq <= $1 ORDER BY seq DESC LIMIT 1";
-
-/// Statements of this file, for the test that prepares each.
-pub const STATEMENTS: &[&str] = &[WATERMARK, NEW_EVENTS, BEGIN_AT, CHUNKS];
 
 /// Events before the present end that are read at the start, so that readers who were here a moment ago find theirs in
 /// the window.
 const PRELOAD_EVENTS: Seq = 20_000;
-/// Least time between two looks while there is something to read at each. A look that took longer is followed by a rest
-/// as long as itself, so that looking never takes more than half of the database's time.
-const LOOK_INTERVAL: Duration = Duration::from_millis(1);
-const LOOK_INTERVAL_MAX: Duration = Duration::from_millis(10);
-/// With few chunks one plan for all looks is cheapest: making one anew takes longer than the look. With many, a plan
-/// that knows the time leaves out the old chunks before it locks them.
-const ONE_PLAN_CHUNKS_MAX: i64 = 16;
-const CHUNKS: &str = "
-    SELECT count(*) FROM timescaledb_information.chunks
-     WHERE hypertable_schema = 'tidewire' AND hypertable_name = 'events'";
+/// After a look that found something comes a rest as long as the look, so that looking never takes more than half of
+/// the database's time, and many commits are read at once.
+const REST_MIN: Duration = Duration::from_millis(1);
+const REST_MAX: Duration = Duration::from_millis(10);
+/// How long a place that is missing before an own commit may be another own write's that is under way.
+const GAP_PATIENCE: Duration = Duration::from_millis(5);
+/// While an open transaction holds back events that have been committed: how often to look whether it has ended. One
+/// that is rolled back tells nobody.
+const HELD_POLL_MIN: Duration = Duration::from_millis(2);
+const HELD_POLL_MAX: Duration = Duration::from_millis(50);
 const RECONNECT_MIN: Duration = Duration::from_millis(20);
 const RECONNECT_MAX: Duration = Duration::from_secs(1);
 
@@ -67,7 +56,19 @@ pub struct Watermark {
     pub holder: Option<i32>,
 }
 
-/// What one look found.
+impl Watermark {
+    /// Nothing is open above this place.
+    const fn at(position: Position) -> Self {
+        Self {
+            position,
+            safe: position.seq,
+            newest: position.seq,
+            holder: None,
+        }
+    }
+}
+
+/// New events, one after the other.
 #[derive(Debug)]
 pub struct TailPage {
     /// New events, ascending.
@@ -91,24 +92,22 @@ pub struct TailStatus {
     pub is_up: bool,
 }
 
-struct Reading {
-    client: Client,
-    watermark: Statement,
-    new_events: Statement,
-}
-
 /// Follows the log; see the module.
 pub struct Tail {
     connector: Connector,
     identity: Identity,
-    /// Signalled by notifications, by commits of this server and by losses.
-    wakeup: Arc<Notify>,
+    inbox: Arc<Inbox>,
     status: watch::Sender<TailStatus>,
     after: Position,
+    /// The life of the log that `after` belongs to.
+    epoch: u16,
     present: Seq,
-    reading: Option<Reading>,
+    looker: Option<Looker>,
     must_reset: bool,
     sleeper: Sleeper,
+    own: Own,
+    /// Since when an open transaction has held back committed events.
+    held_since: Option<Instant>,
 }
 
 impl Tail {
@@ -120,34 +119,33 @@ impl Tail {
         connector: Connector,
         identity: Identity,
         listener: Listener,
-        wakeup: Arc<Notify>,
+        inbox: Arc<Inbox>,
         mode: NotifyMode,
     ) -> Result<(Self, watch::Receiver<TailStatus>), Unavailable> {
-        let reading = connect(&connector).await?;
-        let (begin, present) = begin_at(&reading, identity.known().retained)
+        let looker = Looker::connect(&connector).await?;
+        let known = identity.known();
+        let (begin, present) = looker
+            .begin_at(known.retained, PRELOAD_EVENTS)
             .await
             .map_err(Unavailable::Lost)?;
-        let watermark = Watermark {
-            position: begin,
-            safe: begin.seq,
-            newest: begin.seq,
-            holder: None,
-        };
         let (status, receiver) = watch::channel(TailStatus {
-            watermark,
+            watermark: Watermark::at(begin),
             wake_up: WakeUp::Polling,
             is_up: true,
         });
         let tail = Self {
             connector,
+            epoch: known.identity.epoch,
             identity,
-            wakeup,
+            inbox,
             status,
             after: begin,
             present,
-            reading: Some(reading),
+            looker: Some(looker),
             must_reset: false,
             sleeper: Sleeper::new(listener, mode),
+            own: Own::default(),
+            held_since: None,
         };
         Ok((tail, receiver))
     }
@@ -167,29 +165,67 @@ impl Tail {
     /// Hands page after page to `sink`, for ever.
     pub async fn run(mut self, mut sink: impl FnMut(TailPage)) {
         let mut backoff = RECONNECT_MIN;
+        let mut rest_until = Instant::now();
+        let mut look_at = rest_until;
         loop {
-            let looked_at = Instant::now();
+            let (arrived, is_writing) = self.inbox.take();
+            let must_look = !self.accept(arrived.commits) | arrived.must_look;
+            if let Some(page) = self.own_page() {
+                self.hand_on(page, &mut sink);
+            }
+            if must_look {
+                look_at = look_at.min(rest_until);
+                self.sleeper.woken().await;
+            }
+            if let Some(since) = self.own.gap_since() {
+                let patience = if is_writing {
+                    GAP_PATIENCE
+                } else {
+                    Duration::ZERO
+                };
+                look_at = look_at.min(later(since, patience).max(rest_until));
+            }
+            let now = Instant::now();
+            if now < look_at {
+                let arrived = self.inbox.arrived();
+                let _ = tokio::time::timeout_at(look_at.into(), arrived).await;
+                continue;
+            }
             match self.look().await {
                 Ok(page) => {
                     backoff = RECONNECT_MIN;
                     let (is_full, found) = (page.is_full, !page.events.is_empty());
-                    self.after = page.watermark.position;
-                    self.report(page.watermark, true);
-                    sink(page);
-                    if !is_full {
-                        self.wait(looked_at, found).await;
+                    self.hand_on(page, &mut sink);
+                    if is_full {
+                        continue;
                     }
+                    let rest = now.elapsed().clamp(REST_MIN, REST_MAX);
+                    let patience = self.patience(found).await;
+                    let looked_at = Instant::now();
+                    rest_until = if found {
+                        later(looked_at, rest)
+                    } else {
+                        looked_at
+                    };
+                    look_at = later(looked_at, patience);
                 }
                 Err(error) => {
-                    self.reading = None;
+                    self.looker = None;
                     let last = self.status.borrow().watermark;
                     self.report(last, false);
                     tracing::warn!(%error, "the tail cannot read: trying again");
-                    pause(backoff).await;
+                    rest_until = later(Instant::now(), backoff);
+                    look_at = rest_until;
                     backoff = backoff.saturating_mul(2).min(RECONNECT_MAX);
                 }
             }
         }
+    }
+
+    fn hand_on(&mut self, page: TailPage, sink: &mut impl FnMut(TailPage)) {
+        self.after = page.watermark.position;
+        self.report(page.watermark, true);
+        sink(page);
     }
 
     fn report(&self, watermark: Watermark, is_up: bool) {
@@ -202,30 +238,65 @@ impl Tail {
             .send_if_modified(|last| std::mem::replace(last, status) != status);
     }
 
-    async fn look(&mut self) -> Result<TailPage, Unavailable> {
-        if self.reading.is_none() {
-            let reading = connect(&self.connector).await?;
-            let before = self.identity.known().identity.epoch;
-            self.identity
-                .reload(&reading.client)
-                .await
-                .map_err(Unavailable::Lost)?;
-            self.must_reset |= self.identity.known().identity.epoch != before;
-            self.reading = Some(reading);
+    /// Puts own commits with those that wait for their turn. `false` if there is one that only a look can place.
+    fn accept(&mut self, commits: Vec<Commit>) -> bool {
+        self.must_reset |= self.identity.known().identity.epoch != self.epoch;
+        let mut are_all_usable = true;
+        for commit in commits {
+            if self.must_reset || commit.epoch != self.epoch {
+                // Written to another life of the log than the one this tail reads: it must see for itself.
+                self.looker = None;
+                are_all_usable = false;
+            } else if self.held_since.is_none() {
+                are_all_usable &= self.own.put(commit.rows, self.after).is_ok();
+            } // else: the look that finds the way free finds these as well.
         }
+        are_all_usable
+    }
+
+    /// Own commits that follow the last event without a gap.
+    fn own_page(&mut self) -> Option<TailPage> {
+        let known = self.identity.known();
+        let events = match self.own.take_after(self.after, &known.identity) {
+            Ok(events) => events,
+            Err(error) => {
+                tracing::error!(%error, "an own commit cannot be read: reading it from the log");
+                self.own.clear();
+                self.inbox.ask_for_look();
+                return None;
+            }
+        };
+        let position = events.last()?.position;
+        let last = self.status.borrow().watermark;
+        Some(TailPage {
+            events,
+            watermark: Watermark {
+                position,
+                safe: last.safe.max(position.seq),
+                newest: last.newest.max(position.seq),
+                holder: None,
+            },
+            is_reset: false,
+            is_full: false,
+        })
+    }
+
+    async fn look(&mut self) -> Result<TailPage, Unavailable> {
+        let looker = match self.looker.take() {
+            Some(looker) => looker,
+            None => self.reconnect().await?,
+        };
+        let looker = self.looker.insert(looker);
         if self.must_reset {
             return self.reset().await;
         }
-        let Some(reading) = &self.reading else {
-            return Err(Unavailable::Silent);
-        };
         let known = self.identity.known();
-        let look = read(reading, self.after, known.disorder_s);
-        let (watermark, rows) = tokio::time::timeout(DATABASE_SILENCE_MAX, look)
-            .await
-            .map_err(|_| Unavailable::Silent)?
-            .map_err(Unavailable::Lost)?;
-        let (safe, newest, holder) = watermark;
+        let Look {
+            safe,
+            newest,
+            holder,
+            rows,
+        } = looker.look(self.after, known.disorder_s).await?;
         if newest < self.after.seq {
             // Places are never given back: this is another history.
             self.must_reset = true;
@@ -233,7 +304,6 @@ impl Tail {
         }
         let mut events = Vec::with_capacity(rows.len());
         let mut position = self.after;
-        let is_full = rows.len() >= TAIL_PAGE_EVENTS;
         for row in &rows {
             let event = row::event(row, &known.identity).map_err(Unavailable::Lost)?;
             if event.position.seq > safe {
@@ -243,7 +313,14 @@ impl Tail {
             position = event.position;
             events.push(Arc::new(event));
         }
-        let is_full = is_full && events.len() == rows.len();
+        let are_held = events.len() < rows.len();
+        self.held_since = are_held.then(|| self.held_since.unwrap_or_else(Instant::now));
+        if are_held {
+            self.own.clear();
+        } else {
+            self.own.forget_through(position);
+        }
+        let is_full = rows.len() >= TAIL_PAGE_EVENTS && !are_held;
         Ok(TailPage {
             events,
             watermark: Watermark {
@@ -257,16 +334,28 @@ impl Tail {
         })
     }
 
+    async fn reconnect(&mut self) -> Result<Looker, Unavailable> {
+        let looker = Looker::connect(&self.connector).await?;
+        self.identity
+            .reload(&looker.client)
+            .await
+            .map_err(Unavailable::Lost)?;
+        self.must_reset |= self.identity.known().identity.epoch != self.epoch;
+        Ok(looker)
+    }
+
     /// Begins anew at the end of the log as it is now.
     async fn reset(&mut self) -> Result<TailPage, Unavailable> {
-        let Some(reading) = &self.reading else {
+        let Some(looker) = &self.looker else {
             return Err(Unavailable::Silent);
         };
         self.identity
-            .reload(&reading.client)
+            .reload(&looker.client)
             .await
             .map_err(Unavailable::Lost)?;
-        let (begin, _) = begin_at(reading, self.identity.known().retained)
+        let known = self.identity.known();
+        let (begin, _) = looker
+            .begin_at(known.retained, PRELOAD_EVENTS)
             .await
             .map_err(Unavailable::Lost)?;
         tracing::warn!(
@@ -274,101 +363,27 @@ impl Tail {
             "the log has begun a new life: cursors beyond its newest event are unknown"
         );
         self.must_reset = false;
-        let watermark = Watermark {
-            position: begin,
-            safe: begin.seq,
-            newest: begin.seq,
-            holder: None,
-        };
+        self.epoch = known.identity.epoch;
+        self.own.clear();
+        self.held_since = None;
         Ok(TailPage {
             events: Vec::new(),
-            watermark,
+            watermark: Watermark::at(begin),
             is_reset: true,
             is_full: true,
         })
     }
 
-    /// Waits for a reason to look again.
-    async fn wait(&mut self, looked_at: Instant, found: bool) {
-        let spacing = looked_at
-            .elapsed()
-            .saturating_mul(2)
-            .clamp(LOOK_INTERVAL, LOOK_INTERVAL_MAX);
+    /// How long to wait for a wake-up after a look.
+    async fn patience(&mut self, found: bool) -> Duration {
         let patience = self.sleeper.patience(found).await;
-        if tokio::time::timeout(patience, self.wakeup.notified())
-            .await
-            .is_ok()
-        {
-            self.sleeper.woken().await;
-        }
-        // As many commits as come within this time are read at once.
-        if found && let Some(rest) = spacing.checked_sub(looked_at.elapsed()) {
-            pause(rest).await;
+        match self.held_since {
+            None => patience,
+            Some(since) => patience.min((since.elapsed() / 4).clamp(HELD_POLL_MIN, HELD_POLL_MAX)),
         }
     }
 }
 
-async fn connect(connector: &Connector) -> Result<Reading, Unavailable> {
-    let client = connector.connect("tail").await?;
-    let prepared = async {
-        let chunks: i64 = client.query_one(CHUNKS, &[]).await?.try_get(0)?;
-        let one_plan = "SET plan_cache_mode = force_generic_plan; SET jit = off";
-        let plan_each = "SET plan_cache_mode = force_custom_plan; SET jit = off";
-        let mode = if chunks <= ONE_PLAN_CHUNKS_MAX {
-            one_plan
-        } else {
-            plan_each
-        };
-        client.batch_execute(mode).await?;
-        let (watermark, new_events) = (
-            client.prepare(WATERMARK).await?,
-            client.prepare(NEW_EVENTS).await?,
-        );
-        Ok::<_, tokio_postgres::Error>((watermark, new_events))
-    };
-    let (watermark, new_events) = tokio::time::timeout(DATABASE_SILENCE_MAX, prepared)
-        .await
-        .map_err(|_| Unavailable::Silent)?
-        .map_err(Unavailable::Lost)?;
-    Ok(Reading {
-        client,
-        watermark,
-        new_events,
-    })
-}
-
-async fn begin_at(
-    reading: &Reading,
-    retained: Position,
-) -> Result<(Position, Seq), tokio_postgres::Error> {
-    let row = reading.client.query_one(&reading.watermark, &[]).await?;
-    let watermark: Seq = row.try_get(0)?;
-    let wanted = watermark.saturating_sub(PRELOAD_EVENTS);
-    let Some(row) = reading.client.query_opt(BEGIN_AT, &[&wanted]).await? else {
-        return Ok((retained, watermark));
-    };
-    let (seq, at) = (row.try_get(0)?, row.try_get(1)?);
-    Ok((Position::new(seq, at).max(retained), watermark))
-}
-
-type Look = ((Seq, Seq, Option<i32>), Vec<tokio_postgres::Row>);
-
-async fn read(
-    reading: &Reading,
-    after: Position,
-    disorder_s: i64,
-) -> Result<Look, tokio_postgres::Error> {
-    let since = Position {
-        at_ms: after.at_ms.saturating_sub(disorder_s.saturating_mul(1000)),
-        ..after
-    }
-    .at();
-    let limit = i64::try_from(TAIL_PAGE_EVENTS).unwrap_or(i64::MAX);
-    // Both are sent at once and run one after the other, each with a snapshot of its own.
-    let params: [&(dyn tokio_postgres::types::ToSql + Sync); 3] = [&after.seq, &since, &limit];
-    let (row, rows) = tokio::try_join!(
-        reading.client.query_one(&reading.watermark, &[]),
-        reading.client.query(&reading.new_events, &params),
-    )?;
-    Ok(((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?), rows))
+fn later(time: Instant, by: Duration) -> Instant {
+    time.checked_add(by).unwrap_or(time)
 }

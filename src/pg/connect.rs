@@ -5,10 +5,8 @@
 //!   itself: whoever holds it decides.
 //! - Passwords never stand in an error or a log line.
 
-use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Notify;
 use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::{AsyncMessage, Client, Config, NoTls};
 
@@ -106,25 +104,25 @@ impl Connector {
     /// # Errors
     /// If the database cannot be reached or refuses.
     pub async fn connect(&self, purpose: &str) -> Result<Client, ConnectError> {
-        self.open(purpose, None).await
+        self.open(purpose, || {}).await
     }
 
-    /// Opens a connection whose notifications signal `wakeup`; so does its end, since whoever waits must look again.
+    /// Opens a connection whose notifications call `wake`; so does its end, since whoever waits must look again.
     ///
     /// # Errors
     /// If the database cannot be reached or refuses.
     pub async fn connect_listening(
         &self,
         purpose: &str,
-        wakeup: Arc<Notify>,
+        wake: impl Fn() + Send + 'static,
     ) -> Result<Client, ConnectError> {
-        self.open(purpose, Some(wakeup)).await
+        self.open(purpose, wake).await
     }
 
     async fn open(
         &self,
         purpose: &str,
-        wakeup: Option<Arc<Notify>>,
+        wake: impl Fn() + Send + 'static,
     ) -> Result<Client, ConnectError> {
         let config = self.config(purpose);
         let opened = tokio::time::timeout(CONNECT_TIMEOUT, config.connect(NoTls))
@@ -137,11 +135,7 @@ impl Connector {
         self.tasks.spawn_until_stop(async move {
             while let Some(message) = std::future::poll_fn(|cx| connection.poll_message(cx)).await {
                 match message {
-                    Ok(AsyncMessage::Notification(_)) => {
-                        if let Some(wakeup) = &wakeup {
-                            wakeup.notify_one();
-                        }
-                    }
+                    Ok(AsyncMessage::Notification(_)) => wake(),
                     Ok(_) => {}
                     Err(error) => {
                         tracing::debug!(purpose, %error, "database connection ended");
@@ -149,9 +143,7 @@ impl Connector {
                     }
                 }
             }
-            if let Some(wakeup) = wakeup {
-                wakeup.notify_one();
-            }
+            wake();
         });
         Ok(client)
     }

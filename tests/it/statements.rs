@@ -1,6 +1,6 @@
 //! Every statement of the log's floor fits the real schema.
 
-use tidewire::log::{identity, lane, listener, read, span, status, tail, upkeep};
+use tidewire::log::{identity, lane, listener, look, read, span, status, upkeep};
 
 use crate::support::TestDb;
 
@@ -15,7 +15,7 @@ async fn every_statement_prepares() {
         ("read", read::STATEMENTS),
         ("span", span::STATEMENTS),
         ("status", status::STATEMENTS),
-        ("tail", tail::STATEMENTS),
+        ("look", look::STATEMENTS),
         ("upkeep", upkeep::STATEMENTS),
     ];
     for (file, statements) in files {

@@ -1,0 +1,77 @@
+//! This server's own commits that wait for their turn to be handed on.
+//!
+//! # Invariants
+//! - Only what follows a given place without a gap comes out: between two neighbouring places there is none that another
+//!   transaction could still fill.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use tokio_postgres::Row;
+
+use super::row;
+use crate::event::{Event, LogIdentity, Position, Seq};
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Own {
+    rows: BTreeMap<Seq, Row>,
+    gap_since: Option<Instant>,
+}
+
+impl Own {
+    /// Puts rows with those that wait; what lies at or below `after` has been handed on.
+    ///
+    /// # Errors
+    /// If a row has no place.
+    pub fn put(&mut self, rows: Vec<Row>, after: Position) -> Result<(), tokio_postgres::Error> {
+        for row in rows {
+            let seq: Seq = row.try_get(0)?;
+            if seq > after.seq {
+                self.rows.insert(seq, row);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the events that follow `after` without a gap.
+    ///
+    /// # Errors
+    /// If a row is not of the type the schema says.
+    pub fn take_after(
+        &mut self,
+        after: Position,
+        identity: &LogIdentity,
+    ) -> Result<Vec<Arc<Event>>, tokio_postgres::Error> {
+        let mut events = Vec::new();
+        let mut next = after.seq.saturating_add(1);
+        while let Some(row) = self.rows.remove(&next) {
+            events.push(Arc::new(row::event(&row, identity)?));
+            next = next.saturating_add(1);
+        }
+        self.gap_since = if self.rows.is_empty() {
+            None
+        } else {
+            self.gap_since.or_else(|| Some(Instant::now()))
+        };
+        Ok(events)
+    }
+
+    /// Since when a place has been missing before those that are left.
+    #[must_use]
+    pub const fn gap_since(&self) -> Option<Instant> {
+        self.gap_since
+    }
+
+    /// Forgets what lies at or below `through`: a look has found it.
+    pub fn forget_through(&mut self, through: Position) {
+        self.rows = self.rows.split_off(&through.seq.saturating_add(1));
+        self.gap_since = None;
+    }
+
+    /// Forgets all: a look will find it.
+    pub fn clear(&mut self) {
+        *self = Self::default();
+    }
+}
