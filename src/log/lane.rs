@@ -198,10 +198,11 @@ impl Lane {
     }
 
     async fn attempt(&mut self, members: &[Member<'_>], look_up: bool) -> Result<Written, Remedy> {
+        let epoch = self.identity.known().identity.epoch;
         if self
             .connection
             .as_ref()
-            .is_none_or(|c| c.client.is_closed())
+            .is_none_or(|c| c.client.is_closed() || c.epoch != epoch)
         {
             self.connect().await.map_err(Remedy::Reconnect)?;
         }

@@ -19,6 +19,7 @@ mod first_writer;
 mod history;
 mod hostile;
 mod ndjson;
+mod own;
 mod pages;
 mod permissions;
 mod reading;
