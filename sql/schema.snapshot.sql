@@ -220,14 +220,16 @@ DECLARE
     _floor  bigint := _newest;
     _clock  bigint := pg_sequence_last_value('tidewire.events_clock'::regclass);
     _now    bigint := (extract(epoch FROM clock_timestamp()) * 1000)::bigint;
+    _done   text;
 BEGIN
+    -- Assignments, not PERFORM: they are evaluated without a query.
     IF _held ~ '^[0-9]{1,18}$' THEN
         _floor := least(_held::bigint, _newest);
     ELSE
-        PERFORM set_config('tidewire.floor', _floor::text, true);
+        _done := set_config('tidewire.floor', _floor::text, true);
     END IF;
     -- The low 32 bits: tidewire.watermark() restores the rest from the sequence's value.
-    PERFORM pg_advisory_xact_lock_shared(tidewire.floor_class(), (_floor & 4294967295)::bit(32)::integer);
+    _done := pg_advisory_xact_lock_shared(1953064037 /* tidewire.floor_class() */, (_floor & 4294967295)::bit(32)::integer);
 
     IF current_setting('synchronous_commit') = 'off' THEN
         PERFORM set_config('synchronous_commit', 'local', true);
@@ -466,6 +468,7 @@ DECLARE
     _earliest timestamptz;
     _latest   timestamptz;
     _now      timestamptz := clock_timestamp();
+    _done     text;
 BEGIN
     WITH remembered AS (
         INSERT INTO tidewire.idempotency_keys AS k (seq, recorded_at, key)
@@ -490,7 +493,8 @@ BEGIN
         RAISE EXCEPTION 'recorded_at is given by the log: leave the column out, or use occurred_at'
             USING ERRCODE = 'TW422', COLUMN = 'recorded_at', TABLE = 'events', SCHEMA = 'tidewire';
     END IF;
-    PERFORM tidewire.wake_servers();
+    -- An assignment, not PERFORM: it is evaluated without a query.
+    _done := tidewire.wake_servers();
     RETURN NULL;
 END
 $$;

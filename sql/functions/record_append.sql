@@ -13,6 +13,7 @@ DECLARE
     _earliest timestamptz;
     _latest   timestamptz;
     _now      timestamptz := clock_timestamp();
+    _done     text;
 BEGIN
     WITH remembered AS (
         INSERT INTO tidewire.idempotency_keys AS k (seq, recorded_at, key)
@@ -37,7 +38,8 @@ BEGIN
         RAISE EXCEPTION 'recorded_at is given by the log: leave the column out, or use occurred_at'
             USING ERRCODE = 'TW422', COLUMN = 'recorded_at', TABLE = 'events', SCHEMA = 'tidewire';
     END IF;
-    PERFORM tidewire.wake_servers();
+    -- An assignment, not PERFORM: it is evaluated without a query.
+    _done := tidewire.wake_servers();
     RETURN NULL;
 END
 $fn$;

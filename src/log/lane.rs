@@ -253,8 +253,14 @@ impl Lane {
         self.connection = None;
         let client = self.connector.connect(&self.purpose).await?;
         let prepared = async {
-            // A backend that has lost its server must not hold a floor for long.
-            client.batch_execute("SET idle_in_transaction_session_timeout = '10s'; SET statement_timeout = '10s'").await?;
+            // A backend that has lost its server must not hold a floor for long. One plan for all batches: making one for
+            // the arrays at hand takes longer than the insert of a few events.
+            client
+                .batch_execute(
+                    "SET idle_in_transaction_session_timeout = '10s'; SET statement_timeout = '10s';
+                     SET plan_cache_mode = force_generic_plan; SET jit = off",
+                )
+                .await?;
             // The database behind the address may be another one now, and its log in another life.
             self.identity.reload(&client).await?;
             Ok::<_, tokio_postgres::Error>((
