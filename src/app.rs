@@ -12,7 +12,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::serve::ListenerExt as _;
 use tokio::net::TcpListener;
 
 use crate::access::jwt::WeakSecret;
@@ -21,6 +20,7 @@ use crate::config::{self, NoHome};
 use crate::event::Seq;
 use crate::feed::Hub;
 use crate::feed::hub::WindowLimits;
+use crate::http::entrance::{self, Entrance};
 use crate::http::ingest::IngestLimits;
 use crate::http::{self, App};
 use crate::log::inbox::Inbox;
@@ -110,7 +110,7 @@ impl Server {
     /// # Errors
     /// If one of them cannot.
     pub async fn start(config: config::Serve) -> Result<Self, StartError> {
-        let listener = listen(config.listen).await?;
+        let listener = listen(config.listen)?;
         let address = listener
             .local_addr()
             .map_err(|error| StartError::Listen(config.listen, error))?;
@@ -171,12 +171,6 @@ impl Server {
             embedded,
             ..
         } = self;
-        // Small frames must not wait for each other.
-        let listener = listener.tap_io(|stream| {
-            if let Err(error) = stream.set_nodelay(true) {
-                tracing::debug!(%error, "no TCP_NODELAY");
-            }
-        });
         let embedded_stop = tokio_util::sync::CancellationToken::new();
         let supervised = embedded.map(|mut embedded| {
             let stop = embedded_stop.clone();
@@ -189,7 +183,7 @@ impl Server {
             receiver
         });
         let draining = readers.token().clone();
-        let serving = axum::serve(listener, http::router(app.clone()))
+        let serving = axum::serve(Entrance::new(listener), http::router(app.clone()))
             .with_graceful_shutdown(async move { draining.cancelled().await })
             .into_future();
         let mut serving = std::pin::pin!(serving);
@@ -319,18 +313,16 @@ async fn preload(hub: &Hub, present: Seq) -> Result<(), Unavailable> {
     }
 }
 
-async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|error| match error.kind() {
-            ErrorKind::AddrInUse => {
-                let mut other = address;
-                other.set_port(address.port().checked_add(1).unwrap_or(8080));
-                StartError::PortTaken(address, other)
-            }
-            ErrorKind::PermissionDenied => StartError::PortForbidden(address),
-            _ => StartError::Listen(address, error),
-        })
+fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
+    entrance::listen(address).map_err(|error| match error.kind() {
+        ErrorKind::AddrInUse => {
+            let mut other = address;
+            other.set_port(address.port().checked_add(1).unwrap_or(8080));
+            StartError::PortTaken(address, other)
+        }
+        ErrorKind::PermissionDenied => StartError::PortForbidden(address),
+        _ => StartError::Listen(address, error),
+    })
 }
 
 /// How callers are known: by the configured secret, or development mode on loopback.

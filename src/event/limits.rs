@@ -47,6 +47,9 @@ pub const APPEND_TIMEOUT: Duration = Duration::from_secs(15);
 pub const PAGE_EVENTS_MAX: usize = 1_000;
 /// Events of one page if the request does not say.
 pub const PAGE_EVENTS: usize = 100;
+/// Events that a stream or a socket is handed at once: small, so that a live reader need not wait for a reader that has
+/// much to catch up with.
+pub const CATCH_UP_EVENTS: usize = 250;
 /// Bytes of one page or frame: a page ends early rather than grow beyond this (it always holds one event).
 pub const PAGE_BYTES_MAX: usize = 1024 * 1024;
 /// Rows a page of a filter that rarely matches may look at before it answers with what it has.

@@ -14,6 +14,7 @@ use tokio::sync::Notify;
 
 use super::hub::{Hub, Mark};
 use super::matching::Reader;
+use super::turn::Turn;
 use crate::event::{Cursor, Event, Filter, Position, Tenant};
 use crate::log::ReadError;
 use crate::log::error::check_bounds;
@@ -91,6 +92,7 @@ pub struct Follower {
     was_live: bool,
     on_lag: OnLag,
     cuts: u64,
+    turn: Option<Turn>,
 }
 
 impl Follower {
@@ -118,6 +120,7 @@ impl Follower {
             was_live: false,
             on_lag: OnLag::CatchUp,
             cuts,
+            turn: None,
         };
         follower.after = Box::pin(place(hub, start)).await?;
         Ok(follower)
@@ -148,6 +151,7 @@ impl Follower {
     /// If retention or a cut of the log has overtaken the reader, or the database cannot be asked.
     pub async fn read(&mut self, limit: usize) -> Result<Batch, FollowError> {
         self.check_cuts()?;
+        self.take_turn().await;
         let page = self.hub.read_window(
             &self.mark,
             self.is_caught_up,
@@ -165,7 +169,13 @@ impl Follower {
                 return Ok(self.skip_to_present());
             }
             // In a box: few readers are in history at a time, and the others need not hold room for it.
-            None => Box::pin(self.read_history(limit)).await?,
+            None => {
+                // The database may take its time: not at the cost of those who wait.
+                self.turn = None;
+                let page = Box::pin(self.read_history(limit)).await?;
+                self.take_turn().await;
+                page
+            }
         };
         debug_assert!(
             page.through.seq >= self.after.seq,
@@ -180,6 +190,20 @@ impl Follower {
             is_caught_up: self.is_caught_up,
             skipped_from: None,
         })
+    }
+
+    /// The turn of a reader that is behind. It is kept until the next read; whoever waits for a slow line ends it first.
+    pub const fn turn(&mut self) -> Option<Turn> {
+        self.turn.take()
+    }
+
+    /// Live readers need none.
+    async fn take_turn(&mut self) {
+        // The old one first: nobody may wait for a turn while holding one.
+        self.turn = None;
+        if !self.is_caught_up {
+            self.turn = self.hub.turn().await;
+        }
     }
 
     fn skip_to_present(&mut self) -> Batch {
@@ -214,6 +238,7 @@ impl Follower {
                 return Ok(batch);
             }
             if batch.is_caught_up {
+                self.turn = None;
                 self.mark.wake.notified().await;
             }
         }

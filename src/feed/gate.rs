@@ -1,6 +1,8 @@
-//! The way to history: few reads at once, and equal pages are read once.
+//! The way of those who are behind: few of them at once, few reads of history, and equal pages are read once.
 //!
 //! # Invariants
+//! - However many are behind, few are handed a page at a time, each in its turn; live readers need no turn, and find a
+//!   core that is theirs.
 //! - A storm of readers that are behind cannot take more of the database than the gate lets through; live readers do not
 //!   pass here.
 //! - Only full pages are kept: they never change. The rest is shared by those who wait for it and then forgotten.
@@ -11,6 +13,7 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use moka::future::Cache;
 
+use super::turn::{Turn, Turns};
 use crate::event::limits::PAGE_CACHE_BYTES;
 use crate::event::{Filter, Position, Tenant};
 use crate::log::read::Query;
@@ -33,6 +36,7 @@ struct Key {
 pub struct Gate {
     history: History,
     pages: Cache<Key, Arc<Page>>,
+    turns: Arc<Turns>,
 }
 
 impl Gate {
@@ -48,7 +52,16 @@ impl Gate {
             .weigher(weigh)
             .time_to_idle(IDLE)
             .build();
-        Self { history, pages }
+        Self {
+            history,
+            pages,
+            turns: Turns::new(),
+        }
+    }
+
+    /// Waits for a turn: first come, first served.
+    pub async fn turn(&self) -> Option<Turn> {
+        self.turns.next().await
     }
 
     /// The page after `after`, up to `up_to`.

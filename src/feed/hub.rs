@@ -14,6 +14,7 @@ use tokio::sync::{Notify, watch};
 
 use super::gate::Gate;
 use super::matching::{MatchIndex, Reader};
+use super::turn::Turn;
 use super::window::Window;
 use crate::event::{Filter, Label, Position, Seq, Tenant};
 use crate::log::inbox::Inbox;
@@ -272,6 +273,11 @@ impl Hub {
     #[must_use]
     pub const fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// Waits for a turn of those who are not live yet.
+    pub async fn turn(&self) -> Option<Turn> {
+        self.gate.turn().await
     }
 
     pub(super) const fn gate(&self) -> &Gate {

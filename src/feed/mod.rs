@@ -9,7 +9,9 @@ pub mod follow;
 pub mod gate;
 pub mod hub;
 pub mod matching;
+pub mod turn;
 pub mod window;
 
 pub use follow::{Batch, FollowError, Follower, OnLag, Start};
 pub use hub::Hub;
+pub use turn::Turn;

@@ -9,6 +9,7 @@ pub mod app;
 mod append;
 mod caller;
 mod docs;
+pub mod entrance;
 mod errors;
 mod guard;
 pub mod ingest;

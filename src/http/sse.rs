@@ -24,7 +24,7 @@ use super::params::ReadParams;
 use super::problem::{Kind, Problem};
 use super::read::{follower, join_json, wait_at_least};
 use crate::event::Event;
-use crate::event::limits::{PAGE_EVENTS_MAX, SSE_HEARTBEAT};
+use crate::event::limits::{CATCH_UP_EVENTS, SSE_HEARTBEAT};
 use crate::feed::{Batch, Follower, Start};
 
 /// What a browser waits before it reconnects, unless told otherwise.
@@ -72,6 +72,7 @@ async fn open(
     if app.tasks.token().is_cancelled() {
         return Err(errors::overloaded("the server is shutting down"));
     }
+    let _turn = app.hub.turn().await;
     let seat = app
         .seat()
         .ok_or_else(|| errors::overloaded("too many readers are connected"))?;
@@ -104,7 +105,10 @@ fn messages(
     stream: Stream,
 ) -> impl futures_util::Stream<Item = Result<Bytes, std::convert::Infallible>> {
     stream::unfold(stream, |mut stream| async move {
-        stream.next().await.map(|message| (Ok(message), stream))
+        let message = stream.next().await?;
+        // The line may be slow: nobody waits for it.
+        drop(stream.follower.turn());
+        Some((Ok(message), stream))
     })
 }
 
@@ -131,7 +135,7 @@ impl Stream {
         let next = stop
             .run_until_cancelled(tokio::time::timeout(
                 patience,
-                self.follower.next(PAGE_EVENTS_MAX),
+                self.follower.next(CATCH_UP_EVENTS),
             ))
             .await;
         Some(match next {
@@ -148,7 +152,7 @@ impl Stream {
                 self.is_over = true;
                 last_words(&errors::follow(&error, self.app.hub.identity()))
             }
-            Some(Err(_)) => match self.follower.read(PAGE_EVENTS_MAX).await {
+            Some(Err(_)) => match self.follower.read(CATCH_UP_EVENTS).await {
                 Ok(batch) if batch.events.is_empty() => self.heartbeat("heartbeat", &batch),
                 Ok(batch) => self.message(&batch.events, &batch),
                 Err(error) => {

@@ -86,6 +86,40 @@ async fn readers_that_stop_reading_cost_no_memory_and_slow_nobody() {
     }
 }
 
+/// Readers that are behind take turns; one that does not take its page must not keep the turn.
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_that_stop_while_they_catch_up_hold_up_nobody_who_catches_up() {
+    let db = TestDb::new().await;
+    let server = Server::start(&db).await;
+    let data = "x".repeat(100_000);
+    for batch in 0..4 {
+        let events: Vec<_> = (0..50)
+            .map(|n| json!({"id": format!("{}", batch * 50 + n), "topic": "big", "data": data}))
+            .collect();
+        server.api.append(&json!(events)).await;
+    }
+    // 20 MB each: more than the line takes. They subscribe and never read.
+    let mut stalled = Vec::new();
+    for _ in 0..20 {
+        let mut ws = server.api.ws().await;
+        ws.subscribe("s", &["*"], "earliest").await;
+        let stream = server.api.sse("after=earliest", None).await.unwrap();
+        stalled.push((ws, stream));
+    }
+    let mut reader = server.api.ws().await;
+    reader.subscribe("s", &["*"], "earliest").await;
+    let mut next = 0;
+    while next < 200 {
+        let frame = tokio::time::timeout(Duration::from_secs(10), reader.until("events")).await;
+        for event in frame.expect("its turn")["events"].as_array().unwrap() {
+            assert_eq!(event["id"], next.to_string());
+            next += 1;
+        }
+    }
+    drop(stalled);
+    server.stop().await;
+}
+
 #[tokio::test]
 #[expect(clippy::too_many_lines, reason = "one story")]
 async fn of_a_thousand_sessions_those_that_match_get_the_event() {

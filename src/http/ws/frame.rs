@@ -342,7 +342,12 @@ mod tests {
     #[test]
     fn the_list_names_every_frame_that_is_sent() {
         let own = include_str!("frame.rs").split("mod tests").next().unwrap();
-        let sources = [own, include_str!("socket.rs"), include_str!("../status.rs")];
+        let sources = [
+            own,
+            include_str!("socket.rs"),
+            include_str!("requests.rs"),
+            include_str!("../status.rs"),
+        ];
         let mut sent = BTreeSet::new();
         for source in sources {
             for behind in source.split("\"type\"").skip(1) {

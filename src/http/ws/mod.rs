@@ -2,6 +2,7 @@
 
 mod close;
 mod frame;
+mod requests;
 mod socket;
 mod subscription;
 
@@ -40,6 +41,8 @@ pub async fn get(State(app): State<App>, request: Request) -> Result<Response, P
         return Err(errors::overloaded("the server is shutting down"));
     }
     let encoding = encoding(&parts)?;
+    // Opening a socket costs as much as a page: those who come take turns with those who catch up.
+    let _turn = app.hub.turn().await;
     let seat = app
         .seat()
         .ok_or_else(|| errors::overloaded("too many readers are connected"))?;

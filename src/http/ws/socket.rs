@@ -7,51 +7,52 @@
 //! - A connection lives no longer than its credential.
 
 use std::collections::VecDeque;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
+use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
-use futures_util::{FutureExt as _, StreamExt as _};
 use rand::RngExt as _;
 use serde_json::json;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::close::Close;
-use super::frame::{self, ClientFrame, Encoding};
-use super::subscription::{self, Subscription};
+use super::frame::{self, Encoding};
+use super::subscription::Subscription;
 use crate::access::Principal;
 use crate::event::limits::{
-    DATA_BYTES_MAX, FRAME_BYTES_MAX, PAGE_EVENTS_MAX, SEND_TIMEOUT, SOCKET_APPENDS_MAX,
-    SUBSCRIPTIONS_MAX, WS_HEARTBEAT,
+    CATCH_UP_EVENTS, DATA_BYTES_MAX, FRAME_BYTES_MAX, PAGE_EVENTS_MAX, SEND_TIMEOUT,
+    SOCKET_APPENDS_MAX, SUBSCRIPTIONS_MAX, WS_HEARTBEAT,
 };
-use crate::feed::FollowError;
+use crate::feed::{FollowError, Turn};
 use crate::http::app::App;
-use crate::http::append::{self, Answer};
 use crate::http::errors;
-use crate::http::ingest;
-use crate::http::problem::{Kind, Problem};
-use crate::http::status;
 use crate::log::ReadError;
 
 /// Clients are told to come back within this time after a restart, each at its own moment.
 const RESTART_SPREAD_MS: u64 = 5_000;
 
+/// Pages that are delivered before the client is listened to again.
+const PAGES_PER_TURN: u32 = 8;
+
 /// Ends the socket: with a code, or because it is gone.
-type Ended = Option<Close>;
+pub(super) type Ended = Option<Close>;
 
 /// See the module.
 pub struct Socket {
-    app: App,
-    principal: Principal,
-    encoding: Encoding,
+    pub(super) app: App,
+    pub(super) principal: Principal,
+    pub(super) encoding: Encoding,
     line: WebSocket,
-    subscriptions: VecDeque<Subscription>,
-    wake: Arc<Notify>,
-    work: FuturesUnordered<BoxFuture<'static, serde_json::Value>>,
-    heard_at: Instant,
+    pub(super) subscriptions: VecDeque<Subscription>,
+    pub(super) wake: Arc<Notify>,
+    pub(super) work: FuturesUnordered<BoxFuture<'static, serde_json::Value>>,
+    pub(super) heard_at: Instant,
 }
 
 impl Socket {
@@ -85,20 +86,37 @@ impl Socket {
 
     async fn serve(&mut self) -> Result<std::convert::Infallible, Ended> {
         self.send(&self.welcome()).await?;
+        // What is waited for is made once: making it anew for each event costs as much as the event.
         let stop = self.app.tasks.token().clone();
+        let mut stopped = pin!(stop.cancelled());
+        let wake = Arc::clone(&self.wake);
+        let mut expires_at = self.principal.expires_at;
+        let mut expiry = pin!(tokio::time::sleep_until(self.until_expiry()));
         // Spread, so that ten thousand idle sockets do not beat in step.
         let phase = WS_HEARTBEAT.mul_f64(rand::rng().random_range(0.1..1.0));
         let first = tokio::time::Instant::now()
             .checked_add(phase)
             .unwrap_or_else(tokio::time::Instant::now);
         let mut heartbeat = tokio::time::interval_at(first, WS_HEARTBEAT);
+        let mut pages = 0_u32;
         loop {
-            let is_behind = self.subscriptions.iter().any(|one| one.follower.has_news());
-            let expiry = self.until_expiry();
+            if expires_at != self.principal.expires_at {
+                expires_at = self.principal.expires_at;
+                expiry.as_mut().reset(self.until_expiry());
+            }
+            let mut is_behind = self.has_news();
+            // Whoever has much to read listens to the client now and then.
+            while is_behind && pages < PAGES_PER_TURN && !self.must_end(expiry.deadline()) {
+                pages = pages.saturating_add(1);
+                self.deliver().await?;
+                is_behind = self.has_news();
+            }
+            pages = 0;
             tokio::select! {
                 biased;
-                () = stop.cancelled() => return Err(Some(self.say_restarting().await?)),
-                () = tokio::time::sleep_until(expiry) => return Err(Some(Close::Unauthenticated)),
+                () = &mut stopped => return Err(Some(self.say_restarting().await?)),
+                () = &mut expiry => return Err(Some(Close::Unauthenticated)),
+                () = wake.notified(), if !is_behind => {}
                 _ = heartbeat.tick() => self.beat().await?,
                 Some(answer) = self.work.next(), if !self.work.is_empty() => self.send(&answer).await?,
                 // While too much of its work is under way the client is not listened to.
@@ -106,10 +124,18 @@ impl Socket {
                     Some(Ok(message)) => self.hear(message).await?,
                     Some(Err(_)) | None => return Err(None),
                 },
-                () = async {}, if is_behind => self.deliver().await?,
-                () = self.wake.notified(), if !is_behind => {}
+                () = async {}, if is_behind => {}
             }
         }
+    }
+
+    fn has_news(&self) -> bool {
+        self.subscriptions.iter().any(|one| one.follower.has_news())
+    }
+
+    /// Whether there is something more urgent than the next page.
+    fn must_end(&self, expiry: tokio::time::Instant) -> bool {
+        self.app.tasks.token().is_cancelled() || expiry <= tokio::time::Instant::now()
     }
 
     fn welcome(&self) -> serde_json::Value {
@@ -195,7 +221,10 @@ impl Socket {
         let Some(mut one) = self.subscriptions.remove(index) else {
             return Ok(());
         };
-        let read = one.follower.read(PAGE_EVENTS_MAX).await;
+        let read = one.follower.read(CATCH_UP_EVENTS).await;
+        // Kept for a page only: the other frames are small, and the line may be slow.
+        let turn = one.follower.turn();
+        let turn = turn.filter(|_| read.as_ref().is_ok_and(|batch| !batch.events.is_empty()));
         let identity = self.app.hub.identity().clone();
         match read {
             Ok(batch) => {
@@ -205,13 +234,8 @@ impl Socket {
                     self.send(&json!({"type": "gap", "id": one.id, "from": from, "to": cursor, "reason": "lag"})).await?;
                 }
                 if !batch.events.is_empty() {
-                    self.send_message(frame::events(
-                        self.encoding,
-                        &one.id,
-                        &batch.events,
-                        &cursor,
-                    ))
-                    .await?;
+                    let frame = frame::events(self.encoding, &one.id, &batch.events, &cursor);
+                    self.send_in_turn(frame, turn).await?;
                 }
                 if batch.is_caught_up && !one.is_live {
                     one.is_live = true;
@@ -247,149 +271,24 @@ impl Socket {
         Ok(())
     }
 
-    async fn hear(&mut self, message: Message) -> Result<(), Ended> {
-        self.heard_at = Instant::now();
-        if matches!(message, Message::Close(_)) {
-            return Err(None);
-        }
-        if frame::bytes(&message) > FRAME_BYTES_MAX {
-            return Err(Some(Close::TooLarge));
-        }
-        let frame = match frame::read(self.encoding, &message) {
-            Ok(Some(frame)) => frame,
-            Ok(None) => return Ok(()),
-            Err(error) => {
-                let problem = Problem::new(Kind::Malformed, error.to_string());
-                return self.send(&frame::error(&problem, None, None)).await;
-            }
-        };
-        match frame {
-            ClientFrame::Subscribe(wanted) => Box::pin(self.subscribe(*wanted)).await,
-            ClientFrame::Unsubscribe { id } => {
-                self.subscriptions.retain(|one| one.id != id);
-                self.send(&json!({"type": "unsubscribed", "id": id})).await
-            }
-            ClientFrame::Append {
-                reference,
-                events,
-                idempotency_key,
-            } => {
-                self.append(reference, events.get(), idempotency_key.as_deref());
-                Ok(())
-            }
-            ClientFrame::Command {
-                reference,
-                id,
-                subject,
-                action,
-                params,
-            } => {
-                let data = json!({"action": action, "params": params});
-                let event = json!({"topic": "agent.command.requested", "subject": subject, "id": id, "data": data});
-                self.append(reference, &event.to_string(), None);
-                Ok(())
-            }
-            ClientFrame::Ping { timestamp } => {
-                self.send(&json!({"type": "pong", "timestamp": timestamp}))
-                    .await
-            }
-            ClientFrame::Auth { token } => Box::pin(self.authenticate(&token)).await,
-            ClientFrame::GetStatus {} => {
-                let (app, principal) = (self.app.clone(), self.principal.clone());
-                self.work
-                    .push(async move { status::frame(&app, &principal).await }.boxed());
-                Ok(())
-            }
-        }
-    }
-
-    async fn subscribe(&mut self, wanted: frame::Subscribe) -> Result<(), Ended> {
-        let id = wanted.id.clone();
-        let begun = if self.subscriptions.iter().any(|one| one.id == id) {
-            Err(Problem::parameter("id", "is in use: unsubscribe first"))
-        } else if self.subscriptions.len() >= SUBSCRIPTIONS_MAX {
-            Err(Problem::new(
-                Kind::InvalidParameter,
-                format!("a socket has at most {SUBSCRIPTIONS_MAX} subscriptions"),
-            ))
-        } else {
-            subscription::begin(&self.app, &self.principal, wanted, &self.wake).await
-        };
-        match begun {
-            Ok(one) => {
-                let cursor = self.app.hub.identity().encode(one.follower.after());
-                self.subscriptions.push_back(one);
-                self.send(&json!({"type": "subscribed", "id": id, "cursor": cursor}))
-                    .await
-            }
-            Err(problem) => self.send(&frame::error(&problem, None, Some(&id))).await,
-        }
-    }
-
-    /// Stores events while the socket goes on; the answer comes when they are committed.
-    fn append(&mut self, reference: Option<String>, events: &str, key: Option<&str>) {
-        let decoded = ingest::decode_text(events, &self.app.ingest).and_then(|mut decoded| {
-            if let Some(key) = key {
-                ingest::assign_ids(&mut decoded.events, key, 0);
-            }
-            append::admit(&self.principal, &mut decoded.events)?;
-            Ok(decoded.events)
-        });
-        let (app, principal) = (self.app.clone(), self.principal.clone());
-        let work = async move {
-            let stored = match decoded {
-                Ok(events) => append::append(&app, &principal, events).await,
-                Err(problem) => Err(problem),
-            };
-            match stored {
-                Ok(appended) => {
-                    let identity = app.hub.identity();
-                    let answers: Vec<Answer> = appended
-                        .iter()
-                        .map(|one| Answer::new(one, identity))
-                        .collect();
-                    let mut frame = json!({"type": "appended", "events": answers});
-                    if let (Some(reference), Some(frame)) = (reference, frame.as_object_mut()) {
-                        frame.insert("ref".into(), reference.into());
-                    }
-                    frame
-                }
-                Err(problem) => frame::error(&problem, reference.as_deref(), None),
-            }
-        };
-        self.work.push(work.boxed());
-    }
-
-    async fn authenticate(&mut self, token: &str) -> Result<(), Ended> {
-        match self.app.access.identify(Some(token)) {
-            Ok(principal) if principal.tenant == self.principal.tenant => {
-                self.principal = principal;
-                let lost: Vec<String> = self
-                    .subscriptions
-                    .iter()
-                    .filter(|one| self.principal.may_read(&one.filter).is_err())
-                    .map(|one| one.id.clone())
-                    .collect();
-                for id in lost {
-                    self.subscriptions.retain(|one| one.id != id);
-                    let problem =
-                        Problem::new(Kind::ForbiddenTopic, "the new credential may not read this");
-                    self.send(&frame::error(&problem, None, Some(&id))).await?;
-                }
-                self.send(&json!({"type": "notice", "level": "info", "code": "authenticated", "message": "the new credential is in force"}))
-                    .await
-            }
-            Ok(_) => Err(Some(Close::Policy("a connection keeps its tenant"))),
-            Err(_) => Err(Some(Close::Unauthenticated)),
-        }
-    }
-
-    async fn send(&mut self, frame: &serde_json::Value) -> Result<(), Ended> {
+    pub(super) async fn send(&mut self, frame: &serde_json::Value) -> Result<(), Ended> {
         self.send_message(frame::write(self.encoding, frame)).await
     }
 
     async fn send_message(&mut self, message: Message) -> Result<(), Ended> {
-        match tokio::time::timeout(SEND_TIMEOUT, self.line.send(message)).await {
+        self.send_in_turn(message, None).await
+    }
+
+    /// Sends a frame. The turn ends when the line has taken what it can at once: nobody waits for a slow one.
+    async fn send_in_turn(&mut self, message: Message, turn: Option<Turn>) -> Result<(), Ended> {
+        let mut sending = pin!(self.line.send(message));
+        let at_once = futures_util::poll!(&mut sending);
+        drop(turn);
+        let sent = match at_once {
+            Poll::Ready(sent) => Ok(sent),
+            Poll::Pending => tokio::time::timeout(SEND_TIMEOUT, sending).await,
+        };
+        match sent {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(None),
             Err(_) => Err(Some(Close::Overloaded("a frame was not taken in time"))),

@@ -1,0 +1,114 @@
+//! Turns of those who are behind: however many come back at once, those who are live hardly notice.
+//!
+//! # Invariants
+//! - So many at once as half of the cores, first come, first served; and after a turn a rest as long as it took. What
+//!   catches up takes a part of the machine, never all of it.
+//! - Nobody waits for a turn while holding one, and a turn ends before its holder waits for a line or for the database.
+
+use std::num::NonZero;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::tasks::pause;
+
+/// Turns are rested when they have taken this long together: timers tick in milliseconds.
+const REST_MIN: Duration = Duration::from_millis(1);
+/// A turn that was held up by the machine is not repaid in full.
+const REST_MAX: Duration = Duration::from_millis(20);
+
+/// The right of a reader that is behind to be handed a page. Ends when it is dropped.
+#[derive(Debug)]
+pub struct Turn {
+    turns: Arc<Turns>,
+    began: Instant,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        let took = u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.turns.owed_us.fetch_add(took, Ordering::Relaxed);
+    }
+}
+
+/// See the module.
+#[derive(Debug)]
+pub struct Turns {
+    free: Arc<Semaphore>,
+    /// Microseconds that turns have taken and that have not been rested.
+    owed_us: AtomicU64,
+}
+
+impl Turns {
+    /// Turns for half of this machine's cores, at least one.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
+        Self::at_once(cores.div_euclid(2).max(1))
+    }
+
+    fn at_once(turns: usize) -> Arc<Self> {
+        Arc::new(Self {
+            free: Arc::new(Semaphore::new(turns)),
+            owed_us: AtomicU64::new(0),
+        })
+    }
+
+    /// Waits for a turn.
+    pub async fn next(self: &Arc<Self>) -> Option<Turn> {
+        // It is never closed.
+        let permit = Arc::clone(&self.free).acquire_owned().await.ok()?;
+        let owed = Duration::from_micros(self.owed_us.load(Ordering::Relaxed));
+        if owed >= REST_MIN {
+            self.owed_us.store(0, Ordering::Relaxed);
+            pause(owed.min(REST_MAX)).await;
+        }
+        Some(Turn {
+            turns: Arc::clone(self),
+            began: Instant::now(),
+            _permit: permit,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn no_more_at_once_than_there_are_turns_and_whoever_gives_up_holds_up_nobody() {
+        let turns = Turns::at_once(2);
+        let (first, second) = (turns.next().await.unwrap(), turns.next().await.unwrap());
+        let mut third = Box::pin(turns.next());
+        let mut fourth = Box::pin(turns.next());
+        assert!((&mut third).now_or_never().is_none());
+        assert!((&mut fourth).now_or_never().is_none());
+        drop(first);
+        // The third was first to wait.
+        assert!((&mut fourth).now_or_never().is_none());
+        drop(third);
+        assert!(fourth.await.is_some());
+        drop(second);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_turn_is_rested_as_long_as_it_took() {
+        let turns = Turns::at_once(1);
+        drop(turns.next().await);
+        turns.owed_us.store(7_000, Ordering::Relaxed);
+        let before = tokio::time::Instant::now();
+        let turn = turns.next().await;
+        assert_eq!(before.elapsed().as_millis(), 7);
+        drop(turn);
+        // What is owed grows by turns only, and however long one took, the rest is bounded.
+        turns.owed_us.store(u64::MAX, Ordering::Relaxed);
+        let before = tokio::time::Instant::now();
+        drop(turns.next().await);
+        assert_eq!(before.elapsed(), REST_MAX);
+    }
+}

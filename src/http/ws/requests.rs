@@ -1,0 +1,160 @@
+//! What a client asks of its socket: subscriptions, appends, commands, a new credential.
+//!
+//! # Invariants
+//! - A frame that cannot be understood is answered and passed over; only what breaks the protocol ends the socket.
+
+use std::time::Instant;
+
+use axum::extract::ws::Message;
+use futures_util::FutureExt as _;
+use serde_json::json;
+
+use super::close::Close;
+use super::frame::{self, ClientFrame};
+use super::socket::{Ended, Socket};
+use super::subscription;
+use crate::event::limits::{FRAME_BYTES_MAX, SUBSCRIPTIONS_MAX};
+use crate::http::append::{self, Answer};
+use crate::http::ingest;
+use crate::http::problem::{Kind, Problem};
+use crate::http::status;
+
+impl Socket {
+    /// Does what a frame asks for.
+    pub(super) async fn hear(&mut self, message: Message) -> Result<(), Ended> {
+        self.heard_at = Instant::now();
+        if matches!(message, Message::Close(_)) {
+            return Err(None);
+        }
+        if frame::bytes(&message) > FRAME_BYTES_MAX {
+            return Err(Some(Close::TooLarge));
+        }
+        let frame = match frame::read(self.encoding, &message) {
+            Ok(Some(frame)) => frame,
+            Ok(None) => return Ok(()),
+            Err(error) => {
+                let problem = Problem::new(Kind::Malformed, error.to_string());
+                return self.send(&frame::error(&problem, None, None)).await;
+            }
+        };
+        match frame {
+            ClientFrame::Subscribe(wanted) => Box::pin(self.subscribe(*wanted)).await,
+            ClientFrame::Unsubscribe { id } => {
+                self.subscriptions.retain(|one| one.id != id);
+                self.send(&json!({"type": "unsubscribed", "id": id})).await
+            }
+            ClientFrame::Append {
+                reference,
+                events,
+                idempotency_key,
+            } => {
+                self.append(reference, events.get(), idempotency_key.as_deref());
+                Ok(())
+            }
+            ClientFrame::Command {
+                reference,
+                id,
+                subject,
+                action,
+                params,
+            } => {
+                let data = json!({"action": action, "params": params});
+                let event = json!({"topic": "agent.command.requested", "subject": subject, "id": id, "data": data});
+                self.append(reference, &event.to_string(), None);
+                Ok(())
+            }
+            ClientFrame::Ping { timestamp } => {
+                self.send(&json!({"type": "pong", "timestamp": timestamp}))
+                    .await
+            }
+            ClientFrame::Auth { token } => Box::pin(self.authenticate(&token)).await,
+            ClientFrame::GetStatus {} => {
+                let (app, principal) = (self.app.clone(), self.principal.clone());
+                self.work
+                    .push(async move { status::frame(&app, &principal).await }.boxed());
+                Ok(())
+            }
+        }
+    }
+
+    async fn subscribe(&mut self, wanted: frame::Subscribe) -> Result<(), Ended> {
+        let id = wanted.id.clone();
+        let begun = if self.subscriptions.iter().any(|one| one.id == id) {
+            Err(Problem::parameter("id", "is in use: unsubscribe first"))
+        } else if self.subscriptions.len() >= SUBSCRIPTIONS_MAX {
+            Err(Problem::new(
+                Kind::InvalidParameter,
+                format!("a socket has at most {SUBSCRIPTIONS_MAX} subscriptions"),
+            ))
+        } else {
+            subscription::begin(&self.app, &self.principal, wanted, &self.wake).await
+        };
+        match begun {
+            Ok(one) => {
+                let cursor = self.app.hub.identity().encode(one.follower.after());
+                self.subscriptions.push_back(one);
+                self.send(&json!({"type": "subscribed", "id": id, "cursor": cursor}))
+                    .await
+            }
+            Err(problem) => self.send(&frame::error(&problem, None, Some(&id))).await,
+        }
+    }
+
+    /// Stores events while the socket goes on; the answer comes when they are committed.
+    fn append(&mut self, reference: Option<String>, events: &str, key: Option<&str>) {
+        let decoded = ingest::decode_text(events, &self.app.ingest).and_then(|mut decoded| {
+            if let Some(key) = key {
+                ingest::assign_ids(&mut decoded.events, key, 0);
+            }
+            append::admit(&self.principal, &mut decoded.events)?;
+            Ok(decoded.events)
+        });
+        let (app, principal) = (self.app.clone(), self.principal.clone());
+        let work = async move {
+            let stored = match decoded {
+                Ok(events) => append::append(&app, &principal, events).await,
+                Err(problem) => Err(problem),
+            };
+            match stored {
+                Ok(appended) => {
+                    let identity = app.hub.identity();
+                    let answers: Vec<Answer> = appended
+                        .iter()
+                        .map(|one| Answer::new(one, identity))
+                        .collect();
+                    let mut frame = json!({"type": "appended", "events": answers});
+                    if let (Some(reference), Some(frame)) = (reference, frame.as_object_mut()) {
+                        frame.insert("ref".into(), reference.into());
+                    }
+                    frame
+                }
+                Err(problem) => frame::error(&problem, reference.as_deref(), None),
+            }
+        };
+        self.work.push(work.boxed());
+    }
+
+    async fn authenticate(&mut self, token: &str) -> Result<(), Ended> {
+        match self.app.access.identify(Some(token)) {
+            Ok(principal) if principal.tenant == self.principal.tenant => {
+                self.principal = principal;
+                let lost: Vec<String> = self
+                    .subscriptions
+                    .iter()
+                    .filter(|one| self.principal.may_read(&one.filter).is_err())
+                    .map(|one| one.id.clone())
+                    .collect();
+                for id in lost {
+                    self.subscriptions.retain(|one| one.id != id);
+                    let problem =
+                        Problem::new(Kind::ForbiddenTopic, "the new credential may not read this");
+                    self.send(&frame::error(&problem, None, Some(&id))).await?;
+                }
+                self.send(&json!({"type": "notice", "level": "info", "code": "authenticated", "message": "the new credential is in force"}))
+                    .await
+            }
+            Ok(_) => Err(Some(Close::Policy("a connection keeps its tenant"))),
+            Err(_) => Err(Some(Close::Unauthenticated)),
+        }
+    }
+}
