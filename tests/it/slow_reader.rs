@@ -101,10 +101,13 @@ async fn readers_that_stop_while_they_catch_up_hold_up_nobody_who_catches_up() {
     // 20 MB each: more than the line takes. They subscribe and never read.
     let mut stalled = Vec::new();
     for _ in 0..20 {
-        let mut ws = server.api.ws().await;
-        ws.subscribe("s", &["*"], "earliest").await;
-        let stream = server.api.sse("after=earliest", None).await.unwrap();
-        stalled.push((ws, stream));
+        let open = async {
+            let mut ws = server.api.ws().await;
+            ws.subscribe("s", &["*"], "earliest").await;
+            (ws, server.api.sse("after=earliest", None).await.unwrap())
+        };
+        let opened = tokio::time::timeout(Duration::from_secs(10), open).await;
+        stalled.push(opened.expect("its turn"));
     }
     let mut reader = server.api.ws().await;
     reader.subscribe("s", &["*"], "earliest").await;
