@@ -26,11 +26,9 @@ pub const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Bytes of one line of NDJSON: one event and its envelope. Longer: that line is refused.
 pub const LINE_BYTES_MAX: usize = DATA_BYTES_MAX * 2;
 /// Events of one NDJSON chunk, committed together at most.
-pub const CHUNK_EVENTS_MAX: usize = 500;
+pub const CHUNK_EVENTS_MAX: usize = 1_000;
 /// Bytes of one NDJSON chunk.
 pub const CHUNK_BYTES_MAX: usize = 1024 * 1024;
-/// NDJSON chunks of one request on their way to the database at once.
-pub const CHUNKS_IN_FLIGHT_MAX: usize = 4;
 
 /// Events of one statement of the group commit. What does not fit waits for the next.
 pub const BATCH_EVENTS_MAX: usize = 1_000;

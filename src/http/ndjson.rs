@@ -8,14 +8,14 @@
 //!   not stored, or may be sent again with the same ids.
 
 use std::io::Write as _;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 
 use axum::body::{Body, BodyDataStream};
 use axum::extract::Request;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use bytes::{Bytes, BytesMut};
-use futures_util::future::{Either, select};
+use futures_util::future::{BoxFuture, Either, MaybeDone, maybe_done, select};
 use futures_util::{FutureExt as _, StreamExt as _};
 use serde::Serialize;
 use tokio::sync::mpsc;
@@ -29,6 +29,7 @@ use super::problem::{Kind, Problem};
 use crate::access::Principal;
 use crate::event::NewEvent;
 use crate::event::limits::{CHUNK_BYTES_MAX, CHUNK_EVENTS_MAX, LINE_BYTES_MAX};
+use crate::log::{self, AppendError, Identity};
 
 #[derive(Serialize)]
 struct Stored<'a> {
@@ -58,7 +59,10 @@ pub fn post(app: App, principal: Principal, key: Option<String>, request: Reques
         principal,
         key,
         trace,
+        chunk: Chunk::new(),
+        chunk_bytes: 0,
         ended: false,
+        is_broken: false,
     };
     let reporter = Reporter {
         is_minimal,
@@ -91,7 +95,11 @@ struct Reader {
     principal: Principal,
     key: Option<String>,
     trace: Option<String>,
+    /// What has been read and not been taken.
+    chunk: Chunk,
+    chunk_bytes: usize,
     ended: bool,
+    is_broken: bool,
 }
 
 /// Writes result lines.
@@ -106,23 +114,33 @@ async fn run(
     results: &mpsc::Sender<Result<Bytes, std::convert::Infallible>>,
 ) {
     let (app, principal) = (reader.app.clone(), reader.principal.clone());
-    let mut next = reader.chunk().await;
-    while let Some(chunk) = next {
+    let send = |chunk| Sent::new(&app, &principal, chunk);
+    reader.read_some().await;
+    let mut next = reader.take().map(send);
+    while let Some(mut sent) = next {
         // The next chunk is read while this one is committed, but its results do not wait for it: a client may send
         // one line at a time.
-        let committing = pin!(commit(&app, &principal, chunk));
-        let mut reading = pin!(reader.chunk());
-        let (committed, following) = match select(committing, &mut reading).await {
-            Either::Left((committed, _)) => (committed, None),
-            Either::Right((following, committing)) => (committing.await, Some(following)),
-        };
+        if let Either::Right(_) = select(&mut sent.answers, pin!(reader.fill())).await {
+            (&mut sent.answers).await;
+        }
+        let answers = sent.answers.as_mut().take_output();
+        let mut following = reader.take().map(send);
+        // On its way before the results of this one are written: the database is not kept waiting.
+        if let Some(following) = &mut following
+            && are_stored(answers.as_ref())
+        {
+            let _ = futures_util::poll!(&mut following.answers);
+        }
+        let committed = settle(sent.lines, answers, app.hub.identity());
         let (lines, is_over) = reporter.report(committed);
         if results.send(Ok(lines)).await.is_err() || is_over {
             return;
         }
-        next = match following {
-            Some(following) => following,
-            None => reading.await,
+        next = if following.is_some() {
+            following
+        } else {
+            reader.read_some().await;
+            reader.take().map(send)
         };
     }
     if reporter.is_minimal {
@@ -133,40 +151,61 @@ async fn run(
 }
 
 impl Reader {
-    /// The next lines: as many as are there, at least one; `None` at the end.
-    async fn chunk(&mut self) -> Option<Chunk> {
-        let mut chunk = Chunk::new();
-        let mut bytes = 0_usize;
-        while chunk.len() < CHUNK_EVENTS_MAX && bytes < CHUNK_BYTES_MAX {
-            match self.lines.next_line() {
-                Some(line) => {
-                    bytes = bytes.saturating_add(line.as_ref().map_or(0, |line| line.bytes.len()));
-                    chunk.push(self.event(line));
-                }
-                None if self.ended => match self.lines.finish() {
-                    Some(line) => chunk.push(self.event(line)),
-                    None => break,
-                },
-                None => {
-                    let more = if chunk.is_empty() {
-                        self.body.next().await
-                    } else {
-                        // Whatever has arrived meanwhile; what is there is not held up for what may come.
-                        match self.body.next().now_or_never() {
-                            Some(more) => more,
-                            None => break,
-                        }
-                    };
-                    match more {
-                        Some(Ok(data)) => self.lines.push(data),
-                        // A broken upload: whole lines count, a part of one does not.
-                        Some(Err(_)) => return (!chunk.is_empty()).then_some(chunk),
-                        None => self.ended = true,
-                    }
-                }
-            }
+    /// Reads lines until the chunk is full or the stream ends. What has been read stays if this is dropped.
+    async fn fill(&mut self) {
+        while self.take_lines() && !self.ended {
+            let more = self.body.next().await;
+            self.push(more);
         }
-        (!chunk.is_empty()).then_some(chunk)
+    }
+
+    /// Waits for a line, and takes along what has arrived with it; the chunk stays empty at the end.
+    async fn read_some(&mut self) {
+        while self.take_lines() && !self.ended {
+            let more = if self.chunk.is_empty() {
+                self.body.next().await
+            } else {
+                match self.body.next().now_or_never() {
+                    Some(more) => more,
+                    None => return,
+                }
+            };
+            self.push(more);
+        }
+    }
+
+    /// The lines that were read, if there are any.
+    fn take(&mut self) -> Option<Chunk> {
+        self.chunk_bytes = 0;
+        Some(std::mem::take(&mut self.chunk)).filter(|chunk| !chunk.is_empty())
+    }
+
+    fn push(&mut self, more: Option<Result<Bytes, axum::Error>>) {
+        match more {
+            Some(Ok(data)) => self.lines.push(data),
+            // A broken upload: whole lines count, a part of one does not.
+            Some(Err(_)) => (self.ended, self.is_broken) = (true, true),
+            None => self.ended = true,
+        }
+        if self.ended {
+            self.take_lines();
+        }
+    }
+
+    /// Makes events of the lines that are complete; whether there is room for more.
+    fn take_lines(&mut self) -> bool {
+        while self.chunk.len() < CHUNK_EVENTS_MAX && self.chunk_bytes < CHUNK_BYTES_MAX {
+            let line = match self.lines.next_line() {
+                None if self.ended && !self.is_broken => self.lines.finish(),
+                line => line,
+            };
+            let Some(line) = line else { return true };
+            let bytes = line.as_ref().map_or(0, |line| line.bytes.len());
+            self.chunk_bytes = self.chunk_bytes.saturating_add(bytes);
+            let event = self.event(line);
+            self.chunk.push(event);
+        }
+        false
     }
 
     fn event(
@@ -245,31 +284,60 @@ fn write_line(out: &mut BytesMut, line: &impl Serialize) {
     let _ = writer.write_all(b"\n");
 }
 
-/// Stores the events of a chunk in their order and puts every line's answer into its place.
-async fn commit(
-    app: &App,
-    principal: &Principal,
-    chunk: Chunk,
-) -> Vec<(u64, Result<Answer, Problem>)> {
-    let mut events = Vec::with_capacity(chunk.len());
-    let mut lines: Vec<(u64, Option<Problem>)> = Vec::with_capacity(chunk.len());
-    for (line, event) in chunk {
-        match event {
-            Ok(event) => {
-                events.push(event);
-                lines.push((line, None));
+type Appending<'a> = BoxFuture<'a, Result<log::append::Answers, AppendError>>;
+
+/// A chunk on its way to the log.
+struct Sent<'a> {
+    /// The number of each line, and why it is no event.
+    lines: Vec<(u64, Option<Problem>)>,
+    /// Of the lines that are events. Not on its way before it is first polled.
+    answers: Pin<Box<MaybeDone<Appending<'a>>>>,
+}
+
+impl<'a> Sent<'a> {
+    fn new(app: &'a App, principal: &'a Principal, chunk: Chunk) -> Self {
+        let mut events = Vec::with_capacity(chunk.len());
+        let mut lines = Vec::with_capacity(chunk.len());
+        for (line, event) in chunk {
+            match event {
+                Ok(event) => {
+                    events.push(event);
+                    lines.push((line, None));
+                }
+                Err(problem) => lines.push((line, Some(problem))),
             }
-            Err(problem) => lines.push((line, Some(problem))),
         }
+        let append = async move {
+            if events.is_empty() {
+                return Ok(Vec::new());
+            }
+            app.appender.append_each(&principal.tenant, events).await
+        };
+        let answers = Box::pin(maybe_done(append.boxed()));
+        Self { lines, answers }
     }
-    let identity = app.hub.identity();
-    let answers = if events.is_empty() {
-        Ok(Vec::new())
-    } else {
-        app.appender.append_each(&principal.tenant, events).await
-    };
-    let mut answers = match answers {
-        Ok(answers) => answers.into_iter(),
+}
+
+type Committed = Option<Result<log::append::Answers, AppendError>>;
+
+/// Whether nothing speaks against sending the next chunk. After a failure it may have to wait, or the stream to end.
+fn are_stored(committed: Option<&Result<log::append::Answers, AppendError>>) -> bool {
+    committed.is_some_and(|answers| {
+        answers
+            .as_ref()
+            .is_ok_and(|answers| answers.iter().all(Result::is_ok))
+    })
+}
+
+/// Puts every line's answer into its place.
+fn settle(
+    lines: Vec<(u64, Option<Problem>)>,
+    committed: Committed,
+    identity: &Identity,
+) -> Vec<(u64, Result<Answer, Problem>)> {
+    let unanswered = || errors::unavailable("the log did not answer for this line");
+    let mut answers = match committed.transpose() {
+        Ok(answers) => answers.unwrap_or_default().into_iter(),
         Err(error) => {
             let problem = errors::append(&error, identity);
             return lines
@@ -286,7 +354,7 @@ async fn commit(
                 None => match answers.next() {
                     Some(Ok(appended)) => Ok(Answer::new(&appended, identity)),
                     Some(Err(error)) => Err(errors::append(&error.at(0), identity)),
-                    None => Err(errors::unavailable("the log did not answer for this line")),
+                    None => Err(unanswered()),
                 },
             };
             (line, outcome)
