@@ -63,7 +63,8 @@ impl Draft {
         match name {
             "id" => {
                 self.id = Some(
-                    EventId::parse(text_of("id", value)?).map_err(|e| Refusal::invalid("id", e))?,
+                    EventId::parse(&text_of("id", value)?)
+                        .map_err(|e| Refusal::invalid("id", e))?,
                 );
             }
             "topic" => self.set_topic(&text_of("topic", value)?)?,

@@ -32,10 +32,10 @@ use crate::event::limits::{CHUNK_BYTES_MAX, CHUNK_EVENTS_MAX, LINE_BYTES_MAX};
 use crate::log::{self, AppendError, Identity};
 
 #[derive(Serialize)]
-struct Stored<'a> {
+struct Stored {
     line: u64,
     #[serde(flatten)]
-    answer: &'a Answer,
+    answer: Answer,
 }
 
 /// Lines that are committed together, each with its number, or why it is no event.
@@ -114,25 +114,30 @@ async fn run(
     results: &mpsc::Sender<Result<Bytes, std::convert::Infallible>>,
 ) {
     let (app, principal) = (reader.app.clone(), reader.principal.clone());
+    let identity = app.hub.identity();
     let send = |chunk| Sent::new(&app, &principal, chunk);
     reader.read_some().await;
     let mut next = reader.take().map(send);
     while let Some(mut sent) = next {
         // The next chunk is read while this one is committed, but its results do not wait for it: a client may send
         // one line at a time.
-        if let Either::Right(_) = select(&mut sent.answers, pin!(reader.fill())).await {
+        let is_full = {
+            let filled = pin!(reader.fill());
+            matches!(select(&mut sent.answers, filled).await, Either::Right(_))
+        };
+        let mut following = reader.take().map(send);
+        if is_full {
             (&mut sent.answers).await;
         }
         let answers = sent.answers.as_mut().take_output();
-        let mut following = reader.take().map(send);
         // On its way before the results of this one are written: the database is not kept waiting.
         if let Some(following) = &mut following
             && are_stored(answers.as_ref())
         {
             let _ = futures_util::poll!(&mut following.answers);
         }
-        let committed = settle(sent.lines, answers, app.hub.identity());
-        let (lines, is_over) = reporter.report(committed);
+        let committed = settle(sent.lines, answers, identity);
+        let (lines, is_over) = reporter.report(committed, identity);
         if results.send(Ok(lines)).await.is_err() || is_over {
             return;
         }
@@ -240,28 +245,28 @@ impl Reader {
 
 impl Reporter {
     /// The result lines of a chunk, and whether the stream must end.
-    fn report(&mut self, committed: Vec<(u64, Result<Answer, Problem>)>) -> (Bytes, bool) {
+    fn report(
+        &mut self,
+        committed: Vec<(u64, Result<log::Appended, Problem>)>,
+        identity: &Identity,
+    ) -> (Bytes, bool) {
         let mut out = BytesMut::with_capacity(committed.len().saturating_mul(128));
         let mut is_over = false;
+        let mut last = None;
         for (line, outcome) in committed {
             match outcome {
-                Ok(answer) => {
-                    let counter = if answer.duplicate {
+                Ok(appended) => {
+                    let counter = if appended.duplicate {
                         &mut self.summary.duplicates
                     } else {
                         &mut self.summary.stored
                     };
                     *counter = counter.saturating_add(1);
+                    last = Some(appended.position);
                     if !self.is_minimal {
-                        write_line(
-                            &mut out,
-                            &Stored {
-                                line,
-                                answer: &answer,
-                            },
-                        );
+                        let answer = Answer::new(&appended, identity);
+                        write_line(&mut out, &Stored { line, answer });
                     }
-                    self.summary.cursor = Some(answer.cursor);
                 }
                 Err(problem) => {
                     self.summary.refused = self.summary.refused.saturating_add(1);
@@ -271,6 +276,9 @@ impl Reporter {
                     );
                 }
             }
+        }
+        if let Some(position) = last {
+            self.summary.cursor = Some(identity.encode(position));
         }
         (out.freeze(), is_over)
     }
@@ -307,12 +315,7 @@ impl<'a> Sent<'a> {
                 Err(problem) => lines.push((line, Some(problem))),
             }
         }
-        let append = async move {
-            if events.is_empty() {
-                return Ok(Vec::new());
-            }
-            app.appender.append_each(&principal.tenant, events).await
-        };
+        let append = app.appender.append_each(&principal.tenant, events);
         let answers = Box::pin(maybe_done(append.boxed()));
         Self { lines, answers }
     }
@@ -334,7 +337,7 @@ fn settle(
     lines: Vec<(u64, Option<Problem>)>,
     committed: Committed,
     identity: &Identity,
-) -> Vec<(u64, Result<Answer, Problem>)> {
+) -> Vec<(u64, Result<log::Appended, Problem>)> {
     let unanswered = || errors::unavailable("the log did not answer for this line");
     let mut answers = match committed.transpose() {
         Ok(answers) => answers.unwrap_or_default().into_iter(),
@@ -352,7 +355,7 @@ fn settle(
             let outcome = match own {
                 Some(problem) => Err(problem),
                 None => match answers.next() {
-                    Some(Ok(appended)) => Ok(Answer::new(&appended, identity)),
+                    Some(Ok(appended)) => Ok(appended),
                     Some(Err(error)) => Err(errors::append(&error.at(0), identity)),
                     None => Err(unanswered()),
                 },

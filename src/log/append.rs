@@ -5,12 +5,10 @@
 //! - A group is stored as a whole or not at all, and answered after the commit. A bad group fails alone.
 //! - Every event has an id before it is queued, so a batch whose outcome is unknown can be sent again.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
-use uuid::Uuid;
 
 use super::error::{AppendError, Unavailable};
 use super::identity::Identity;
@@ -18,6 +16,7 @@ use super::inbox::Inbox;
 use super::lane::Lane;
 use super::listener::Listener;
 use super::queue::{Group, Queue};
+use super::repeats::Unique;
 use crate::event::limits::APPEND_TIMEOUT;
 use crate::event::{EventId, Expect, NewEvent, Position, Seq, Tenant};
 use crate::pg::Connector;
@@ -97,7 +96,8 @@ impl Appender {
     ) -> Result<Vec<Appended>, AppendError> {
         let mut appended = Vec::with_capacity(events.len());
         let mut skipped = None;
-        for answer in self.enqueue(tenant, events, true).await? {
+        let unique = self.whole(events)?;
+        for answer in self.enqueue(tenant, unique, true).await? {
             match answer {
                 Ok(one) => appended.push(one),
                 Err(AppendError::Skipped) => skipped = Some(AppendError::Skipped),
@@ -109,44 +109,67 @@ impl Appender {
 
     /// Stores `events` in their order, each by itself: one that is refused does not hold up the others.
     ///
+    /// What can be done before the log is asked is done at once; nothing is on its way before the future is polled.
+    ///
     /// # Errors
     /// If the queue is full or the database cannot be asked in time.
-    pub async fn append_each(
+    pub fn append_each(
         &self,
         tenant: &Tenant,
         events: Vec<NewEvent>,
-    ) -> Result<Answers, AppendError> {
+    ) -> impl Future<Output = Result<Answers, AppendError>> + use<'_> {
+        let tenant = tenant.clone();
         let mut answers = Answers::with_capacity(events.len());
-        for part in super::repeats::parts(events) {
-            answers.extend(self.enqueue(tenant, part, false).await?);
+        let parts = self.parts(events);
+        async move {
+            for part in parts {
+                answers.extend(self.enqueue(&tenant, part, false).await?);
+            }
+            Ok(answers)
         }
-        Ok(answers)
+    }
+
+    /// All of `events`, if none is refused.
+    fn whole(&self, events: Vec<NewEvent>) -> Result<Unique, AppendError> {
+        let mut unique = Unique::default();
+        for (index, event) in events.into_iter().enumerate() {
+            let expected = self.expected(index, event.expect.as_ref())?;
+            unique
+                .add(event, expected)
+                .map_err(|_| AppendError::IdConflict { index })?;
+        }
+        Ok(unique)
+    }
+
+    /// `events` in their order; a part ends before an id that comes again with other content.
+    fn parts(&self, events: Vec<NewEvent>) -> Vec<Unique> {
+        let mut parts = Vec::new();
+        let mut part = Unique::default();
+        for event in events {
+            match self.expected(0, event.expect.as_ref()) {
+                Err(error) => part.refuse(error),
+                Ok(expected) => {
+                    if let Err(event) = part.add(event, expected) {
+                        parts.push(std::mem::take(&mut part));
+                        // The first of its part repeats nothing.
+                        let _ = part.add(*event, expected);
+                    }
+                }
+            }
+        }
+        parts.push(part);
+        parts
     }
 
     async fn enqueue(
         &self,
         tenant: &Tenant,
-        events: Vec<NewEvent>,
+        unique: Unique,
         is_atomic: bool,
     ) -> Result<Answers, AppendError> {
-        let mut unique = Unique::default();
-        for (index, event) in events.into_iter().enumerate() {
-            let expected = self.expected(index, event.expect.as_ref());
-            match expected {
-                Err(error) if is_atomic => return Err(error),
-                Err(error) => unique.places.push(Place::Refused(error)),
-                Ok(expected) => unique.add(index, event, expected, is_atomic)?,
-            }
-        }
-        let Unique {
-            events,
-            ids,
-            expected,
-            places,
-            ..
-        } = unique;
+        let (events, ids, expected, places) = unique.split();
         if events.is_empty() {
-            return Ok(weave(Vec::new(), places));
+            return Ok(places.weave(Vec::new()));
         }
         let (reply, answer) = oneshot::channel();
         let weight = events.iter().map(NewEvent::weight).sum();
@@ -166,7 +189,7 @@ impl Appender {
         })?;
         let patience = APPEND_TIMEOUT.saturating_add(Duration::from_secs(1));
         match tokio::time::timeout(patience, answer).await {
-            Ok(Ok(answers)) => Ok(weave(answers, places)),
+            Ok(Ok(answers)) => Ok(places.weave(answers)),
             Ok(Err(_)) | Err(_) => Err(AppendError::Unavailable(Unavailable::Silent)),
         }
     }
@@ -182,89 +205,4 @@ impl Appender {
                 .map_err(|error| AppendError::ExpectedCursor { index, error }),
         }
     }
-}
-
-fn new_id() -> EventId {
-    EventId::from(Uuid::now_v7())
-}
-
-/// Where the answer of a member of the request comes from.
-#[derive(Debug)]
-enum Place {
-    /// The next of the log's answers.
-    Own,
-    /// It repeats the member whose answer is this one.
-    Repeats(usize),
-    /// It was refused before the log was asked.
-    Refused(AppendError),
-}
-
-/// The members of a request, each id once.
-#[derive(Debug, Default)]
-struct Unique {
-    events: Vec<NewEvent>,
-    ids: Vec<EventId>,
-    expected: Vec<Option<Seq>>,
-    by_id: HashMap<EventId, usize>,
-    places: Vec<Place>,
-}
-
-impl Unique {
-    fn add(
-        &mut self,
-        index: usize,
-        event: NewEvent,
-        expected: Option<Seq>,
-        is_atomic: bool,
-    ) -> Result<(), AppendError> {
-        let id = event.id.clone().unwrap_or_else(new_id);
-        if let Some(first) = self.by_id.get(&id) {
-            if self
-                .events
-                .get(*first)
-                .is_some_and(|first| first.has_same_content(&event))
-            {
-                self.places.push(Place::Repeats(*first));
-            } else if is_atomic {
-                return Err(AppendError::IdConflict { index });
-            } else {
-                self.places
-                    .push(Place::Refused(AppendError::IdConflict { index }));
-            }
-            return Ok(());
-        }
-        self.by_id.insert(id.clone(), self.events.len());
-        self.events.push(event);
-        self.ids.push(id);
-        self.expected.push(expected);
-        self.places.push(Place::Own);
-        Ok(())
-    }
-}
-
-/// Puts every member's answer into its place.
-fn weave(answers: Answers, places: Vec<Place>) -> Answers {
-    if places.iter().all(|place| matches!(place, Place::Own)) {
-        return answers;
-    }
-    // Of a member whose first use failed, the repetition fails too.
-    let firsts: Vec<Option<Appended>> = answers
-        .iter()
-        .map(|answer| answer.as_ref().ok().cloned())
-        .collect();
-    let mut own = answers.into_iter();
-    places
-        .into_iter()
-        .map(|place| match place {
-            Place::Own => own.next().unwrap_or(Err(AppendError::Skipped)),
-            Place::Refused(error) => Err(error),
-            Place::Repeats(first) => match firsts.get(first) {
-                Some(Some(first)) => Ok(Appended {
-                    duplicate: true,
-                    ..first.clone()
-                }),
-                _ => Err(AppendError::Skipped),
-            },
-        })
-        .collect()
 }

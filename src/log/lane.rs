@@ -26,17 +26,19 @@ use crate::pg::Connector;
 use crate::tasks::pause;
 
 /// Returns the rows as the tail reads them, which then need not read them back. `own_slot`: this server learns of the
-/// commit by itself, so `wake_servers` need not wake it.
+/// commit by itself, so `wake_servers` need not wake it. The arrays stand in the target list, where they are read in
+/// step: in FROM each would be copied first, a tenth of the statement's time.
 const INSERT: &str = concat!(
     "
     INSERT INTO tidewire.events AS e (tenant, id, topic, subject, source, priority, occurred_at, region, gdpr, trace, data,
                                       bytes, content_type)
     SELECT i.tenant, i.id, i.topic, i.subject, i.source, i.priority::tidewire.priority, i.occurred_at, i.region,
            i.gdpr::jsonb, i.trace, i.data::jsonb, i.bytes, i.content_type
-      FROM unnest($1::text[], $2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::timestamptz[], $8::text[],
-                  $9::text[], $10::text[], $11::text[], $12::bytea[], $13::text[])
-           AS i(tenant, id, topic, subject, source, priority, occurred_at, region, gdpr, trace, data, bytes,
-                content_type)
+      FROM (SELECT unnest($1::text[]) AS tenant, unnest($2::text[]) AS id, unnest($3::text[]) AS topic,
+                   unnest($4::text[]) AS subject, unnest($5::text[]) AS source, unnest($6::text[]) AS priority,
+                   unnest($7::timestamptz[]) AS occurred_at, unnest($8::text[]) AS region, unnest($9::text[]) AS gdpr,
+                   unnest($10::text[]) AS trace, unnest($11::text[]) AS data, unnest($12::bytea[]) AS bytes,
+                   unnest($13::text[]) AS content_type) AS i
      WHERE (SELECT set_config('tidewire.own_slot', $14, true)) IS NOT NULL
     RETURNING ",
     event_columns!()
@@ -152,10 +154,14 @@ impl Lane {
             }
         };
         let mut outcomes = outcomes.into_iter();
+        let mut spent = Vec::with_capacity(batch.len());
         for group in batch {
             let own = outcomes.by_ref().take(group.events.len()).collect();
-            group.answer(own);
+            spent.push(group.answer(own));
         }
+        // Whoever was answered goes first: it may bring the next batch.
+        tokio::task::yield_now().await;
+        drop(spent);
     }
 
     /// Writes the members, reconnecting and retrying until `deadline`.

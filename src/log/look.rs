@@ -5,7 +5,8 @@ use tokio_postgres::{Client, Row, Statement};
 
 use super::error::Unavailable;
 use super::row::event_columns;
-use crate::event::limits::{DATABASE_SILENCE_MAX, TAIL_PAGE_EVENTS};
+use super::rows::{self, Appetite};
+use crate::event::limits::{DATABASE_SILENCE_MAX, TAIL_PAGE_BYTES_MAX, TAIL_PAGE_EVENTS};
 use crate::event::{Position, Seq};
 use crate::pg::Connector;
 
@@ -41,8 +42,10 @@ pub struct Look {
     pub newest: Seq,
     /// The backend behind the lowest floor.
     pub holder: Option<i32>,
-    /// Ascending, at most `TAIL_PAGE_EVENTS`; those above `safe` are not to be used.
+    /// Ascending; those above `safe` are not to be used.
     pub rows: Vec<Row>,
+    /// There may be more.
+    pub is_full: bool,
 }
 
 /// The connection that looks.
@@ -52,6 +55,7 @@ pub struct Looker {
     pub client: Client,
     watermark: Statement,
     new_events: Statement,
+    appetite: Appetite,
 }
 
 impl Looker {
@@ -85,6 +89,7 @@ impl Looker {
             client,
             watermark,
             new_events,
+            appetite: Appetite::new(TAIL_PAGE_EVENTS),
         })
     }
 
@@ -124,18 +129,25 @@ impl Looker {
             ..after
         }
         .at();
-        let limit = i64::try_from(TAIL_PAGE_EVENTS).unwrap_or(i64::MAX);
+        let asked = self.appetite.rows();
+        let limit = i64::try_from(asked).unwrap_or(i64::MAX);
         // Both are sent at once and run one after the other, each with a snapshot of its own.
         let params: [&(dyn ToSql + Sync); 3] = [&after.seq, &since, &limit];
-        let (row, rows) = tokio::try_join!(
+        let (row, read) = tokio::try_join!(
             self.client.query_one(&self.watermark, &[]),
-            self.client.query(&self.new_events, &params),
+            rows::read(&self.client, &self.new_events, &params, TAIL_PAGE_BYTES_MAX),
         )?;
+        if read.was_cut {
+            self.appetite.cut_at(read.rows.len());
+        } else if read.rows.len() >= asked && read.bytes < TAIL_PAGE_BYTES_MAX / 2 {
+            self.appetite.had_room(asked);
+        }
         Ok(Look {
             safe: row.try_get(0)?,
             newest: row.try_get(1)?,
             holder: row.try_get(2)?,
-            rows,
+            is_full: read.was_cut || read.rows.len() >= asked,
+            rows: read.rows,
         })
     }
 }

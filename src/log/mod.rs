@@ -19,6 +19,7 @@ pub mod queue;
 pub mod read;
 mod repeats;
 pub mod row;
+mod rows;
 pub mod span;
 pub mod status;
 pub mod tail;

@@ -37,8 +37,9 @@ impl Group {
         self.expected.iter().any(Option::is_some)
     }
 
-    /// Answers whoever waits; nobody may be left.
-    pub(super) fn answer(self, outcomes: Vec<Outcome>) {
+    /// Answers whoever waits; nobody may be left. What comes back is to be dropped, which for a large batch takes longer
+    /// than the answer.
+    pub(super) fn answer(self, outcomes: Vec<Outcome>) -> Vec<NewEvent> {
         let answers = self
             .ids
             .into_iter()
@@ -54,6 +55,7 @@ impl Group {
             })
             .collect();
         let _ = self.reply.send(answers);
+        self.events
     }
 }
 
@@ -120,16 +122,19 @@ impl Queue {
                     .iter()
                     .map(|id| (group.tenant.clone(), id.clone()))
             };
-            if keys().any(|key| seen.contains(&key)) {
+            if !seen.is_empty() && keys().any(|key| seen.contains(&key)) {
                 break;
             }
-            let is_alone = group.has_expectations();
-            seen.extend(keys());
+            let is_last = group.has_expectations() || state.groups.len() == 1;
+            // Within a group no id comes twice, so a group that nothing follows need not be remembered.
+            if !is_last {
+                seen.extend(keys());
+            }
             if let Some(group) = state.groups.pop_front() {
                 state.bytes = state.bytes.saturating_sub(group.weight);
                 batch.push(group);
             }
-            if is_alone {
+            if is_last {
                 break;
             }
         }

@@ -2,6 +2,7 @@
 //!
 //! # Invariants
 //! - Ascending, strictly after the cursor, at most `limit`, never above the watermark that the caller gives.
+//! - Bounded by bytes as well: a page ends early rather than grow beyond `PAGE_BYTES_MAX`, but holds one event.
 //! - A page says how far it looked, so a filter that matches nothing still moves the cursor.
 //! - A cursor that retention has overtaken is an error, also when it happens during the read; never a silent skip.
 
@@ -13,9 +14,10 @@ use deadpool_postgres::{HookError, Manager, ManagerConfig, Pool, RecyclingMethod
 use tokio_postgres::NoTls;
 
 use super::error::{ReadError, Unavailable};
-use super::identity::Identity;
+use super::identity::{Identity, Known};
+use super::rows::Appetite;
 use super::span;
-use crate::event::limits::{DATABASE_SILENCE_MAX, HISTORY_READS};
+use crate::event::limits::{DATABASE_SILENCE_MAX, HISTORY_READS, PAGE_BYTES_MAX, PAGE_EVENTS_MAX};
 use crate::event::{Event, Filter, Position, Seq, Tenant};
 use crate::pg::Connector;
 
@@ -63,6 +65,7 @@ pub struct Query {
 pub struct History {
     pool: Pool,
     identity: Identity,
+    appetite: Arc<Appetite>,
 }
 
 impl History {
@@ -97,6 +100,7 @@ impl History {
         Ok(Self {
             pool,
             identity: identity.clone(),
+            appetite: Arc::new(Appetite::new(PAGE_EVENTS_MAX)),
         })
     }
 
@@ -108,7 +112,7 @@ impl History {
         let client = self.client().await?;
         let known = self.identity.known();
         let work = async {
-            let page = span::read_page(&client, query, &known).await?;
+            let page = self.parts(&client, query, &known).await?;
             // After the rows: whatever retention took away before they were read, it has recorded by now.
             let row = client.query_one(RETAINED, &[]).await?;
             let retained = Position::new(row.try_get(0)?, row.try_get(1)?);
@@ -124,6 +128,55 @@ impl History {
             return Err(Unavailable::Silent.into());
         }
         answered.unwrap_or(Err(Unavailable::Silent.into()))
+    }
+
+    /// Reads a page in as many parts as it takes: how many events to ask for at once depends on what they weigh.
+    async fn parts(
+        &self,
+        client: &deadpool_postgres::Object,
+        query: &Query,
+        known: &Known,
+    ) -> Result<Page, ReadError> {
+        let mut page = Page {
+            events: Vec::new(),
+            through: query.after,
+            has_more: true,
+        };
+        let mut bytes = 0_usize;
+        loop {
+            let asked = self
+                .appetite
+                .rows()
+                .min(query.limit.saturating_sub(page.events.len()));
+            let part = Query {
+                after: page.through,
+                limit: asked,
+                ..query.clone()
+            };
+            let room = PAGE_BYTES_MAX.saturating_sub(bytes);
+            let part = span::read_page(client, &part, known, room).await?;
+            let was_filled = part.events.len() >= asked;
+            (page.through, page.has_more) = (part.through, part.has_more);
+            for event in part.events {
+                bytes = bytes.saturating_add(event.json.len());
+                if let Some(last) = page.events.last()
+                    && bytes > PAGE_BYTES_MAX
+                {
+                    // As in the window: a page ends before the event that would make it too large.
+                    (page.through, page.has_more) = (last.position, true);
+                    self.appetite.cut_at(page.events.len());
+                    return Ok(page);
+                }
+                page.events.push(event);
+            }
+            if was_filled && bytes < PAGE_BYTES_MAX / 2 {
+                self.appetite.had_room(asked);
+            }
+            let is_done = !was_filled || page.events.len() >= query.limit;
+            if is_done || bytes >= PAGE_BYTES_MAX || !page.has_more {
+                return Ok(page);
+            }
+        }
     }
 
     /// The position before the first event recorded at `since` or later; `end` if there is none up to it.

@@ -1,26 +1,112 @@
-//! Ids that come more than once in one request whose members are stored each by itself.
+//! Ids that come more than once in one request.
+//!
+//! # Invariants
+//! - What is sent to the log holds no id twice; every member of the request is answered nonetheless, in its place.
 
 use std::collections::HashMap;
 
-use crate::event::{EventId, NewEvent};
+use uuid::Uuid;
 
-/// Ends a part before an id that comes again with other content: which of the two is the one that the log knows, only
-/// the log can say.
-pub(super) fn parts(events: Vec<NewEvent>) -> Vec<Vec<NewEvent>> {
-    let mut parts = Vec::new();
-    let mut part: Vec<NewEvent> = Vec::with_capacity(events.len());
-    let mut by_id: HashMap<EventId, usize> = HashMap::new();
-    for event in events {
-        if let Some(id) = &event.id {
-            let first = by_id.get(id).and_then(|first| part.get(*first));
-            if first.is_some_and(|first| !first.has_same_content(&event)) {
-                parts.push(std::mem::take(&mut part));
-                by_id.clear();
+use super::append::{Answers, Appended};
+use super::error::AppendError;
+use crate::event::{EventId, NewEvent, Seq};
+
+/// Where the answer of a member of the request comes from.
+#[derive(Debug)]
+enum Place {
+    /// The next of the log's answers.
+    Own,
+    /// It repeats the member whose answer is this one.
+    Repeats(usize),
+    /// It was refused before the log was asked.
+    Refused(AppendError),
+}
+
+/// The members of a request, each id once.
+#[derive(Debug, Default)]
+pub(super) struct Unique {
+    pub(super) events: Vec<NewEvent>,
+    pub(super) ids: Vec<EventId>,
+    pub(super) expected: Vec<Option<Seq>>,
+    by_id: HashMap<EventId, usize>,
+    places: Vec<Place>,
+}
+
+impl Unique {
+    /// Adds a member, stored once with an earlier one of the same id and content. Given back if the content differs:
+    /// which of the two is the one that the log knows, only the log can say.
+    pub(super) fn add(
+        &mut self,
+        event: NewEvent,
+        expected: Option<Seq>,
+    ) -> Result<(), Box<NewEvent>> {
+        let id = event.id.clone().unwrap_or_else(new_id);
+        match self.by_id.get(&id) {
+            None => {
+                self.by_id.insert(id.clone(), self.events.len());
+                self.events.push(event);
+                self.ids.push(id);
+                self.expected.push(expected);
+                self.places.push(Place::Own);
             }
-            by_id.entry(id.clone()).or_insert(part.len());
+            Some(&first) => {
+                let is_same = self
+                    .events
+                    .get(first)
+                    .is_some_and(|first| first.has_same_content(&event));
+                if !is_same {
+                    return Err(Box::new(event));
+                }
+                self.places.push(Place::Repeats(first));
+            }
         }
-        part.push(event);
+        Ok(())
     }
-    parts.push(part);
-    parts
+
+    /// Adds a member that the log need not be asked about.
+    pub(super) fn refuse(&mut self, error: AppendError) {
+        self.places.push(Place::Refused(error));
+    }
+
+    /// What the log is to store, and how to answer for all.
+    pub(super) fn split(self) -> (Vec<NewEvent>, Vec<EventId>, Vec<Option<Seq>>, Places) {
+        (self.events, self.ids, self.expected, Places(self.places))
+    }
+}
+
+fn new_id() -> EventId {
+    EventId::from(Uuid::now_v7())
+}
+
+/// The places of a request's members.
+#[derive(Debug)]
+pub(super) struct Places(Vec<Place>);
+
+impl Places {
+    /// Puts the log's answers into their places.
+    pub(super) fn weave(self, answers: Answers) -> Answers {
+        if self.0.iter().all(|place| matches!(place, Place::Own)) {
+            return answers;
+        }
+        // Of a member whose first use failed, the repetition fails too.
+        let firsts: Vec<Option<Appended>> = answers
+            .iter()
+            .map(|answer| answer.as_ref().ok().cloned())
+            .collect();
+        let mut own = answers.into_iter();
+        self.0
+            .into_iter()
+            .map(|place| match place {
+                Place::Own => own.next().unwrap_or(Err(AppendError::Skipped)),
+                Place::Refused(error) => Err(error),
+                Place::Repeats(first) => match firsts.get(first) {
+                    Some(Some(first)) => Ok(Appended {
+                        duplicate: true,
+                        ..first.clone()
+                    }),
+                    _ => Err(AppendError::Skipped),
+                },
+            })
+            .collect()
+    }
 }

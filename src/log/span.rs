@@ -14,6 +14,7 @@ use super::error::ReadError;
 use super::identity::Known;
 use super::read::{Page, Query};
 use super::row::{self, event_columns};
+use super::rows::{self, Portion};
 use crate::event::limits::PAGE_SCAN_MAX;
 use crate::event::{Label, Position};
 
@@ -57,7 +58,7 @@ pub const STATEMENTS: &[&str] = &[PAGE, PAGE_OF_SUBJECTS, SCANNED_TO, SUBJECTS_S
 const SPAN_MIN: TimeDelta = TimeDelta::days(1);
 const SPAN_GROWTH: i32 = 8;
 
-/// Reads a page of history over `client`.
+/// Reads a page of history over `client`, which ends early where the events weigh `bytes_max`.
 ///
 /// # Errors
 /// If the database cannot be asked.
@@ -65,6 +66,7 @@ pub(super) async fn read_page(
     client: &deadpool_postgres::Object,
     query: &Query,
     known: &Known,
+    bytes_max: usize,
 ) -> Result<Page, ReadError> {
     let disorder = TimeDelta::seconds(known.disorder_s);
     let from = query
@@ -101,7 +103,7 @@ pub(super) async fn read_page(
             },
             sure_until,
         };
-        if let Some(page) = read_span(client, query, known, &span_read).await? {
+        if let Some(page) = read_span(client, query, known, &span_read, bytes_max).await? {
             return Ok(page);
         }
         span = span.checked_mul(SPAN_GROWTH).unwrap_or(TimeDelta::MAX);
@@ -152,9 +154,11 @@ async fn read_span(
     query: &Query,
     known: &Known,
     span: &Span,
+    bytes_max: usize,
 ) -> Result<Option<Page>, ReadError> {
     let params = Params::of(query);
-    let rows = matching_rows(client, query, &params, span).await?;
+    let Portion { rows, was_cut, .. } =
+        matching_rows(client, query, &params, span, bytes_max).await?;
     let mut events = Vec::with_capacity(rows.len());
     for row in &rows {
         if !span.is_sure(row.try_get(1)?) {
@@ -162,9 +166,9 @@ async fn read_span(
         }
         events.push(Arc::new(row::event(row, &known.identity)?));
     }
-    let was_cut = events.len() < rows.len();
+    let are_all_sure = events.len() == rows.len();
     if let Some(last) = events.last().map(|event| event.position)
-        && (was_cut || events.len() >= query.limit)
+        && (was_cut || !are_all_sure || events.len() >= query.limit)
     {
         return Ok(Some(Page {
             events,
@@ -172,7 +176,7 @@ async fn read_span(
             has_more: true,
         }));
     }
-    if was_cut {
+    if !are_all_sure {
         return Ok(None);
     }
     // Fewer than wanted: either all were looked at, or the look stopped at its bound.
@@ -212,7 +216,8 @@ async fn matching_rows(
     query: &Query,
     params: &Params<'_>,
     span: &Span,
-) -> Result<Vec<tokio_postgres::Row>, ReadError> {
+    bytes_max: usize,
+) -> Result<Portion, ReadError> {
     let mut values: Vec<&(dyn ToSql + Sync)> = vec![
         &params.tenant,
         &query.after.seq,
@@ -230,7 +235,7 @@ async fn matching_rows(
         values.push(&params.subjects);
     }
     let statement = client.prepare_cached(statement).await?;
-    Ok(client.query(&statement, &values).await?)
+    Ok(rows::read(client, &statement, &values, bytes_max).await?)
 }
 
 /// The last event that was looked at, if the look stopped at its bound.

@@ -22,7 +22,6 @@ use super::look::{Look, Looker};
 use super::own::Own;
 use super::row;
 use super::wakeup::{NotifyMode, Sleeper, WakeUp};
-use crate::event::limits::TAIL_PAGE_EVENTS;
 use crate::event::{Event, Position, Seq};
 use crate::pg::Connector;
 
@@ -296,6 +295,7 @@ impl Tail {
             newest,
             holder,
             rows,
+            is_full,
         } = looker.look(self.after, known.disorder_s).await?;
         if newest < self.after.seq {
             // Places are never given back: this is another history.
@@ -320,7 +320,7 @@ impl Tail {
         } else {
             self.own.forget_through(position);
         }
-        let is_full = rows.len() >= TAIL_PAGE_EVENTS && !are_held;
+        let is_full = is_full && !are_held;
         Ok(TailPage {
             events,
             watermark: Watermark {

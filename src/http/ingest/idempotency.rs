@@ -83,7 +83,7 @@ fn refuse(reason: &str) -> Problem {
 pub fn assign_ids(events: &mut [NewEvent], key: &str, first: usize) {
     for (at, event) in events.iter_mut().enumerate() {
         if event.id.is_none() {
-            event.id = EventId::parse(format!("{key}:{}", first.saturating_add(at))).ok();
+            event.id = EventId::parse(&format!("{key}:{}", first.saturating_add(at))).ok();
         }
     }
 }
