@@ -6,9 +6,9 @@ use std::time::{Duration, Instant};
 use futures_util::SinkExt as _;
 use tokio::task::JoinSet;
 
-use crate::Figure;
 use crate::server::{Database, Server};
 use crate::wire::Http;
+use crate::{Figure, percentile};
 
 const CLIENTS: usize = 64;
 const SECONDS: u64 = 8;
@@ -99,13 +99,14 @@ async fn pgbench(database: &Database) -> f64 {
 /// NDJSON through the server, against COPY of the same rows into the same table over one connection.
 pub async fn ndjson() -> Figure {
     const ROWS: usize = 200_000;
+    const ROUNDS: usize = 7;
     let database = Database::new("ndjson").await;
     let server = Server::start(&database, &[]).await;
-    let (mut ours, mut theirs) = (0.0_f64, 0.0_f64);
-    for round in 0..3 {
+    let (mut ours, mut theirs, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
+    for round in 0..ROUNDS {
         let began = Instant::now();
         copy(&database, round, ROWS).await;
-        theirs = theirs.max(ROWS as f64 / began.elapsed().as_secs_f64());
+        let copied = ROWS as f64 / began.elapsed().as_secs_f64();
         let mut body = String::new();
         for row in 0..ROWS {
             let id = id(round + 100, row);
@@ -113,17 +114,20 @@ pub async fn ndjson() -> Figure {
         }
         let began = Instant::now();
         let answer = Http::upload(&server.address, body.into_bytes()).await;
-        ours = ours.max(ROWS as f64 / began.elapsed().as_secs_f64());
+        let uploaded = ROWS as f64 / began.elapsed().as_secs_f64();
         let answer = String::from_utf8_lossy(&answer).into_owned();
         assert!(answer.contains(&format!("\"stored\":{ROWS}")), "{answer}");
+        ours.push(uploaded);
+        theirs.push(copied);
+        ratios.push(uploaded / copied);
     }
     server.stop().await;
     database.drop().await;
     Figure {
-        what: "durable events/s, NDJSON · one-connection COPY of the same rows into the same table",
-        ours: format!("{ours:.0}/s"),
-        against: format!("{theirs:.0}/s"),
-        ratio: ours / theirs,
+        what: "durable events/s, NDJSON · one-connection COPY of the same rows into the same table (medians of 7 rounds)",
+        ours: format!("{:.0}/s", percentile(&mut ours, 0.5)),
+        against: format!("{:.0}/s", percentile(&mut theirs, 0.5)),
+        ratio: percentile(&mut ratios, 0.5),
         reach: "≥ 0.6",
     }
 }

@@ -6,7 +6,7 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_postgres::{AsyncMessage, NoTls};
 
-use crate::server::{Database, Server, admin_url};
+use crate::server::{Database, Server};
 use crate::wire::{Http, Ws};
 use crate::{Figure, percentile};
 
@@ -136,6 +136,5 @@ async fn plain() -> Vec<f64> {
     }
     drop((listener, writer, setup));
     database.drop().await;
-    let _ = admin_url();
     delays
 }

@@ -50,7 +50,7 @@ pub async fn fanout() -> Figure {
         }
     }
     let ours = (SOCKETS * ROUNDS) as f64 / began.elapsed().as_secs_f64();
-    readers.abort_all();
+    readers.shutdown().await;
     server.stop().await;
     database.drop().await;
     let theirs = bare_loop(frame_bytes + 4).await;
@@ -95,7 +95,7 @@ async fn bare_loop(bytes: usize) -> f64 {
         }
     }
     let rate = (SOCKETS * ROUNDS) as f64 / began.elapsed().as_secs_f64();
-    readers.abort_all();
+    readers.shutdown().await;
     rate
 }
 

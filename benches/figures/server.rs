@@ -14,7 +14,7 @@ pub struct Database {
     name: String,
 }
 
-pub fn admin_url() -> String {
+fn admin_url() -> String {
     std::env::var("TEST_DATABASE_URL").expect("run script/bench")
 }
 

@@ -11,7 +11,9 @@ use axum::extract::{FromRequestParts as _, Request, State};
 use axum::http::request::Parts;
 use axum::response::Response;
 
-pub use frame::{CLIENT_FRAMES, ClientFrame, FrameError, SERVER_FRAMES, read as read_frame};
+pub use frame::{
+    CLIENT_FRAMES, ClientFrame, Encoding, FrameError, SERVER_FRAMES, read as read_frame,
+};
 
 use super::app::App;
 use super::caller;
@@ -65,14 +67,14 @@ pub async fn get(State(app): State<App>, request: Request) -> Result<Response, P
 }
 
 /// The encoding of the first subprotocol offered that is spoken here; JSON if none is offered.
-fn encoding(parts: &Parts) -> Result<frame::Encoding, Problem> {
+fn encoding(parts: &Parts) -> Result<Encoding, Problem> {
     let mut is_offered = false;
     for value in parts.headers.get_all("sec-websocket-protocol") {
         for protocol in value.to_str().unwrap_or_default().split(',').map(str::trim) {
             is_offered |= !protocol.is_empty();
             match protocol {
-                "tidewire.v1.json" => return Ok(frame::Encoding::Json),
-                "tidewire.v1.msgpack" => return Ok(frame::Encoding::Msgpack),
+                "tidewire.v1.json" => return Ok(Encoding::Json),
+                "tidewire.v1.msgpack" => return Ok(Encoding::Msgpack),
                 _ => {}
             }
         }
@@ -81,5 +83,5 @@ fn encoding(parts: &Parts) -> Result<frame::Encoding, Problem> {
         let detail = "none of the offered subprotocols is spoken here: tidewire.v1.json, tidewire.v1.msgpack";
         return Err(Problem::new(Kind::Malformed, detail));
     }
-    Ok(frame::Encoding::Json)
+    Ok(Encoding::Json)
 }
