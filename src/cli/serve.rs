@@ -50,6 +50,9 @@ fn banner(server: &Server) -> anyhow::Result<String> {
     };
     let event =
         r#"{"topic":"agent.state.updated","subject":"agent-001","data":{"status":"running"}}"#;
+    // Where the build put it, a shell does not find it by name.
+    let program = std::env::current_exe()
+        .map_or_else(|_| "tidewire".to_owned(), |path| path.display().to_string());
     let sql = server
         .psql
         .as_ref()
@@ -58,6 +61,7 @@ fn banner(server: &Server) -> anyhow::Result<String> {
         "Tidewire {version} is listening on {url}\n\
          {mode}\n  write   curl -s {url}/v1/events{auth} --json '{event}'\n\
          \x20 follow  curl -sN '{url}/v1/events?topics=*&after=earliest'{auth} -H 'accept: text/event-stream'\n\
+         \x20 shell   {program} follow --url {url}\n\
          {sql}\nCtrl-C stops it; events stay.\n"
     ))
 }
