@@ -91,6 +91,13 @@ DECLARE
     _new_times timestamptz[];
     _next     integer := 1;
 BEGIN
+    -- Before the ids are looked up: whoever waited here for its own retry finds it as a duplicate, and does not conflict
+    -- with itself. In order, so that two batches never wait for each other.
+    PERFORM pg_advisory_xact_lock(1953064035, s.key)
+       FROM (SELECT DISTINCT hashtext(i.tenant || '/' || i.subject) AS key
+               FROM unnest(tenants, subjects, expected_seqs) AS i(tenant, subject, expected)
+              WHERE i.expected IS NOT NULL ORDER BY 1) AS s;
+
     FOR _known IN
         SELECT i.ord, k.seq, k.recorded_at,
                e.seq IS NULL   -- retention has removed the event: its id alone is still known
@@ -116,7 +123,6 @@ BEGIN
 
     FOR _i IN 1.._count LOOP
         CONTINUE WHEN expected_seqs[_i] IS NULL OR _outcomes[_i] <> 'stored';
-        PERFORM pg_advisory_xact_lock(1953064035, hashtext(tenants[_i] || '/' || subjects[_i]));
         _newest := NULL;
         SELECT e.seq, e.recorded_at INTO _newest FROM tidewire.events AS e
          WHERE e.tenant = tenants[_i] AND e.subject = subjects[_i] ORDER BY e.seq DESC LIMIT 1;
@@ -224,7 +230,7 @@ DECLARE
 BEGIN
     -- Assignments, not PERFORM: they are evaluated without a query.
     IF _held ~ '^[0-9]{1,18}$' THEN
-        _floor := least(_held::bigint, _newest);
+        _floor := greatest(least(_held::bigint, _newest), _newest - 2147483648);
     ELSE
         _done := set_config('tidewire.floor', _floor::text, true);
     END IF;
@@ -253,6 +259,42 @@ $_$;
 --
 
 COMMENT ON FUNCTION tidewire.claim_floor() IS 'Trigger: announces a writer by a shared advisory lock that carries its floor, until its transaction ends.';
+
+--
+-- Name: close_chunks(); Type: FUNCTION; Schema: tidewire; Owner: -
+--
+
+CREATE FUNCTION tidewire.close_chunks() RETURNS integer
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    _open   record;
+    _closed integer := 0;
+BEGIN
+    FOR _open IN
+        SELECT DISTINCT c.oid::regclass AS chunk,
+               CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END AS grantee
+          FROM pg_inherits AS i
+          JOIN pg_class AS c ON c.oid = i.inhrelid
+         CROSS JOIN LATERAL (
+               SELECT x.grantee FROM aclexplode(c.relacl) AS x
+               UNION
+               SELECT x.grantee FROM pg_attribute AS t, aclexplode(t.attacl) AS x WHERE t.attrelid = c.oid) AS a
+         WHERE i.inhparent = 'tidewire.events'::regclass AND a.grantee <> c.relowner
+    LOOP
+        EXECUTE format('REVOKE ALL ON %s FROM %s', _open.chunk, _open.grantee);
+        _closed := _closed + 1;
+    END LOOP;
+    RETURN _closed;
+END
+$$;
+
+--
+-- Name: FUNCTION close_chunks(); Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON FUNCTION tidewire.close_chunks() IS 'Takes from everybody but the owner the grants that chunks have got from the log.';
 
 --
 -- Name: tenant_roles; Type: TABLE; Schema: tidewire; Owner: -
@@ -444,6 +486,7 @@ BEGIN
         PERFORM set_config('tidewire.erasure', '', true);
         _created := _created + 1;
     END LOOP;
+    PERFORM tidewire.close_chunks();
     RETURN _created;
 END
 $$;
@@ -697,7 +740,8 @@ CREATE TABLE tidewire.events (
     CONSTRAINT events_bytes_have_a_type CHECK ((((bytes IS NULL) = (content_type IS NULL)) AND ((bytes IS NULL) OR (data IS NULL)))),
     CONSTRAINT events_content_type_is_printable CHECK ((((octet_length(content_type) >= 1) AND (octet_length(content_type) <= 255)) AND (content_type !~ '[\u0001-\u001f\u007f-\u009f]'::text))),
     CONSTRAINT events_data_is_bounded CHECK ((pg_column_size(data) <= 8388608)),
-    CONSTRAINT events_gdpr_is_object CHECK (((jsonb_typeof(gdpr) = 'object'::text) AND (pg_column_size(gdpr) <= 4096))),
+    CONSTRAINT events_data_is_short CHECK ((octet_length((data)::text) <= 4194304)),
+    CONSTRAINT events_gdpr_is_object CHECK (((jsonb_typeof(gdpr) = 'object'::text) AND (octet_length((gdpr)::text) <= 4096))),
     CONSTRAINT events_id_is_printable CHECK ((((octet_length(id) >= 1) AND (octet_length(id) <= 255)) AND (id !~ '[\u0001-\u001f\u007f-\u009f]'::text))),
     CONSTRAINT events_occurred_at_is_a_date CHECK (((occurred_at >= '0001-01-01 00:00:00+00'::timestamp with time zone) AND (occurred_at < '10000-01-01 00:00:00+00'::timestamp with time zone))),
     CONSTRAINT events_region_is_short CHECK ((((octet_length(region) >= 1) AND (octet_length(region) <= 64)) AND (region !~ '[\u0001-\u001f\u007f-\u009f]'::text))),
@@ -1065,6 +1109,12 @@ REVOKE ALL ON FUNCTION tidewire.begin_epoch(reason text, force boolean) FROM PUB
 --
 
 REVOKE ALL ON FUNCTION tidewire.claim_floor() FROM PUBLIC;
+
+--
+-- Name: FUNCTION close_chunks(); Type: ACL; Schema: tidewire; Owner: -
+--
+
+REVOKE ALL ON FUNCTION tidewire.close_chunks() FROM PUBLIC;
 
 --
 -- Name: FUNCTION current_tenant(); Type: ACL; Schema: tidewire; Owner: -

@@ -30,6 +30,13 @@ DECLARE
     _new_times timestamptz[];
     _next     integer := 1;
 BEGIN
+    -- Before the ids are looked up: whoever waited here for its own retry finds it as a duplicate, and does not conflict
+    -- with itself. In order, so that two batches never wait for each other.
+    PERFORM pg_advisory_xact_lock(1953064035, s.key)
+       FROM (SELECT DISTINCT hashtext(i.tenant || '/' || i.subject) AS key
+               FROM unnest(tenants, subjects, expected_seqs) AS i(tenant, subject, expected)
+              WHERE i.expected IS NOT NULL ORDER BY 1) AS s;
+
     FOR _known IN
         SELECT i.ord, k.seq, k.recorded_at,
                e.seq IS NULL   -- retention has removed the event: its id alone is still known
@@ -55,7 +62,6 @@ BEGIN
 
     FOR _i IN 1.._count LOOP
         CONTINUE WHEN expected_seqs[_i] IS NULL OR _outcomes[_i] <> 'stored';
-        PERFORM pg_advisory_xact_lock(1953064035, hashtext(tenants[_i] || '/' || subjects[_i]));
         _newest := NULL;
         SELECT e.seq, e.recorded_at INTO _newest FROM tidewire.events AS e
          WHERE e.tenant = tenants[_i] AND e.subject = subjects[_i] ORDER BY e.seq DESC LIMIT 1;

@@ -5,8 +5,8 @@
 -- event that commits late is never passed. Shared locks: writers never wait for each other.
 --
 -- One lock a transaction, not one a statement: the floor is kept in a transaction-local setting, which a savepoint's
--- rollback takes back together with the lock. Whatever the setting says, the floor is never above the sequence's
--- current value, so nobody can forge one that is too high.
+-- rollback takes back together with the lock. Whatever the setting says, the floor lies at or below the sequence's
+-- current value and within 2^31 of it (only its low 32 bits are kept), so nobody can forge one that is too high.
 --
 -- Whatever the session's synchronous_commit, this transaction reaches the disk before anyone sees it: else a reader could
 -- have seen an event that a crash takes back, and its place would go to another.
@@ -25,7 +25,7 @@ DECLARE
 BEGIN
     -- Assignments, not PERFORM: they are evaluated without a query.
     IF _held ~ '^[0-9]{1,18}$' THEN
-        _floor := least(_held::bigint, _newest);
+        _floor := greatest(least(_held::bigint, _newest), _newest - 2147483648);
     ELSE
         _done := set_config('tidewire.floor', _floor::text, true);
     END IF;

@@ -29,6 +29,7 @@ BEGIN
         PERFORM set_config('tidewire.erasure', '', true);
         _created := _created + 1;
     END LOOP;
+    PERFORM tidewire.close_chunks();
     RETURN _created;
 END
 $fn$;

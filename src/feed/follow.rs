@@ -22,6 +22,9 @@ use crate::log::error::check_bounds;
 /// How long a cursor that this server has not seen yet may take to prove real: another server may have issued it.
 const AHEAD_PATIENCE: Duration = Duration::from_secs(2);
 
+/// How long a reader that begins may wait for what this server has stored before.
+const SETTLE_PATIENCE: Duration = Duration::from_secs(1);
+
 /// Where a reader begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
@@ -284,6 +287,10 @@ impl Drop for Follower {
 }
 
 async fn place(hub: &Arc<Hub>, start: Start) -> Result<Position, FollowError> {
+    if start != Start::Latest {
+        // Whoever was answered "stored" by this server finds it here.
+        hub.settled(SETTLE_PATIENCE).await;
+    }
     let retained = hub.identity().known().retained;
     match start {
         Start::Earliest => Ok(retained),

@@ -253,6 +253,11 @@ impl Hub {
             .is_ok_and(|seen| seen.is_ok())
     }
 
+    /// Waits until what this server has stored by now can be read, as far as the watermark lets it.
+    pub(super) async fn settled(&self, patience: Duration) {
+        self.inbox.settled(patience).await;
+    }
+
     /// Waits until the log is known to have reached `seq`, watermark aside; whether that was so within `patience`.
     pub(super) async fn wait_for_newest(&self, seq: Seq, patience: Duration) -> bool {
         let mut tail = self.tail.clone();

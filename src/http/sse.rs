@@ -72,7 +72,8 @@ async fn open(
     if app.tasks.token().is_cancelled() {
         return Err(errors::overloaded("the server is shutting down"));
     }
-    let _turn = app.hub.turn().await;
+    // Ended before anything is waited for: nobody else's turn may depend on a watermark or the database.
+    drop(app.hub.turn().await);
     let seat = app
         .seat()
         .ok_or_else(|| errors::overloaded("too many readers are connected"))?;

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 use super::error::{AppendError, Unavailable};
 use super::identity::Identity;
 use super::inbox::Inbox;
-use super::lane::Lane;
+use super::lane::{self, Lane};
 use super::listener::Listener;
 use super::queue::{Group, Queue};
 use super::repeats::Unique;
@@ -25,6 +25,8 @@ use crate::tasks::Tasks;
 /// Batches on their way to the database at once. Two keep both the server and the database busy; more would only make
 /// the batches smaller.
 const LANES: usize = 2;
+/// Requests at once that wait for other transactions; they connect when there is one.
+const PATIENT_LANES: usize = 2;
 
 /// What became of one event.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -57,14 +59,18 @@ impl Appender {
         listener: &Listener,
         tasks: &Tasks,
     ) -> Self {
-        let queue = Arc::new(Queue::default());
-        for number in 0..LANES {
+        let (queue, patient) = (Arc::new(Queue::default()), Arc::new(Queue::default()));
+        let quick = (0..LANES).map(|number| (lane::Kind::Quick, number));
+        let waiting = (0..PATIENT_LANES).map(|number| (lane::Kind::Patient, number));
+        for (kind, number) in quick.chain(waiting) {
             let lane = Lane::new(
+                kind,
                 number,
                 connector.clone(),
                 identity.clone(),
                 Arc::clone(inbox),
                 listener.clone(),
+                Arc::clone(&patient),
             );
             let queue = Arc::clone(&queue);
             // Not dropped in the middle of a commit: it stops between batches.

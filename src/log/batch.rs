@@ -41,6 +41,28 @@ pub(super) fn members(batch: &[Group]) -> Vec<Member<'_>> {
     members
 }
 
+/// Where a new unit begins, nearest behind the middle; `None` if there is one unit only.
+pub(super) fn middle(members: &[Member<'_>]) -> Option<usize> {
+    let half = members.len().div_euclid(2);
+    let begins = |at: &usize| {
+        let pair = at
+            .checked_sub(1)
+            .map(|before| (members.get(before), members.get(*at)));
+        matches!(pair, Some((Some(a), Some(b))) if a.unit != b.unit)
+    };
+    (half..members.len())
+        .find(begins)
+        .or_else(|| (1..half).rev().find(begins))
+}
+
+/// Two parts of several units, the first on top.
+pub(super) fn halves<'a, 'b>(members: &'a [Member<'b>]) -> Vec<&'a [Member<'b>]> {
+    match middle(members).and_then(|at| members.split_at_checked(at)) {
+        Some((first, second)) => vec![second, first],
+        None => vec![members],
+    }
+}
+
 /// The batch as the parallel arrays of one statement.
 pub(super) struct Columns<'a> {
     tenants: Vec<&'a str>,
@@ -125,5 +147,53 @@ impl<'a> Columns<'a> {
         columns.push(&self.units);
         columns.push(&self.expected);
         columns
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::{Priority, Topic};
+
+    #[test]
+    fn halves_end_where_units_end() {
+        let event = NewEvent {
+            id: None,
+            topic: Topic::parse("a").unwrap(),
+            subject: None,
+            source: None,
+            priority: Priority::Normal,
+            occurred_at: None,
+            region: None,
+            gdpr: None,
+            trace: None,
+            payload: Payload::None,
+            expect: None,
+        };
+        let of_units = |units: &[i32]| -> Vec<Member<'_>> {
+            let member = |unit: &i32| Member {
+                tenant: "t",
+                id: "i",
+                event: &event,
+                expected: None,
+                unit: *unit,
+            };
+            units.iter().map(member).collect()
+        };
+        for (units, expected) in [
+            (&[1, 2, 3, 4][..], Some(2)),
+            (&[1, 1, 1, 2], Some(3)),
+            (&[1, 2, 2, 2], Some(1)),
+            (&[1, 2], Some(1)),
+            (&[1, 1, 1], None),
+            (&[1], None),
+            (&[], None),
+        ] {
+            let members = of_units(units);
+            assert_eq!(middle(&members), expected, "{units:?}");
+            let parts = halves(&members);
+            let joined: usize = parts.iter().map(|part| part.len()).sum();
+            assert_eq!(joined, members.len());
+        }
     }
 }

@@ -91,6 +91,9 @@ pub enum AppendError {
     /// The database's clock went back: see `sql/functions/claim_floor.sql`.
     #[error("{0}")]
     Clock(String),
+    /// Another transaction holds one of its ids or subjects: for a lane that may wait.
+    #[error("another transaction is in the way")]
+    Blocked,
     /// Not stored in time, or the outcome is unknown: sending the same ids again is safe.
     #[error("not stored in time: {0}")]
     Unavailable(#[from] Unavailable),
@@ -100,6 +103,24 @@ pub enum AppendError {
 }
 
 impl AppendError {
+    /// The same error for another member of the batch.
+    pub(super) fn twin(&self) -> Self {
+        match self {
+            Self::Refused { reason } => Self::Refused {
+                reason: reason.clone(),
+            },
+            Self::Clock(text) => Self::Clock(text.clone()),
+            Self::Blocked => Self::Blocked,
+            Self::Unavailable(_) => Self::Unavailable(Unavailable::Silent),
+            other => Self::Internal(other.to_string()),
+        }
+    }
+
+    /// Whether what the database refused lies in one of the members.
+    pub(super) const fn is_of_content(&self) -> bool {
+        matches!(self, Self::Refused { .. } | Self::Internal(_))
+    }
+
     /// The same error, of the member at this place.
     #[must_use]
     pub fn at(self, index: usize) -> Self {
@@ -119,6 +140,8 @@ pub enum Remedy {
     Reconnect(Unavailable),
     /// Another transaction was in the way: try again at once.
     Retry(tokio_postgres::Error),
+    /// Another transaction holds one of its ids or subjects, or the log itself, and has not let go in time.
+    Wait(tokio_postgres::Error),
     /// One of the ids is known: look before writing.
     LookUp,
     /// The content is at fault.
@@ -141,7 +164,8 @@ pub fn remedy(error: tokio_postgres::Error) -> Remedy {
     }
     match code.code() {
         "23505" if db.constraint() == Some("event_id_is_unique") => Remedy::LookUp,
-        "40001" | "40P01" | "55P03" | "57014" => Remedy::Retry(error),
+        "55P03" => Remedy::Wait(error),
+        "40001" | "40P01" | "57014" => Remedy::Retry(error),
         "TW503" => Remedy::Refuse(AppendError::Clock(db.message().to_owned())),
         state
             if state.starts_with("22")

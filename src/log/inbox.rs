@@ -3,10 +3,13 @@
 //! # Invariants
 //! - Bounded: what goes beyond the bound is dropped and a look asked for instead, since the log holds it.
 //! - A reason to look is never lost because a commit came with it.
+//! - Every own write has a number; the tail says up to which it has handed on what can be handed on, so that whoever has
+//!   been answered and reads at the same server finds what it wrote.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_postgres::Row;
 
 use crate::event::limits::{INBOX_BYTES_MAX, INBOX_ROWS_MAX};
@@ -34,6 +37,8 @@ pub struct Arrived {
 pub struct Inbox {
     state: Mutex<State>,
     arrived: Notify,
+    /// The last own write that has been handed on, or cannot be yet.
+    settled: watch::Sender<u64>,
 }
 
 #[derive(Debug, Default)]
@@ -42,6 +47,8 @@ struct State {
     rows: usize,
     bytes: usize,
     writing: usize,
+    /// Own writes that have ended.
+    ended: u64,
 }
 
 impl Inbox {
@@ -62,11 +69,31 @@ impl Inbox {
         }
     }
 
-    /// Takes what is there, and says whether an own write is under way.
-    pub fn take(&self) -> (Arrived, bool) {
+    /// Takes what is there, and says whether an own write is under way and how many have ended.
+    pub fn take(&self) -> (Arrived, bool, u64) {
         let mut state = self.lock();
         (state.rows, state.bytes) = (0, 0);
-        (std::mem::take(&mut state.arrived), state.writing > 0)
+        (
+            std::mem::take(&mut state.arrived),
+            state.writing > 0,
+            state.ended,
+        )
+    }
+
+    /// Says that the own writes up to `ended` have been handed on, or cannot be yet.
+    pub fn settle(&self, ended: u64) {
+        self.settled
+            .send_if_modified(|last| std::mem::replace(last, ended) != ended);
+    }
+
+    /// Waits until the own writes that have ended by now are settled, at most for `patience`.
+    pub async fn settled(&self, patience: Duration) {
+        let ended = self.lock().ended;
+        if *self.settled.borrow() < ended {
+            let mut settled = self.settled.subscribe();
+            let wait = settled.wait_for(|settled| *settled >= ended);
+            let _ = tokio::time::timeout(patience, wait).await;
+        }
     }
 
     /// Waits until something has come since the last [`Inbox::take`].
@@ -78,6 +105,7 @@ impl Inbox {
         {
             let mut state = self.lock();
             state.writing = state.writing.saturating_sub(1);
+            state.ended = state.ended.saturating_add(1);
             match commit {
                 Some(commit) => state.put(commit, bytes),
                 None => state.arrived.must_look = true,
@@ -143,7 +171,7 @@ mod tests {
         let inbox = Inbox::default();
         inbox.ask_for_look();
         inbox.begin().commit(commit(), 1);
-        let (arrived, is_writing) = inbox.take();
+        let (arrived, is_writing, _) = inbox.take();
         assert!(arrived.must_look && !is_writing);
         assert_eq!(arrived.commits.len(), 1);
         assert!(!inbox.take().0.must_look);
@@ -155,7 +183,7 @@ mod tests {
         let writing = inbox.begin();
         assert!(inbox.take().1);
         drop(writing);
-        let (arrived, is_writing) = inbox.take();
+        let (arrived, is_writing, _) = inbox.take();
         assert!(arrived.must_look && !is_writing);
     }
 
@@ -165,7 +193,7 @@ mod tests {
         for _ in 0..3 {
             inbox.begin().commit(commit(), INBOX_BYTES_MAX / 2);
         }
-        let (arrived, _) = inbox.take();
+        let (arrived, _, _) = inbox.take();
         assert!(arrived.must_look);
         assert!(arrived.commits.is_empty());
         inbox.begin().commit(commit(), INBOX_BYTES_MAX / 2);

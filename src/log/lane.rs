@@ -3,6 +3,8 @@
 //! # Invariants
 //! - The usual batch is one statement and one round trip. Only when an id turns out to be known, or a group has
 //!   expectations, does it look before it writes (`tidewire.append_many`).
+//! - A transaction that holds an id or a subject holds up whoever shares it, and nobody else: a quick lane hands a group that
+//!   has to wait to the patient ones.
 //! - A group is answered once. Until its deadline it survives a lost connection, a restarting database and a deadlock;
 //!   since every event has an id, sending it again stores nothing twice.
 
@@ -13,7 +15,7 @@ use chrono::{DateTime, Utc};
 use tokio_postgres::{Client, Row, Statement};
 use tokio_util::sync::CancellationToken;
 
-use super::batch::{Columns, Member, members};
+use super::batch::{Columns, Member, halves, members, middle};
 use super::error::{AppendError, Remedy, Unavailable, remedy};
 use super::identity::Identity;
 use super::inbox::{Commit, Inbox};
@@ -54,20 +56,45 @@ pub const STATEMENTS: &[&str] = &[INSERT, APPEND_MANY];
 /// After a known id, so many batches look before they write: retries come in runs.
 const LOOK_UPS_AFTER_DUPLICATE: u32 = 64;
 
+/// So many groups of a batch that is blocked are tried by themselves; once so many had to wait, the rest waits with them.
+const SET_ASIDE_TRIES: usize = 3;
+
 const BACKOFF_MIN: Duration = Duration::from_millis(10);
 const BACKOFF_MAX: Duration = Duration::from_millis(500);
 
 /// What became of one member: its place and whether it was known, or why it was not stored.
 pub type Outcome = Result<(Position, bool), AppendError>;
 
+/// How long a lane waits for other transactions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Hardly: behind it wait others who have nothing to do with them.
+    Quick,
+    /// Until the group's deadline.
+    Patient,
+}
+
+impl Kind {
+    /// Shorter than [`DATABASE_SILENCE_MAX`], so that the database gives up first and nothing is left under way.
+    const fn lock_timeout(self) -> &'static str {
+        match self {
+            Self::Quick => "200ms",
+            Self::Patient => "4s",
+        }
+    }
+}
+
 /// Writes batches over a connection of its own.
 #[derive(Debug)]
 pub struct Lane {
+    kind: Kind,
     purpose: String,
     connector: Connector,
     identity: Identity,
     inbox: Arc<Inbox>,
     listener: Listener,
+    /// What has to wait for others.
+    patient: Arc<Queue>,
     connection: Option<Connection>,
     look_ups: u32,
 }
@@ -92,18 +119,25 @@ impl Lane {
     /// A lane that connects when it first writes. What it commits goes to `inbox`; `listener` knows this server's slot.
     #[must_use]
     pub fn new(
+        kind: Kind,
         number: usize,
         connector: Connector,
         identity: Identity,
         inbox: Arc<Inbox>,
         listener: Listener,
+        patient: Arc<Queue>,
     ) -> Self {
         Self {
-            purpose: format!("append {number}"),
+            kind,
+            purpose: match kind {
+                Kind::Quick => format!("append {number}"),
+                Kind::Patient => format!("append patiently {number}"),
+            },
             connector,
             identity,
             inbox,
             listener,
+            patient,
             connection: None,
             look_ups: 0,
         }
@@ -112,13 +146,23 @@ impl Lane {
     /// Writes what the queue holds until `stop`; a batch that was taken is finished.
     pub async fn run(mut self, queue: &Queue, stop: &CancellationToken) {
         // Connected before the first event, so that it does not wait for it.
-        let _ = stop.run_until_cancelled(self.connect()).await;
-        while let Some(batch) = stop.run_until_cancelled(queue.next_batch()).await {
-            self.write(batch).await;
+        if self.kind == Kind::Quick {
+            let _ = stop.run_until_cancelled(self.connect()).await;
+        }
+        loop {
+            let next = match self.kind {
+                Kind::Quick => stop.run_until_cancelled(queue.next_batch()).await,
+                // One at a time: what it waits for is not what the next waits for.
+                Kind::Patient => stop.run_until_cancelled(self.patient.next_group()).await,
+            };
+            let Some(batch) = next else { return };
+            let blocked = self.write(batch).await;
+            self.set_aside(blocked).await;
         }
     }
 
-    async fn write(&mut self, batch: Vec<Group>) {
+    /// Writes a batch and answers it; gives it back if another transaction is in its way and this lane does not wait.
+    async fn write(&mut self, batch: Vec<Group>) -> Vec<Group> {
         let deadline = batch
             .iter()
             .map(|group| group.deadline)
@@ -136,21 +180,15 @@ impl Lane {
                 }
                 outcomes
             }
-            // One of several is at fault: each by itself, so that only that one fails.
-            Err(AppendError::Refused { .. } | AppendError::Internal(_)) if members.len() > 1 => {
-                let mut outcomes = Vec::with_capacity(members.len());
-                for unit in members.chunk_by(|a, b| a.unit == b.unit) {
-                    match self.write_until(unit, deadline).await {
-                        Ok(some) => outcomes.extend(some.outcomes),
-                        Err(error) => outcomes.extend(unit.iter().map(|_| Err(twin(&error)))),
-                    }
-                }
+            Err(AppendError::Blocked) => return batch,
+            Err(error) if error.is_of_content() && middle(&members).is_some() => {
+                let outcomes = self.write_in_parts(&members, deadline).await;
                 drop(writing);
                 outcomes
             }
             Err(error) => {
                 drop(writing);
-                members.iter().map(|_| Err(twin(&error))).collect()
+                members.iter().map(|_| Err(error.twin())).collect()
             }
         };
         let mut outcomes = outcomes.into_iter();
@@ -162,6 +200,41 @@ impl Lane {
         // Whoever was answered goes first: it may bring the next batch.
         tokio::task::yield_now().await;
         drop(spent);
+        Vec::new()
+    }
+
+    /// One of several units is at fault: halves, in order, until it stands alone and only it fails.
+    async fn write_in_parts(&mut self, members: &[Member<'_>], deadline: Instant) -> Vec<Outcome> {
+        let mut outcomes = Vec::with_capacity(members.len());
+        let mut parts = halves(members);
+        while let Some(part) = parts.pop() {
+            match self.write_until(part, deadline).await {
+                Ok(written) => outcomes.extend(written.outcomes),
+                Err(error) if error.is_of_content() && middle(part).is_some() => {
+                    parts.extend(halves(part));
+                }
+                Err(error) => outcomes.extend(part.iter().map(|_| Err(error.twin()))),
+            }
+        }
+        outcomes
+    }
+
+    /// Finds out which groups have to wait, and leaves them to the patient lanes. At the bound of their queue a group is
+    /// dropped, which answers it: not stored in time.
+    async fn set_aside(&mut self, batch: Vec<Group>) {
+        let is_one = batch.len() == 1;
+        let mut waiting = 0_usize;
+        for group in batch {
+            let blocked = if is_one || waiting >= SET_ASIDE_TRIES {
+                vec![group]
+            } else {
+                self.write(vec![group]).await
+            };
+            waiting = waiting.saturating_add(blocked.len());
+            for group in blocked {
+                let _ = self.patient.push(group);
+            }
+        }
     }
 
     /// Writes the members, reconnecting and retrying until `deadline`.
@@ -183,6 +256,12 @@ impl Lane {
                         continue;
                     }
                     Unavailable::Silent
+                }
+                Err(Remedy::Wait(error)) => {
+                    if self.kind == Kind::Quick {
+                        return Err(AppendError::Blocked);
+                    }
+                    Unavailable::Lost(error)
                 }
                 Err(Remedy::Refuse(error)) => return Err(error),
                 Err(Remedy::Retry(error)) => Unavailable::Lost(error),
@@ -262,10 +341,11 @@ impl Lane {
             // A backend that has lost its server must not hold a floor for long. One plan for all batches: making one for
             // the arrays at hand takes longer than the insert of a few events.
             client
-                .batch_execute(
+                .batch_execute(&format!(
                     "SET idle_in_transaction_session_timeout = '10s'; SET statement_timeout = '10s';
-                     SET plan_cache_mode = force_generic_plan; SET jit = off",
-                )
+                     SET lock_timeout = '{}'; SET plan_cache_mode = force_generic_plan; SET jit = off",
+                    self.kind.lock_timeout()
+                ))
                 .await?;
             // The database behind the address may be another one now, and its log in another life.
             self.identity.reload(&client).await?;
@@ -285,18 +365,6 @@ impl Lane {
             epoch: self.identity.known().identity.epoch,
         });
         Ok(())
-    }
-}
-
-/// The same error for another member of the batch.
-fn twin(error: &AppendError) -> AppendError {
-    match error {
-        AppendError::Refused { reason } => AppendError::Refused {
-            reason: reason.clone(),
-        },
-        AppendError::Clock(text) => AppendError::Clock(text.clone()),
-        AppendError::Unavailable(_) => AppendError::Unavailable(Unavailable::Silent),
-        other => AppendError::Internal(other.to_string()),
     }
 }
 

@@ -25,6 +25,7 @@ pub mod status;
 pub mod tail;
 pub mod upkeep;
 pub mod wakeup;
+pub mod watermark;
 
 pub use append::{Appended, Appender};
 pub use error::{AppendError, ReadError, Unavailable};

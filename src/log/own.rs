@@ -3,6 +3,7 @@
 //! # Invariants
 //! - Only what follows a given place without a gap comes out: between two neighbouring places there is none that another
 //!   transaction could still fill.
+//! - Bounded as the inbox is: beyond, all is forgotten, and a look finds it in the log.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,28 +12,36 @@ use std::time::Instant;
 use tokio_postgres::Row;
 
 use super::row;
+use crate::event::limits::{INBOX_BYTES_MAX, INBOX_ROWS_MAX};
 use crate::event::{Event, LogIdentity, Position, Seq};
 
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Own {
     rows: BTreeMap<Seq, Row>,
+    bytes: usize,
     gap_since: Option<Instant>,
 }
 
 impl Own {
-    /// Puts rows with those that wait; what lies at or below `after` has been handed on.
+    /// Puts rows with those that wait; what lies at or below `after` has been handed on. `false` if there is no room: all
+    /// is forgotten, and only a look can find it.
     ///
     /// # Errors
     /// If a row has no place.
-    pub fn put(&mut self, rows: Vec<Row>, after: Position) -> Result<(), tokio_postgres::Error> {
+    pub fn put(&mut self, rows: Vec<Row>, after: Position) -> Result<bool, tokio_postgres::Error> {
         for row in rows {
             let seq: Seq = row.try_get(0)?;
             if seq > after.seq {
+                self.bytes = self.bytes.saturating_add(row.raw_size_bytes());
                 self.rows.insert(seq, row);
             }
         }
-        Ok(())
+        let has_room = self.rows.len() <= INBOX_ROWS_MAX && self.bytes <= INBOX_BYTES_MAX;
+        if !has_room {
+            self.clear();
+        }
+        Ok(has_room)
     }
 
     /// Takes the events that follow `after` without a gap.
@@ -47,6 +56,7 @@ impl Own {
         let mut events = Vec::new();
         let mut next = after.seq.saturating_add(1);
         while let Some(row) = self.rows.remove(&next) {
+            self.bytes = self.bytes.saturating_sub(row.raw_size_bytes());
             events.push(Arc::new(row::event(&row, identity)?));
             next = next.saturating_add(1);
         }
@@ -67,6 +77,7 @@ impl Own {
     /// Forgets what lies at or below `through`: a look has found it.
     pub fn forget_through(&mut self, through: Position) {
         self.rows = self.rows.split_off(&through.seq.saturating_add(1));
+        self.bytes = self.rows.values().map(Row::raw_size_bytes).sum();
         self.gap_since = None;
     }
 

@@ -103,6 +103,23 @@ impl Queue {
         }
     }
 
+    /// Waits for the next group, and takes it alone.
+    pub(super) async fn next_group(&self) -> Vec<Group> {
+        loop {
+            {
+                let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+                if let Some(group) = state.groups.pop_front() {
+                    state.bytes = state.bytes.saturating_sub(group.weight);
+                    if !state.groups.is_empty() {
+                        self.arrived.notify_one();
+                    }
+                    return vec![group];
+                }
+            }
+            self.arrived.notified().await;
+        }
+    }
+
     fn take(&self) -> Vec<Group> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         let mut batch: Vec<Group> = Vec::new();

@@ -22,6 +22,7 @@ use super::look::{Look, Looker};
 use super::own::Own;
 use super::row;
 use super::wakeup::{NotifyMode, Sleeper, WakeUp};
+use super::watermark::Watermark;
 use crate::event::{Event, Position, Seq};
 use crate::pg::Connector;
 
@@ -34,38 +35,14 @@ const REST_MIN: Duration = Duration::from_millis(1);
 const REST_MAX: Duration = Duration::from_millis(10);
 /// How long a place that is missing before an own commit may be another own write's that is under way.
 const GAP_PATIENCE: Duration = Duration::from_millis(5);
+/// Readers that begin do not wait for a transaction that holds the watermark back for longer than this.
+const HELD_SETTLED_AFTER: Duration = Duration::from_millis(100);
 /// While an open transaction holds back events that have been committed: how often to look whether it has ended. One
 /// that is rolled back tells nobody.
 const HELD_POLL_MIN: Duration = Duration::from_millis(2);
 const HELD_POLL_MAX: Duration = Duration::from_millis(50);
 const RECONNECT_MIN: Duration = Duration::from_millis(20);
 const RECONNECT_MAX: Duration = Duration::from_secs(1);
-
-/// How far the log can be read, and what holds it back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Watermark {
-    /// The newest event at or below the watermark: how far readers get. Never a place without an event, since a
-    /// database that crashes takes back places whose transaction was not committed, and gives them out again.
-    pub position: Position,
-    /// The watermark itself.
-    pub safe: Seq,
-    /// The newest place that was handed out.
-    pub newest: Seq,
-    /// The backend behind the lowest floor.
-    pub holder: Option<i32>,
-}
-
-impl Watermark {
-    /// Nothing is open above this place.
-    const fn at(position: Position) -> Self {
-        Self {
-            position,
-            safe: position.seq,
-            newest: position.seq,
-            holder: None,
-        }
-    }
-}
 
 /// New events, one after the other.
 #[derive(Debug)]
@@ -166,11 +143,16 @@ impl Tail {
         let mut backoff = RECONNECT_MIN;
         let mut rest_until = Instant::now();
         let mut look_at = rest_until;
+        let mut owes_look = true;
         loop {
-            let (arrived, is_writing) = self.inbox.take();
+            let (arrived, is_writing, ended) = self.inbox.take();
             let must_look = !self.accept(arrived.commits) | arrived.must_look;
             if let Some(page) = self.own_page() {
                 self.hand_on(page, &mut sink);
+            }
+            owes_look |= must_look;
+            if !owes_look && self.is_settled() {
+                self.inbox.settle(ended);
             }
             if must_look {
                 look_at = look_at.min(rest_until);
@@ -198,6 +180,10 @@ impl Tail {
                     if is_full {
                         continue;
                     }
+                    owes_look = false;
+                    if self.is_settled() {
+                        self.inbox.settle(ended);
+                    }
                     let rest = now.elapsed().clamp(REST_MIN, REST_MAX);
                     let patience = self.patience(found).await;
                     let looked_at = Instant::now();
@@ -219,6 +205,12 @@ impl Tail {
                 }
             }
         }
+    }
+
+    /// Nothing of what was stored here is on its way, or it is held back for longer than an own batch takes.
+    fn is_settled(&self) -> bool {
+        let is_held_for_long = |since: Instant| since.elapsed() >= HELD_SETTLED_AFTER;
+        self.own.gap_since().is_none() && self.held_since.is_none_or(is_held_for_long)
     }
 
     fn hand_on(&mut self, page: TailPage, sink: &mut impl FnMut(TailPage)) {
@@ -247,7 +239,7 @@ impl Tail {
                 self.looker = None;
                 are_all_usable = false;
             } else if self.held_since.is_none() {
-                are_all_usable &= self.own.put(commit.rows, self.after).is_ok();
+                are_all_usable &= self.own.put(commit.rows, self.after).unwrap_or(false);
             } // else: the look that finds the way free finds these as well.
         }
         are_all_usable

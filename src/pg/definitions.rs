@@ -28,6 +28,7 @@ definitions![
     "functions/retain.sql",
     "functions/expire_keys.sql",
     "functions/begin_epoch.sql",
+    "functions/close_chunks.sql",
     "functions/prepare_chunks.sql",
     "triggers/events.sql",
     "views/writers.sql",

@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
 use tokio_postgres::Client;
 
 use crate::support::client::Ws;
@@ -167,4 +168,28 @@ async fn is_held(server: &Server, wanted: bool) {
         if lag == wanted { Ok(()) } else { Err(status) }
     })
     .await;
+}
+
+/// At the server that said "stored", by whoever reads there next: without `at_least`, and whatever others write.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_answered_can_be_read_at_once() {
+    let db = TestDb::new().await;
+    let server = Server::start(&db).await;
+    let mut writers = JoinSet::new();
+    for writer in 0..16 {
+        let api = server.api.clone();
+        writers.spawn(async move {
+            for number in 0..40 {
+                let id = format!("{writer}-{number}");
+                let subject = format!("s-{id}");
+                let big = "x".repeat(10_000);
+                api.append(&json!({"id": id, "topic": "a", "subject": subject, "data": big}))
+                    .await;
+                let page = api.page("earliest", &format!("&subjects={subject}")).await;
+                assert_eq!(page["events"][0]["id"], id, "{page}");
+            }
+        });
+    }
+    writers.join_all().await;
+    server.stop().await;
 }

@@ -233,3 +233,29 @@ async fn nobody_else_may_anything() {
     let state = state_of(nobody.batch_execute("SELECT FROM tidewire.log").await);
     assert_eq!(state, DENIED);
 }
+
+/// Grants on the log are copied to its chunks, statement triggers are not: such an event would have no floor, no id that
+/// is remembered, and no reader.
+#[tokio::test]
+async fn a_loader_may_not_write_into_a_chunk() {
+    let (db, client) = with_one_event().await;
+    let role = db.login("tidewire_loader").await;
+    let loader = db.connect_as(&role, &role).await;
+    let chunks = client
+        .query("SELECT show_chunks('tidewire.events')::text", &[])
+        .await
+        .unwrap();
+    assert!(!chunks.is_empty());
+    for chunk in chunks {
+        let chunk: String = chunk.get(0);
+        let insert = format!("INSERT INTO {chunk} (tenant, id, topic) VALUES ('dev', 'past', 'a')");
+        assert_eq!(
+            state_of(loader.batch_execute(&insert).await),
+            DENIED,
+            "{chunk}"
+        );
+    }
+    let insert = "INSERT INTO tidewire.events (tenant, id, topic) VALUES ('dev', 'fine', 'a')";
+    loader.batch_execute(insert).await.unwrap();
+    assert_eq!(db.log().await.len(), 2);
+}

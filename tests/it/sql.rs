@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use crate::support::sql::{append, detail, state_of};
+use crate::support::sql::{append, detail, state_of, with_one_event};
 use crate::support::{Server, TestDb};
 
 #[tokio::test]
@@ -237,4 +237,52 @@ async fn forged_cursors_are_refused_in_sql() {
         .query_one("SELECT tidewire.cursor_seq($1)", &[&cursor])
         .await;
     assert_eq!(state_of(cut), "TW409");
+}
+
+/// A number of a few bytes may be printed as a hundred thousand: what readers are sent is what is bounded.
+#[tokio::test]
+async fn what_is_stored_is_bounded_by_what_is_printed() {
+    let (db, client) = with_one_event().await;
+    for statement in [
+        "INSERT INTO tidewire.events (tenant, topic, data) SELECT 'dev', 'a', jsonb_agg(1e131071::numeric) FROM generate_series(1, 40)",
+        "SELECT tidewire.append('a', (SELECT jsonb_agg(1e131071::numeric) FROM generate_series(1, 40)), tenant => 'dev')",
+    ] {
+        assert_eq!(state_of(client.batch_execute(statement).await), "23514");
+    }
+    let consent = format!(r#"{{"a":[{}1]}}"#, "1,".repeat(1_000));
+    client
+        .execute(
+            "INSERT INTO tidewire.events (tenant, topic, gdpr) VALUES ('dev', 'a', $1::text::jsonb)",
+            &[&consent],
+        )
+        .await
+        .unwrap();
+    assert_eq!(db.log().await.len(), 2);
+}
+
+/// Of a floor only the low 32 bits are kept: one from further below would come out above what is still open.
+#[tokio::test]
+async fn a_floor_from_far_below_hides_nothing() {
+    let (db, client) = with_one_event().await;
+    client
+        .batch_execute(
+            "SELECT setval('tidewire.events_seq', 5000000000);
+             SELECT set_config('tidewire.floor', (5000000000 - 4294967296 + 10)::text, false);
+             BEGIN;
+             SELECT tidewire.append('a', tenant => 'dev', id => 'open')",
+        )
+        .await
+        .unwrap();
+    let other = db.connect().await;
+    for _ in 0..20 {
+        append(&other, "'a', tenant => 'dev'").await.unwrap();
+    }
+    let row = other
+        .query_one("SELECT watermark, newest FROM tidewire.watermark()", &[])
+        .await
+        .unwrap();
+    let (watermark, newest): (i64, i64) = (row.get(0), row.get(1));
+    assert_eq!(newest, 5_000_000_021);
+    assert!(watermark <= 5_000_000_000, "{watermark}");
+    client.batch_execute("COMMIT").await.unwrap();
 }

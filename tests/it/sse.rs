@@ -1,7 +1,10 @@
 //! Server-sent events: what browsers rely on.
 
+use std::time::{Duration, Instant};
+
 use reqwest::StatusCode;
 use serde_json::json;
+use tokio::task::JoinSet;
 
 use crate::support::token::{self, WITH_TOKENS};
 use crate::support::{Api, Server, TestDb};
@@ -163,4 +166,36 @@ async fn a_draining_server_ends_the_stream_with_a_time_to_come_back() {
         text.starts_with("retry: ") && !text.contains("event: error"),
         "{text}"
     );
+}
+
+/// Streams that wait for a watermark which an open transaction holds back wait by themselves.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_waits_for_at_least_holds_up_no_other_reader() {
+    let db = TestDb::new().await;
+    let server = Server::start(&db).await;
+    server.api.append(&json!({"topic": "a"})).await;
+    let holder = db.connect().await;
+    holder.batch_execute("BEGIN").await.unwrap();
+    let append = "SELECT cursor FROM tidewire.append('a', tenant => 'dev')";
+    let held: String = holder.query_one(append, &[]).await.unwrap().get(0);
+    let mut waiting = JoinSet::new();
+    for _ in 0..3 {
+        let api = server.api.clone();
+        let query = format!("after=earliest&at_least={held}");
+        waiting.spawn(async move { api.sse(&query, None).await.is_ok() });
+    }
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(2) {
+        let one = Instant::now();
+        server.api.page("earliest", "&limit=1").await;
+        server.api.ws().await;
+        assert!(
+            one.elapsed() < Duration::from_secs(1),
+            "{:?}",
+            one.elapsed()
+        );
+    }
+    holder.batch_execute("COMMIT").await.unwrap();
+    assert!(waiting.join_all().await.into_iter().all(|opened| opened));
+    server.stop().await;
 }
