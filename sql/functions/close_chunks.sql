@@ -1,4 +1,4 @@
--- Takes from everybody but the owner what TimescaleDB has copied from the log's grants to its chunks. Statement triggers are
+-- Takes from everybody but the owner what TimescaleDB has passed on from the log's grants to its chunks. Statement triggers are
 -- not copied: an INSERT aimed at a chunk would pass the floor and the ids by, and readers would pass the event. Whoever may
 -- write to the log does so through the log, for which a chunk needs no grants.
 CREATE OR REPLACE FUNCTION tidewire.close_chunks()
