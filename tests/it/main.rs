@@ -18,6 +18,7 @@ mod faults;
 mod first_writer;
 mod history;
 mod hostile;
+mod lag;
 mod ndjson;
 mod own;
 mod pages;
