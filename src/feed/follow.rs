@@ -160,19 +160,20 @@ impl Follower {
             self.after,
             limit,
         );
+        let marked_to = page.as_ref().err().map_or(0, |head| head.seq);
         let page = match page {
-            Some(page) => page,
-            None if self.was_live && self.on_lag == OnLag::Disconnect => {
+            Ok(page) => page,
+            Err(_) if self.was_live && self.on_lag == OnLag::Disconnect => {
                 return Err(FollowError::Lagging);
             }
-            None if self.was_live && self.on_lag == OnLag::Skip => {
-                return Ok(self.skip_to_present());
+            Err(head) if self.was_live && self.on_lag == OnLag::Skip => {
+                return Ok(self.skip_to(head));
             }
             // In a box: few readers are in history at a time, and the others need not hold room for it.
-            None => {
+            Err(head) => {
                 // The database may take its time: not at the cost of those who wait.
                 self.turn = None;
-                let page = Box::pin(self.read_history(limit)).await?;
+                let page = Box::pin(self.read_history(head, limit)).await?;
                 self.take_turn().await;
                 page
             }
@@ -182,7 +183,8 @@ impl Follower {
             "a cursor never moves back"
         );
         self.after = page.through;
-        self.is_caught_up = !page.has_more && self.after.seq >= self.hub.head().seq;
+        // A page shared with another reader may end before what this one's mark named.
+        self.is_caught_up = !page.has_more && self.after.seq >= self.hub.head().seq.max(marked_to);
         self.was_live |= self.is_caught_up;
         Ok(Batch {
             events: page.events,
@@ -206,9 +208,9 @@ impl Follower {
         }
     }
 
-    fn skip_to_present(&mut self) -> Batch {
+    fn skip_to(&mut self, present: Position) -> Batch {
         let from = self.after;
-        self.after = self.hub.head().max(from);
+        self.after = present.max(from);
         self.is_caught_up = false;
         Batch {
             events: Vec::new(),
@@ -244,10 +246,14 @@ impl Follower {
         }
     }
 
-    async fn read_history(&mut self, limit: usize) -> Result<crate::log::Page, FollowError> {
+    /// Reads up to `head`, the window's end when the mark was taken: to less far, and what the mark named would be lost.
+    async fn read_history(
+        &mut self,
+        head: Position,
+        limit: usize,
+    ) -> Result<crate::log::Page, FollowError> {
         // What the mark said is lost: the next read looks at everything after the place.
         self.is_caught_up = false;
-        let head = self.hub.head();
         let known = self.hub.identity().known();
         check_bounds(self.after, known.retained, head.seq.max(self.after.seq))?;
         let page = self

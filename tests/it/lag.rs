@@ -173,3 +173,31 @@ async fn a_quiet_subscription_has_not_fallen_behind_however_loud_the_others_are(
     }
     server.stop().await;
 }
+
+/// The window holds hardly an event here, so that every read meets its edge: what history says then must reach as far as
+/// what the reader had been woken for. (With a pause in `Hub::publish` before it moves the head this always failed.)
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_at_the_edge_of_the_window_misses_nothing() {
+    let db = TestDb::new().await;
+    let server = Server::start_with(&db.url, &["--window-bytes", "1_048_576"]).await;
+    let mut sockets = Vec::new();
+    for _ in 0..4 {
+        let mut ws = server.api.ws().await;
+        ws.subscribe("s", &["*"], "latest").await;
+        ws.until("live").await;
+        sockets.push(ws);
+    }
+    let writer = async {
+        for number in 0..100 {
+            write(&server, &db, "big", number..number + 1, EVENT_BYTES).await;
+        }
+    };
+    let readers = sockets.iter_mut().map(async |ws| {
+        let mut place = Place::start();
+        while place.next < 100 {
+            place.take(&ws.until("events").await);
+        }
+    });
+    tokio::join!(writer, futures_util::future::join_all(readers));
+    server.stop().await;
+}
