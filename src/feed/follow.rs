@@ -59,6 +59,12 @@ pub enum FollowError {
     Lagging,
 }
 
+impl FollowError {
+    fn is_expired(&self) -> bool {
+        matches!(self, Self::Read(error) if matches!(error.as_ref(), ReadError::Expired { .. }))
+    }
+}
+
 impl From<ReadError> for FollowError {
     fn from(error: ReadError) -> Self {
         Self::Read(Arc::new(error))
@@ -93,6 +99,8 @@ pub struct Follower {
     on_lag: OnLag,
     cuts: u64,
     turn: Option<Turn>,
+    /// It named no event, and has been given nothing yet: it begins wherever the log does now.
+    takes_what_is_left: bool,
 }
 
 impl Follower {
@@ -121,6 +129,7 @@ impl Follower {
             on_lag: OnLag::CatchUp,
             cuts,
             turn: None,
+            takes_what_is_left: matches!(start, Start::Earliest | Start::Since(_)),
         };
         follower.after = Box::pin(place(hub, start)).await?;
         Ok(follower)
@@ -173,7 +182,13 @@ impl Follower {
             Err(head) => {
                 // The database may take its time: not at the cost of those who wait.
                 self.turn = None;
-                let page = Box::pin(self.read_history(head, limit)).await?;
+                let mut page = Box::pin(self.read_history(head, limit)).await;
+                if self.takes_what_is_left && page.as_ref().is_err_and(FollowError::is_expired) {
+                    // Retention ran elsewhere, and this is the first that is heard of it.
+                    self.skip_to_earliest();
+                    page = Box::pin(self.read_history(head, limit)).await;
+                }
+                let page = page?;
                 self.take_turn().await;
                 page
             }
@@ -182,6 +197,7 @@ impl Follower {
             page.through.seq >= self.after.seq,
             "a cursor never moves back"
         );
+        self.takes_what_is_left = false;
         self.after = page.through;
         // A page shared with another reader may end before what this one's mark named.
         self.is_caught_up = !page.has_more && self.after.seq >= self.hub.head().seq.max(marked_to);

@@ -20,6 +20,7 @@ mod history;
 mod hostile;
 mod lag;
 mod ndjson;
+mod overtaken;
 mod own;
 mod pages;
 mod permissions;
