@@ -105,15 +105,17 @@ async fn an_acknowledged_event_is_on_disk_whatever_synchronous_commit_says() {
 }
 
 /// A PostgreSQL of the test's own, started again whenever it ends.
-struct Cluster {
-    url: String,
+pub struct Cluster {
+    /// For `DATABASE_URL`, as a superuser.
+    pub url: String,
     folder: TempDir,
     shutdown: CancellationToken,
     running: JoinSet<()>,
 }
 
 impl Cluster {
-    async fn start() -> Self {
+    /// Starts one.
+    pub async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         // The database's user must be able to pass.
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o711);
@@ -147,7 +149,7 @@ impl Cluster {
 
     /// Changes a setting for all sessions to come. With `wal_writer_delay` at 10 s nothing reaches the disk but by a
     /// commit, as long as a test lasts.
-    async fn set(&self, name: &str, value: &str) {
+    pub async fn set(&self, name: &str, value: &str) {
         let client = connect(&self.url, "settings").await;
         let change = format!("ALTER SYSTEM SET {name} = '{value}'");
         client.batch_execute(&change).await.unwrap();
@@ -167,7 +169,7 @@ impl Cluster {
     }
 
     /// SIGKILL for the postmaster and all its children: what had not reached the disk is gone.
-    async fn kill(&self) {
+    pub async fn kill(&self) {
         let pid_file = find(self.folder.path().join("data")).expect("a postmaster.pid");
         let text = std::fs::read_to_string(pid_file).unwrap();
         let postmaster = text.lines().next().unwrap().to_owned();
@@ -182,7 +184,8 @@ impl Cluster {
         status.unwrap();
     }
 
-    async fn stop(mut self) {
+    /// Stops it for good.
+    pub async fn stop(mut self) {
         self.shutdown.cancel();
         while self.running.join_next().await.is_some() {}
     }

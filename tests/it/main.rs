@@ -15,6 +15,7 @@ mod concurrency;
 mod crash;
 mod embedded;
 mod faults;
+mod first_steps;
 mod first_writer;
 mod history;
 mod hostile;
