@@ -10,6 +10,7 @@ mod support;
 
 mod append;
 mod append_only;
+mod bombs;
 mod cli;
 mod concurrency;
 mod crash;
