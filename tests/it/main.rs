@@ -34,5 +34,6 @@ mod sql;
 mod sse;
 mod statements;
 mod strangers;
+mod url_tokens;
 mod wakeup;
 mod ws;
