@@ -32,6 +32,30 @@ async fn a_killed_database_loses_nothing_acknowledged() {
     cluster.stop().await;
 }
 
+/// Its children finish what they are at, and nobody takes new connections until they are gone and it is started again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_postmaster_whose_children_live_on_loses_nothing_acknowledged() {
+    let cluster = Cluster::start().await;
+    let server = Server::start_with(&cluster.url, &[]).await;
+    let load = Load::start(&server.api, &cluster.url);
+    for _ in 0..2 {
+        load.goes_on(200).await;
+        let before = cluster.postmaster();
+        cluster.kill_postmaster().await;
+        eventually(RECOVERY, || async {
+            match cluster.try_postmaster() {
+                Some(now) if now != before => Ok(()),
+                other => Err(other),
+            }
+        })
+        .await;
+        load.goes_on(200).await;
+    }
+    load.judge().await;
+    server.stop().await;
+    cluster.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn places_that_a_crash_gives_out_again_are_not_passed() {
     let cluster = Cluster::start().await;
@@ -170,9 +194,7 @@ impl Cluster {
 
     /// SIGKILL for the postmaster and all its children: what had not reached the disk is gone.
     pub async fn kill(&self) {
-        let pid_file = find(self.folder.path().join("data")).expect("a postmaster.pid");
-        let text = std::fs::read_to_string(pid_file).unwrap();
-        let postmaster = text.lines().next().unwrap().to_owned();
+        let postmaster = self.postmaster();
         let children =
             std::fs::read_to_string(format!("/proc/{postmaster}/task/{postmaster}/children"));
         let status = tokio::process::Command::new("kill")
@@ -182,6 +204,24 @@ impl Cluster {
             .await;
         // A child may have ended by itself meanwhile; the postmaster has not.
         status.unwrap();
+    }
+
+    /// SIGKILL for the postmaster alone.
+    async fn kill_postmaster(&self) {
+        let kill = ["-KILL", &self.postmaster()];
+        let mut command = tokio::process::Command::new("kill");
+        assert!(command.args(kill).status().await.unwrap().success());
+    }
+
+    /// The postmaster's process id.
+    fn postmaster(&self) -> String {
+        self.try_postmaster().expect("a postmaster.pid")
+    }
+
+    fn try_postmaster(&self) -> Option<String> {
+        let pid_file = find(self.folder.path().join("data"))?;
+        let text = std::fs::read_to_string(pid_file).ok()?;
+        Some(text.lines().next()?.to_owned())
     }
 
     /// Stops it for good.
