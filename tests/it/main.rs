@@ -11,6 +11,7 @@ mod support;
 mod append;
 mod append_only;
 mod bombs;
+mod burst;
 mod cli;
 mod concurrency;
 mod crash;

@@ -1,7 +1,7 @@
 //! Server-sent events: what browsers rely on.
 
 use reqwest::StatusCode;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::token::{self, WITH_TOKENS};
 use crate::support::{Api, Server, TestDb};
@@ -163,4 +163,29 @@ async fn a_draining_server_ends_the_stream_with_a_time_to_come_back() {
         text.starts_with("retry: ") && !text.contains("event: error"),
         "{text}"
     );
+}
+
+#[tokio::test]
+async fn an_idle_stream_says_every_fifteen_seconds_that_it_is_there_and_where() {
+    let db = TestDb::new().await;
+    let server = Server::start(&db).await;
+    let query = "topics=quiet&after=latest";
+    let mut sse = server.api.sse(query, None).await.unwrap();
+    assert_eq!(sse.next().await.unwrap().unwrap().event, "live");
+    let began = std::time::Instant::now();
+    let other = server.api.append(&json!({"topic": "other"})).await;
+    let beat = sse.next().await.unwrap().unwrap();
+    let waited = began.elapsed();
+    assert_eq!(beat.event, "heartbeat");
+    // A little for the machine.
+    assert!(waited < std::time::Duration::from_secs(16), "{waited:?}");
+    let data: Value = serde_json::from_str(&beat.data).unwrap();
+    let cursor = data["cursor"].as_str();
+    assert_eq!(cursor, beat.id.as_deref());
+    assert_eq!(
+        cursor,
+        other[0]["cursor"].as_str(),
+        "past what did not match"
+    );
+    server.stop().await;
 }
