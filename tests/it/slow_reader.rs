@@ -102,6 +102,7 @@ async fn resumes(server: &Process, mut ws: Ws) {
                 ws.subscribe("s", &["*"], &after).await
             }
         };
+        assert_ne!(frame["type"], "gap", "{frame}");
         if frame["type"] != "events" {
             continue;
         }
