@@ -71,7 +71,7 @@ pub enum StartError {
     NoHome(#[from] NoHome),
     /// The development secret cannot be kept.
     #[error(
-        "cannot keep the development secret in {0} ({1}): may this user write there? See --data-dir (TIDEWIRE_DATA_DIR)"
+        "cannot keep the development secret in {0} ({1}): let this user write there, or choose another folder with --data-dir (TIDEWIRE_DATA_DIR)"
     )]
     DevelopmentSecret(PathBuf, std::io::Error),
     /// The embedded database did not start.

@@ -56,6 +56,7 @@ pub struct Serve {
         long,
         env = "TIDEWIRE_LISTEN",
         default_value = "127.0.0.1:8080",
+        value_parser = address,
         value_name = "ADDRESS"
     )]
     pub listen: SocketAddr,
@@ -109,6 +110,12 @@ pub struct Serve {
     /// Log lines as JSON.
     #[arg(long, env = "TIDEWIRE_LOG_JSON")]
     pub log_json: bool,
+}
+
+fn address(text: &str) -> Result<SocketAddr, String> {
+    text.parse().map_err(|_| {
+        "write an IP address and a port, such as 127.0.0.1:8080 or [::1]:8080".to_owned()
+    })
 }
 
 fn number(text: &str, from: usize, to: usize) -> Result<usize, String> {

@@ -62,6 +62,12 @@ pub enum FollowError {
     Lagging,
 }
 
+impl FollowError {
+    fn is_expired(&self) -> bool {
+        matches!(self, Self::Read(error) if matches!(error.as_ref(), ReadError::Expired { .. }))
+    }
+}
+
 impl From<ReadError> for FollowError {
     fn from(error: ReadError) -> Self {
         Self::Read(Arc::new(error))
@@ -96,6 +102,8 @@ pub struct Follower {
     on_lag: OnLag,
     cuts: u64,
     turn: Option<Turn>,
+    /// It named no event, and has been given nothing yet: it begins wherever the log does now.
+    takes_what_is_left: bool,
 }
 
 impl Follower {
@@ -124,6 +132,7 @@ impl Follower {
             on_lag: OnLag::CatchUp,
             cuts,
             turn: None,
+            takes_what_is_left: matches!(start, Start::Earliest | Start::Since(_)),
         };
         follower.after = Box::pin(place(hub, start)).await?;
         Ok(follower)
@@ -163,19 +172,26 @@ impl Follower {
             self.after,
             limit,
         );
+        let marked_to = page.as_ref().err().map_or(0, |head| head.seq);
         let page = match page {
-            Some(page) => page,
-            None if self.was_live && self.on_lag == OnLag::Disconnect => {
+            Ok(page) => page,
+            Err(_) if self.was_live && self.on_lag == OnLag::Disconnect => {
                 return Err(FollowError::Lagging);
             }
-            None if self.was_live && self.on_lag == OnLag::Skip => {
-                return Ok(self.skip_to_present());
+            Err(head) if self.was_live && self.on_lag == OnLag::Skip => {
+                return Ok(self.skip_to(head));
             }
             // In a box: few readers are in history at a time, and the others need not hold room for it.
-            None => {
+            Err(head) => {
                 // The database may take its time: not at the cost of those who wait.
                 self.turn = None;
-                let page = Box::pin(self.read_history(limit)).await?;
+                let mut page = Box::pin(self.read_history(head, limit)).await;
+                if self.takes_what_is_left && page.as_ref().is_err_and(FollowError::is_expired) {
+                    // Retention ran elsewhere, and this is the first that is heard of it.
+                    self.skip_to_earliest();
+                    page = Box::pin(self.read_history(head, limit)).await;
+                }
+                let page = page?;
                 self.take_turn().await;
                 page
             }
@@ -184,8 +200,10 @@ impl Follower {
             page.through.seq >= self.after.seq,
             "a cursor never moves back"
         );
+        self.takes_what_is_left = false;
         self.after = page.through;
-        self.is_caught_up = !page.has_more && self.after.seq >= self.hub.head().seq;
+        // A page shared with another reader may end before what this one's mark named.
+        self.is_caught_up = !page.has_more && self.after.seq >= self.hub.head().seq.max(marked_to);
         self.was_live |= self.is_caught_up;
         Ok(Batch {
             events: page.events,
@@ -209,9 +227,9 @@ impl Follower {
         }
     }
 
-    fn skip_to_present(&mut self) -> Batch {
+    fn skip_to(&mut self, present: Position) -> Batch {
         let from = self.after;
-        self.after = self.hub.head().max(from);
+        self.after = present.max(from);
         self.is_caught_up = false;
         Batch {
             events: Vec::new(),
@@ -247,10 +265,14 @@ impl Follower {
         }
     }
 
-    async fn read_history(&mut self, limit: usize) -> Result<crate::log::Page, FollowError> {
+    /// Reads up to `head`, the window's end when the mark was taken: to less far, and what the mark named would be lost.
+    async fn read_history(
+        &mut self,
+        head: Position,
+        limit: usize,
+    ) -> Result<crate::log::Page, FollowError> {
         // What the mark said is lost: the next read looks at everything after the place.
         self.is_caught_up = false;
-        let head = self.hub.head();
         let known = self.hub.identity().known();
         check_bounds(self.after, known.retained, head.seq.max(self.after.seq))?;
         let page = self

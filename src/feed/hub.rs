@@ -210,6 +210,10 @@ impl Hub {
     }
 
     /// Reads the window for a reader. `is_caught_up`: it had read all up to its last read, so its mark says what is new.
+    ///
+    /// # Errors
+    /// With the window's end if it no longer holds what follows `after`. What lies beyond this end is marked again; what
+    /// the mark named lies before it.
     pub(super) fn read_window(
         &self,
         mark: &Mark,
@@ -218,24 +222,21 @@ impl Hub {
         filter: &Filter,
         after: Position,
         limit: usize,
-    ) -> Option<Page> {
+    ) -> Result<Page, Position> {
         let state = self.read();
         let unseen = mark.take();
+        let head = state.window.head();
         if is_caught_up && unseen.is_none() {
-            let through = after.max(state.window.head());
-            return Some(Page {
+            let through = after.max(head);
+            return Ok(Page {
                 events: Vec::new(),
                 through,
                 has_more: false,
             });
         }
-        state.window.page(
-            tenant,
-            filter,
-            after,
-            unseen.filter(|_| is_caught_up),
-            limit,
-        )
+        let unseen = unseen.filter(|_| is_caught_up);
+        let page = state.window.page(tenant, filter, after, unseen, limit);
+        page.ok_or(head)
     }
 
     /// Everything up to here can be read.

@@ -113,18 +113,19 @@ impl Window {
                 has_more: false,
             });
         }
+        // Not behind is also who has not been given anything for long, since nothing matched.
+        let from = unseen.map_or(after.seq, |seq| after.seq.max(seq.saturating_sub(1)));
         let Some(held) = self.tenants.get(tenant) else {
             let through = self.head;
-            return (after.seq >= self.began.seq).then_some(Page {
+            return (from >= self.began.seq).then_some(Page {
                 events: Vec::new(),
                 through,
                 has_more: false,
             });
         };
-        if after.seq < held.after {
+        if from < held.after {
             return None;
         }
-        let from = unseen.map_or(after.seq, |seq| after.seq.max(seq.saturating_sub(1)));
         let first = held
             .events
             .partition_point(|event| event.position.seq <= from);
@@ -225,10 +226,13 @@ mod tests {
             22
         );
         assert!(window.page(&other, &all, at(9), None, 9).is_none());
-        assert_eq!(
-            seqs(&window.page(&tenant, &all, at(10), Some(18), 9).unwrap()),
-            vec![18, 19, 20]
-        );
+        for after in [at(10), at(5)] {
+            assert_eq!(
+                seqs(&window.page(&tenant, &all, after, Some(18), 9).unwrap()),
+                vec![18, 19, 20]
+            );
+        }
+        assert!(window.page(&tenant, &all, at(5), Some(9), 9).is_none());
     }
 
     #[test]

@@ -64,6 +64,17 @@ impl Identity {
         Ok(())
     }
 
+    /// Takes note that the log begins there at the earliest: retention ran elsewhere.
+    pub(super) fn begins_at(&self, retained: Position) {
+        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if known.retained.seq < retained.seq {
+            *known = Arc::new(Known {
+                retained,
+                ..Known::clone(&known)
+            });
+        }
+    }
+
     /// The state in force.
     #[must_use]
     pub fn known(&self) -> Arc<Known> {

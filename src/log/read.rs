@@ -117,6 +117,8 @@ impl History {
             let row = client.query_one(RETAINED, &[]).await?;
             let retained = Position::new(row.try_get(0)?, row.try_get(1)?);
             if query.after.seq < retained.seq {
+                // Who goes on at the beginning must find it where it is.
+                self.identity.begins_at(retained);
                 return Err(ReadError::Expired { earliest: retained });
             }
             Ok(page)

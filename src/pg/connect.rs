@@ -45,8 +45,6 @@ pub enum ConnectError {
         address: String,
         /// What the database or the system said, and what to do.
         reason: String,
-        /// The cause.
-        source: tokio_postgres::Error,
     },
 }
 
@@ -130,7 +128,7 @@ impl Connector {
             .map_err(|_| ConnectError::Silent {
                 address: self.address(),
             })?;
-        let (client, mut connection) = opened.map_err(|source| self.refused(source))?;
+        let (client, mut connection) = opened.map_err(|error| self.refused(&error))?;
         let purpose = purpose.to_owned();
         self.tasks.spawn_until_stop(async move {
             while let Some(message) = std::future::poll_fn(|cx| connection.poll_message(cx)).await {
@@ -148,23 +146,27 @@ impl Connector {
         Ok(client)
     }
 
-    fn refused(&self, source: tokio_postgres::Error) -> ConnectError {
-        let code = source.code().map(tokio_postgres::error::SqlState::code);
+    fn refused(&self, error: &tokio_postgres::Error) -> ConnectError {
+        let code = error.code().map(tokio_postgres::error::SqlState::code);
+        let said = error
+            .as_db_error()
+            .map_or_else(|| root_cause(error), |db| db.message().to_owned());
         let advice = match code {
             Some("28P01" | "28000") => "check user and password in DATABASE_URL, and pg_hba.conf",
-            Some("3D000") => "create the database first: createdb <name>",
+            Some("3D000") => "create it first (createdb), or name another one in DATABASE_URL",
+            Some("42501") => "GRANT CONNECT on it, or name another role in DATABASE_URL",
             Some("53300") => "the database has no connection left: raise max_connections",
-            Some("57P03") => "it is starting up: try again in a moment",
+            Some("57P03") => "it is starting up or stopping: try again in a moment",
             Some(_) => "see the database's log",
-            None => "is it running, and are host and port right?",
+            None if said.contains("password missing") => {
+                "write it into DATABASE_URL: postgres://user:password@host:5432/database"
+            }
+            None if said.contains("lookup address") => "check the host's name in DATABASE_URL",
+            None => "is it running, and are host and port in DATABASE_URL right?",
         };
-        let said = source
-            .as_db_error()
-            .map_or_else(|| root_cause(&source), |db| db.message().to_owned());
         ConnectError::Refused {
             address: self.address(),
             reason: format!("{said}; {advice}"),
-            source,
         }
     }
 }

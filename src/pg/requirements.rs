@@ -28,6 +28,11 @@ pub enum RequirementError {
         "TimescaleDB is installed on the server but not in this database, and this role may not create it: as a superuser run CREATE EXTENSION timescaledb ({0})"
     )]
     MayNotCreate(String),
+    /// The extension is there, but its library is not loaded.
+    #[error(
+        "TimescaleDB is installed on the server but not loaded: set shared_preload_libraries = 'timescaledb' in postgresql.conf, and start PostgreSQL again"
+    )]
+    NotPreloaded,
     /// An old extension.
     #[error(
         "this database has TimescaleDB {0}; Tidewire needs {TIMESCALE_MIN_TEXT} or later: ALTER EXTENSION timescaledb UPDATE"
@@ -80,12 +85,7 @@ pub async fn check(client: &Client) -> Result<Versions, RequirementError> {
             client
                 .batch_execute("CREATE EXTENSION IF NOT EXISTS timescaledb")
                 .await
-                .map_err(|e| {
-                    RequirementError::MayNotCreate(
-                        e.as_db_error()
-                            .map_or(e.to_string(), |d| d.message().into()),
-                    )
-                })?;
+                .map_err(not_created)?;
             version
         }
     };
@@ -97,6 +97,18 @@ pub async fn check(client: &Client) -> Result<Versions, RequirementError> {
         timescale,
         license: row.try_get(5)?,
     })
+}
+
+/// The extension's own loader ends the connection where it is not preloaded.
+fn not_created(error: tokio_postgres::Error) -> RequirementError {
+    let Some(db) = error.as_db_error() else {
+        return error.into();
+    };
+    if db.message().contains("must be preloaded") {
+        RequirementError::NotPreloaded
+    } else {
+        RequirementError::MayNotCreate(db.message().to_owned())
+    }
 }
 
 fn parse_version(text: &str) -> (u32, u32) {

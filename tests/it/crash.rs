@@ -32,6 +32,30 @@ async fn a_killed_database_loses_nothing_acknowledged() {
     cluster.stop().await;
 }
 
+/// Its children finish what they are at, and nobody takes new connections until they are gone and it is started again.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_postmaster_whose_children_live_on_loses_nothing_acknowledged() {
+    let cluster = Cluster::start().await;
+    let server = Server::start_with(&cluster.url, &[]).await;
+    let load = Load::start(&server.api, &cluster.url);
+    for _ in 0..2 {
+        load.goes_on(200).await;
+        let before = cluster.postmaster();
+        cluster.kill_postmaster().await;
+        eventually(RECOVERY, || async {
+            match cluster.try_postmaster() {
+                Some(now) if now != before => Ok(()),
+                other => Err(other),
+            }
+        })
+        .await;
+        load.goes_on(200).await;
+    }
+    load.judge().await;
+    server.stop().await;
+    cluster.stop().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn places_that_a_crash_gives_out_again_are_not_passed() {
     let cluster = Cluster::start().await;
@@ -105,15 +129,17 @@ async fn an_acknowledged_event_is_on_disk_whatever_synchronous_commit_says() {
 }
 
 /// A PostgreSQL of the test's own, started again whenever it ends.
-struct Cluster {
-    url: String,
+pub struct Cluster {
+    /// For `DATABASE_URL`, as a superuser.
+    pub url: String,
     folder: TempDir,
     shutdown: CancellationToken,
     running: JoinSet<()>,
 }
 
 impl Cluster {
-    async fn start() -> Self {
+    /// Starts one.
+    pub async fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         // The database's user must be able to pass.
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o711);
@@ -147,7 +173,7 @@ impl Cluster {
 
     /// Changes a setting for all sessions to come. With `wal_writer_delay` at 10 s nothing reaches the disk but by a
     /// commit, as long as a test lasts.
-    async fn set(&self, name: &str, value: &str) {
+    pub async fn set(&self, name: &str, value: &str) {
         let client = connect(&self.url, "settings").await;
         let change = format!("ALTER SYSTEM SET {name} = '{value}'");
         client.batch_execute(&change).await.unwrap();
@@ -167,10 +193,8 @@ impl Cluster {
     }
 
     /// SIGKILL for the postmaster and all its children: what had not reached the disk is gone.
-    async fn kill(&self) {
-        let pid_file = find(self.folder.path().join("data")).expect("a postmaster.pid");
-        let text = std::fs::read_to_string(pid_file).unwrap();
-        let postmaster = text.lines().next().unwrap().to_owned();
+    pub async fn kill(&self) {
+        let postmaster = self.postmaster();
         let children =
             std::fs::read_to_string(format!("/proc/{postmaster}/task/{postmaster}/children"));
         let status = tokio::process::Command::new("kill")
@@ -182,7 +206,26 @@ impl Cluster {
         status.unwrap();
     }
 
-    async fn stop(mut self) {
+    /// SIGKILL for the postmaster alone.
+    async fn kill_postmaster(&self) {
+        let kill = ["-KILL", &self.postmaster()];
+        let mut command = tokio::process::Command::new("kill");
+        assert!(command.args(kill).status().await.unwrap().success());
+    }
+
+    /// The postmaster's process id.
+    fn postmaster(&self) -> String {
+        self.try_postmaster().expect("a postmaster.pid")
+    }
+
+    fn try_postmaster(&self) -> Option<String> {
+        let pid_file = find(self.folder.path().join("data"))?;
+        let text = std::fs::read_to_string(pid_file).ok()?;
+        Some(text.lines().next()?.to_owned())
+    }
+
+    /// Stops it for good.
+    pub async fn stop(mut self) {
         self.shutdown.cancel();
         while self.running.join_next().await.is_some() {}
     }

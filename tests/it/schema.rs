@@ -145,7 +145,7 @@ async fn a_database_that_cannot_be_reached_is_described_in_a_sentence() {
     );
     let no_database = at(&|url| url.set_path("tidewire_nowhere"));
     let said = refusal(&no_database).await;
-    assert!(said.contains("create the database first"), "{said}");
+    assert!(said.contains("create it first"), "{said}");
     let free_port = TcpListener::bind("127.0.0.1:0")
         .await
         .unwrap()

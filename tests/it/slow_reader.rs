@@ -5,6 +5,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use serde_json::json;
 
+use crate::support::client::Ws;
 use crate::support::{Process, Server, TestDb, eventually, raw};
 
 /// Events of 100 KB each: 200 MB in all.
@@ -75,6 +76,7 @@ async fn readers_that_stop_reading_cost_no_memory_and_slow_nobody() {
         second >> 20
     );
     // A stalled reader goes on where it stood, and misses nothing.
+    resumes(&server, stalled_sockets.pop().unwrap()).await;
     let mut stalled = stalled_streams.pop().unwrap();
     let mut next = 0;
     while next < EVENTS {
@@ -83,6 +85,32 @@ async fn readers_that_stop_reading_cost_no_memory_and_slow_nobody() {
             assert_eq!(event["id"], next.to_string());
             next += 1;
         }
+    }
+}
+
+/// Reads a stalled socket to the end. If it stood still for too long it is closed, and comes back with its cursor.
+async fn resumes(server: &Process, mut ws: Ws) {
+    let mut next = 0;
+    let mut cursor = None;
+    while next < EVENTS {
+        let frame = match ws.frame_or_close().await {
+            Ok(frame) => frame,
+            Err(code) => {
+                assert_eq!(code, 1013);
+                let after: String = cursor.clone().expect("something arrived before");
+                ws = server.api.ws().await;
+                ws.subscribe("s", &["*"], &after).await
+            }
+        };
+        assert_ne!(frame["type"], "gap", "{frame}");
+        if frame["type"] != "events" {
+            continue;
+        }
+        for event in frame["events"].as_array().unwrap() {
+            assert_eq!(event["id"], next.to_string(), "in order, nothing twice");
+            next += 1;
+        }
+        cursor = frame["cursor"].as_str().map(str::to_owned);
     }
 }
 

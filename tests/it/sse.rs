@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use reqwest::StatusCode;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use crate::support::token::{self, WITH_TOKENS};
@@ -197,5 +197,30 @@ async fn a_stream_that_waits_for_at_least_holds_up_no_other_reader() {
     }
     holder.batch_execute("COMMIT").await.unwrap();
     assert!(waiting.join_all().await.into_iter().all(|opened| opened));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn an_idle_stream_says_every_fifteen_seconds_that_it_is_there_and_where() {
+    let db = TestDb::new().await;
+    let server = Server::start(&db).await;
+    let query = "topics=quiet&after=latest";
+    let mut sse = server.api.sse(query, None).await.unwrap();
+    assert_eq!(sse.next().await.unwrap().unwrap().event, "live");
+    let began = Instant::now();
+    let other = server.api.append(&json!({"topic": "other"})).await;
+    let beat = sse.next().await.unwrap().unwrap();
+    let waited = began.elapsed();
+    assert_eq!(beat.event, "heartbeat");
+    // A little for the machine.
+    assert!(waited < Duration::from_secs(16), "{waited:?}");
+    let data: Value = serde_json::from_str(&beat.data).unwrap();
+    let cursor = data["cursor"].as_str();
+    assert_eq!(cursor, beat.id.as_deref());
+    assert_eq!(
+        cursor,
+        other[0]["cursor"].as_str(),
+        "past what did not match"
+    );
     server.stop().await;
 }

@@ -19,7 +19,7 @@ mod msgpack;
 use axum::http::HeaderMap;
 
 use crate::event::NewEvent;
-use crate::event::limits::{ARRAY_EVENTS_MAX, DATA_BYTES_MAX};
+use crate::event::limits::{ARRAY_EVENTS_MAX, BODY_BYTES_MAX, DATA_BYTES_MAX};
 use crate::event::new_event::{self, Fault, Refusal};
 use crate::http::problem::{ERRORS_MAX, Kind, Problem};
 
@@ -96,6 +96,16 @@ pub fn decode_line(line: &[u8], limits: &IngestLimits) -> Result<NewEvent, Refus
     let text = std::str::from_utf8(line)
         .map_err(|err| Refusal::new(Fault::Malformed, "", format_args!("not UTF-8: {err}")))?;
     new_event::parse(text, limits.data_bytes)
+}
+
+/// The JSON text of a frame of MessagePack.
+///
+/// # Errors
+/// Why it has none.
+pub fn frame_text(frame: &[u8]) -> Result<String, String> {
+    /// A frame holds an array of events, which hold data.
+    const DEPTH: usize = 3;
+    msgpack::to_text(frame, BODY_BYTES_MAX, DEPTH)
 }
 
 /// The header `traceparent`, if it stands once and is valid; an invalid one means none, as W3C has it.

@@ -15,6 +15,7 @@ use crate::event::Event;
 use crate::event::encode::push_string;
 use crate::event::fields::{Fields, FieldsError};
 use crate::feed::OnLag;
+use crate::http::ingest;
 use crate::http::msgpack;
 use crate::http::problem::Problem;
 
@@ -156,9 +157,7 @@ pub fn read(encoding: Encoding, message: &Message) -> Result<Option<ClientFrame>
     let json = match (encoding, message) {
         (Encoding::Json, Message::Text(text)) => text.as_str().to_owned(),
         (Encoding::Msgpack, Message::Binary(bytes)) => {
-            let value: serde_json::Value = rmp_serde::from_slice(bytes)
-                .map_err(|error| FrameError::Malformed(error.to_string()))?;
-            value.to_string()
+            ingest::frame_text(bytes).map_err(FrameError::Malformed)?
         }
         (Encoding::Json, Message::Binary(_)) => return Err(FrameError::Kind("text")),
         (Encoding::Msgpack, Message::Text(_)) => return Err(FrameError::Kind("binary")),

@@ -271,11 +271,21 @@ impl Ws {
     /// The code with which the server closes.
     pub async fn close_code(&mut self) -> u16 {
         loop {
+            if let Err(code) = self.frame_or_close().await {
+                return code;
+            }
+        }
+    }
+
+    /// The next frame, or the code with which the server closes.
+    pub async fn frame_or_close(&mut self) -> Result<Value, u16> {
+        loop {
             match tokio::time::timeout(PATIENCE, self.socket.next())
                 .await
-                .expect("a close in time")
+                .expect("a frame or a close in time")
             {
-                Some(Ok(Message::Close(Some(frame)))) => return frame.code.into(),
+                Some(Ok(Message::Text(text))) => return Ok(serde_json::from_str(&text).unwrap()),
+                Some(Ok(Message::Close(Some(frame)))) => return Err(frame.code.into()),
                 Some(Ok(_)) => {}
                 other => panic!("no close frame: {other:?}"),
             }

@@ -91,6 +91,15 @@ impl Process {
 
     /// The same at a given address.
     pub async fn start_at(listen: &str, database_url: &str, arguments: &[&str]) -> Self {
+        Self::spawn(listen, database_url, arguments, Stdio::inherit()).await
+    }
+
+    /// The same at a free port, with its log in a file.
+    pub async fn start_logging(database_url: &str, arguments: &[&str], log: std::fs::File) -> Self {
+        Self::spawn("127.0.0.1:0", database_url, arguments, log.into()).await
+    }
+
+    async fn spawn(listen: &str, database_url: &str, arguments: &[&str], log: Stdio) -> Self {
         let folder = tempfile::tempdir().unwrap().keep();
         let mut child = tokio::process::Command::new(env!("CARGO_BIN_EXE_tidewire"))
             .args([
@@ -104,7 +113,7 @@ impl Process {
             .arg(&folder)
             .args(arguments)
             .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
+            .stderr(log)
             .kill_on_drop(true)
             .spawn()
             .unwrap();

@@ -36,6 +36,24 @@ pub(super) fn decode(body: &[u8], limits: &IngestLimits) -> Result<Decoded, Prob
     Ok(Decoded { events, is_array })
 }
 
+/// The JSON text of one value that is no event: a frame. It may be nested `depth` deeper than an event's data.
+///
+/// # Errors
+/// Why it is none.
+pub(super) fn to_text(bytes: &[u8], bytes_max: usize, depth: usize) -> Result<String, String> {
+    let mut reader = Reader::new(bytes);
+    let depth_max = DATA_DEPTH_MAX.saturating_add(depth);
+    let text = to_json(&mut reader, bytes_max, depth_max).map_err(|(_, reason)| reason)?;
+    if reader.is_at_end() {
+        Ok(text)
+    } else {
+        Err(format!(
+            "something follows the value that ends at byte {}",
+            reader.at()
+        ))
+    }
+}
+
 fn members<'a>(body: &'a [u8], limits: &IngestLimits) -> Result<(Vec<&'a [u8]>, bool), Problem> {
     let broken = |err: TokenError| malformed(format!("not MessagePack: {err}"));
     let mut reader = Reader::new(body);
@@ -116,8 +134,8 @@ fn set(
     }
     // Base64 is a third longer than what it stands for.
     let text_bytes_max = data_bytes_max.saturating_mul(2);
-    let text =
-        to_json(reader, text_bytes_max).map_err(|(fault, reason)| refuse(fault, name, reason))?;
+    let text = to_json(reader, text_bytes_max, DATA_DEPTH_MAX)
+        .map_err(|(fault, reason)| refuse(fault, name, reason))?;
     let value = RawValue::from_string(text).map_err(|err| refuse(Fault::Malformed, name, err))?;
     draft.set(name, &value, data_bytes_max)
 }
@@ -131,7 +149,7 @@ enum Open {
 type Refused = (Fault, String);
 
 /// Writes one value as JSON text.
-fn to_json(reader: &mut Reader<'_>, bytes_max: usize) -> Result<String, Refused> {
+fn to_json(reader: &mut Reader<'_>, bytes_max: usize, depth_max: usize) -> Result<String, Refused> {
     let mut out = String::new();
     let mut open: Vec<Open> = Vec::new();
     loop {
@@ -149,7 +167,7 @@ fn to_json(reader: &mut Reader<'_>, bytes_max: usize) -> Result<String, Refused>
             }
             scalar => push_scalar(&mut out, scalar, bytes_max)?,
         }
-        if open.len() > DATA_DEPTH_MAX {
+        if open.len() > depth_max {
             return Err((Fault::Unstorable, Unstorable::TooDeep.to_string()));
         }
         // Ends what is complete, then leads on to the next value.
