@@ -5,7 +5,7 @@
 //! - Bounded by events and bytes over all tenants; whoever holds most gives way first, so one tenant's flood does not
 //!   push out the others' events.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
 use crate::event::limits::PAGE_BYTES_MAX;
@@ -16,7 +16,9 @@ use crate::log::Page;
 #[derive(Debug)]
 pub struct Window {
     tenants: HashMap<Tenant, Held>,
-    /// Where the window began: a tenant without an entry has had no event since.
+    /// The tenants by what they hold, so that the one that holds most is found however many there are.
+    by_bytes: BTreeSet<(usize, Tenant)>,
+    /// A tenant without an entry has had no event since.
     began: Position,
     /// Everything up to here has been put in.
     head: Position,
@@ -41,6 +43,7 @@ impl Window {
     pub fn new(began: Position, events_max: usize, bytes_max: usize) -> Self {
         Self {
             tenants: HashMap::new(),
+            by_bytes: BTreeSet::new(),
             began,
             head: began,
             events: 0,
@@ -64,7 +67,9 @@ impl Window {
                     after: began,
                 });
             let weight = event.weight();
+            self.by_bytes.remove(&(held.bytes, event.tenant.clone()));
             held.bytes = held.bytes.saturating_add(weight);
+            self.by_bytes.insert((held.bytes, event.tenant.clone()));
             held.events.push_back(Arc::clone(event));
             self.bytes = self.bytes.saturating_add(weight);
             self.events = self.events.saturating_add(1);
@@ -78,7 +83,10 @@ impl Window {
 
     /// Drops the oldest events of the tenant that holds most.
     fn evict(&mut self) {
-        let Some(held) = self.tenants.values_mut().max_by_key(|held| held.bytes) else {
+        let Some((_, tenant)) = self.by_bytes.pop_last() else {
+            return;
+        };
+        let Some(held) = self.tenants.get_mut(&tenant) else {
             return;
         };
         // A slice at a time, so that the search for the largest is not made for each event.
@@ -91,7 +99,14 @@ impl Window {
             held.bytes = held.bytes.saturating_sub(weight);
             self.bytes = self.bytes.saturating_sub(weight);
             self.events = self.events.saturating_sub(1);
+            if held.events.is_empty() {
+                // Who holds nothing costs nothing.
+                self.began = self.began.max(event.position);
+                self.tenants.remove(&tenant);
+                return;
+            }
         }
+        self.by_bytes.insert((held.bytes, tenant));
     }
 
     /// The tenant's events after `after` that match; `None` if the window no longer holds what follows it.
@@ -258,5 +273,30 @@ mod tests {
                 .page(&Tenant::parse("loud").unwrap(), &all, at(1), None, 9)
                 .is_none()
         );
+    }
+
+    /// Each with one event: none is larger than the others, and none comes back.
+    #[test]
+    fn tenants_that_hold_nothing_are_forgotten_and_nobody_is_told_they_had_nothing() {
+        let at = |seq| Position { seq, at_ms: seq };
+        let mut window = Window::new(at(0), 100, usize::MAX);
+        let began = std::time::Instant::now();
+        for seq in 1..=50_000 {
+            window.extend(&[event(&format!("t{seq}"), seq)], at(seq));
+        }
+        // Looking at every tenant for every event would take minutes.
+        assert!(began.elapsed() < std::time::Duration::from_secs(20));
+        assert_eq!(window.size().0, 100);
+        assert_eq!((window.tenants.len(), window.by_bytes.len()), (100, 100));
+        let all = Filter::everything();
+        let mut answered = 0;
+        for seq in 1..=50_000 {
+            let tenant = Tenant::parse(&format!("t{seq}")).unwrap();
+            if let Some(page) = window.page(&tenant, &all, at(seq - 1), None, 9) {
+                assert_eq!(seqs(&page), vec![seq], "what it answers is what there was");
+                answered += 1;
+            }
+        }
+        assert_eq!(answered, 100);
     }
 }
