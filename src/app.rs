@@ -270,7 +270,7 @@ async fn feed(
     log_tasks: &Tasks,
 ) -> Result<(Arc<Hub>, Appender, History), StartError> {
     let inbox = Arc::new(Inbox::default());
-    let listener = Listener::start(direct, Arc::clone(&inbox), log_tasks);
+    let listener = Listener::start(config.notify, direct, Arc::clone(&inbox), log_tasks);
     let appender = Appender::start(&connector, &identity, &inbox, &listener, log_tasks);
     let history = History::new(&connector, &identity)?;
     let (tail, status) = Tail::open(

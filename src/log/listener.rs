@@ -14,6 +14,7 @@ use tokio_postgres::Client;
 use tokio_postgres::types::ToSql;
 
 use super::inbox::Inbox;
+use super::wakeup::NotifyMode;
 use crate::pg::Connector;
 use crate::tasks::{Tasks, pause};
 
@@ -83,12 +84,17 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Connects in the background, again and again. Every notification and every loss asks `inbox` for a look.
+    /// Connects in the background, again and again. Every notification and every loss asks `inbox` for a look. With
+    /// [`NotifyMode::Never`] it does not: behind a pooler the connection, and its slot, would be anybody's.
     #[must_use]
-    pub fn start(connector: Connector, inbox: Arc<Inbox>, tasks: &Tasks) -> Self {
+    pub fn start(mode: NotifyMode, connector: Connector, inbox: Arc<Inbox>, tasks: &Tasks) -> Self {
         let (ear_sender, ear) = watch::channel(None);
         let (count_sender, reconnects) = watch::channel(0_u64);
         tasks.spawn_until_stop(async move {
+            if mode == NotifyMode::Never {
+                // The senders stay: nobody is told that there will be no connection.
+                return std::future::pending().await;
+            }
             let mut backoff = RECONNECT_MIN;
             loop {
                 match open(&connector, &inbox).await {

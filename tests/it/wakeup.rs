@@ -59,6 +59,10 @@ async fn writers_notify_only_servers_that_sleep() {
     always.stop().await;
     let never = Server::start_with(&db.url, &["--notify", "never"]).await;
     wake_up(&never, "polling").await;
+    let listening = "SELECT count(*) FROM pg_stat_activity
+                      WHERE datname = current_database() AND application_name = 'tidewire listen'";
+    let listening: i64 = client.query_one(listening, &[]).await.unwrap().get(0);
+    assert_eq!(listening, 0, "a pooler may stand there");
     insert(&client).await;
     assert_eq!(heard.so_far(&client).await, 200);
     let newest = newest(&client).await;
