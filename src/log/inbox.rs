@@ -81,9 +81,11 @@ impl Inbox {
     }
 
     /// Says that the own writes up to `ended` have been handed on, or cannot be yet.
-    pub fn settle(&self, ended: u64) {
-        self.settled
-            .send_if_modified(|last| std::mem::replace(last, ended) != ended);
+    pub fn settle(&self, ended: Option<u64>) {
+        if let Some(ended) = ended {
+            self.settled
+                .send_if_modified(|last| std::mem::replace(last, ended) != ended);
+        }
     }
 
     /// Waits until the own writes that have ended by now are settled, at most for `patience`.

@@ -20,6 +20,7 @@ pub mod read;
 mod repeats;
 pub mod row;
 mod rows;
+mod settle;
 pub mod span;
 pub mod status;
 pub mod tail;

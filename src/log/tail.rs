@@ -21,6 +21,7 @@ use super::listener::Listener;
 use super::look::{Look, Looker};
 use super::own::Own;
 use super::row;
+use super::settle::Tickets;
 use super::wakeup::{NotifyMode, Sleeper, WakeUp};
 use super::watermark::Watermark;
 use crate::event::{Event, Position, Seq};
@@ -35,8 +36,6 @@ const REST_MIN: Duration = Duration::from_millis(1);
 const REST_MAX: Duration = Duration::from_millis(10);
 /// How long a place that is missing before an own commit may be another own write's that is under way.
 const GAP_PATIENCE: Duration = Duration::from_millis(5);
-/// Readers that begin do not wait for a transaction that holds the watermark back for longer than this.
-const HELD_SETTLED_AFTER: Duration = Duration::from_millis(100);
 /// While an open transaction holds back events that have been committed: how often to look whether it has ended. One
 /// that is rolled back tells nobody.
 const HELD_POLL_MIN: Duration = Duration::from_millis(2);
@@ -84,6 +83,8 @@ pub struct Tail {
     own: Own,
     /// Since when an open transaction has held back committed events.
     held_since: Option<Instant>,
+    /// The newest committed event that the last look saw, held back or not.
+    visible: Seq,
 }
 
 impl Tail {
@@ -122,6 +123,7 @@ impl Tail {
             sleeper: Sleeper::new(listener, mode),
             own: Own::default(),
             held_since: None,
+            visible: 0,
         };
         Ok((tail, receiver))
     }
@@ -144,6 +146,7 @@ impl Tail {
         let mut rest_until = Instant::now();
         let mut look_at = rest_until;
         let mut owes_look = true;
+        let mut tickets = Tickets::default();
         loop {
             let (arrived, is_writing, ended) = self.inbox.take();
             let must_look = !self.accept(arrived.commits) | arrived.must_look;
@@ -151,8 +154,9 @@ impl Tail {
                 self.hand_on(page, &mut sink);
             }
             owes_look |= must_look;
-            if !owes_look && self.is_settled() {
-                self.inbox.settle(ended);
+            tickets.take(ended);
+            if !owes_look && self.own.gap_since().is_none() && self.held_since.is_none() {
+                self.inbox.settle(tickets.settle_all());
             }
             if must_look {
                 look_at = look_at.min(rest_until);
@@ -181,9 +185,8 @@ impl Tail {
                         continue;
                     }
                     owes_look = false;
-                    if self.is_settled() {
-                        self.inbox.settle(ended);
-                    }
+                    self.inbox
+                        .settle(tickets.looked(self.visible, self.after.seq));
                     let rest = now.elapsed().clamp(REST_MIN, REST_MAX);
                     let patience = self.patience(found).await;
                     let looked_at = Instant::now();
@@ -205,12 +208,6 @@ impl Tail {
                 }
             }
         }
-    }
-
-    /// Nothing of what was stored here is on its way, or it is held back for longer than an own batch takes.
-    fn is_settled(&self) -> bool {
-        let is_held_for_long = |since: Instant| since.elapsed() >= HELD_SETTLED_AFTER;
-        self.own.gap_since().is_none() && self.held_since.is_none_or(is_held_for_long)
     }
 
     fn hand_on(&mut self, page: TailPage, sink: &mut impl FnMut(TailPage)) {
@@ -306,6 +303,10 @@ impl Tail {
             events.push(Arc::new(event));
         }
         let are_held = events.len() < rows.len();
+        let newest_seen = rows.last().map(|row| row.try_get(0)).transpose();
+        self.visible = newest_seen
+            .map_err(Unavailable::Lost)?
+            .unwrap_or(position.seq);
         self.held_since = are_held.then(|| self.held_since.unwrap_or_else(Instant::now));
         if are_held {
             self.own.clear();
