@@ -32,3 +32,4 @@ mod statements;
 mod strangers;
 mod wakeup;
 mod ws;
+mod ws_wire;

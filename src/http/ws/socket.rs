@@ -275,7 +275,7 @@ impl Socket {
         self.send_message(frame::write(self.encoding, frame)).await
     }
 
-    async fn send_message(&mut self, message: Message) -> Result<(), Ended> {
+    pub(super) async fn send_message(&mut self, message: Message) -> Result<(), Ended> {
         self.send_in_turn(message, None).await
     }
 
