@@ -1,12 +1,15 @@
 //! WebSocket, byte by byte: what comes back exactly, what a peer that does not read costs, how a close is answered.
 
+use std::time::Duration;
+
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::json;
+use tokio::io::AsyncWriteExt as _;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
 use crate::support::client::Ws;
-use crate::support::{Server, TestDb};
+use crate::support::{Process, Server, TestDb, raw};
 
 /// Sends a text frame as it stands.
 async fn tell(ws: &mut Ws, text: String) {
@@ -108,4 +111,52 @@ async fn a_timestamp_that_nests_deeply_in_messagepack_is_answered() {
         assert_eq!(answer["type"], word, "{depth}: {answer}");
     }
     server.stop().await;
+}
+
+/// A masked ping with the largest payload.
+const PING: [u8; 131] = {
+    let mut frame = [b'x'; 131];
+    frame[0] = 0x89;
+    frame[1] = 0x80 | 125;
+    frame
+};
+
+/// The bytes of a request for a socket.
+fn upgrade(server: &Process) -> String {
+    format!(
+        "GET /v1/ws HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        server.address()
+    )
+}
+
+#[tokio::test]
+async fn who_pings_and_never_reads_is_held_up_and_costs_no_memory() {
+    let db = TestDb::new().await;
+    let server = Process::start(&db.url, &["--log", "warn"]).await;
+    server.api.append(&json!({"topic": "warm"})).await;
+    let before = raw::resident_bytes(server.pid());
+    let mut stream = raw::connect(&server.api).await;
+    stream.write_all(upgrade(&server).as_bytes()).await.unwrap();
+    let pings = PING.repeat(2_000);
+    let mut sent = 0_usize;
+    while let Ok(written) = tokio::time::timeout(
+        Duration::from_secs(2),
+        stream.write(&pings[sent % PING.len()..]),
+    )
+    .await
+    {
+        sent += written.unwrap();
+        assert!(sent < 64 << 20, "nothing holds the client up");
+    }
+    let grown = raw::resident_bytes(server.pid()).saturating_sub(before);
+    assert!(grown < 32 << 20, "{} MiB", grown >> 20);
+    // Who reads its pongs goes on.
+    let mut ws = server.api.ws().await;
+    for number in 0..100_u8 {
+        let ping = Message::Ping(vec![number].into());
+        ws.socket.send(ping).await.unwrap();
+        let pong = ws.socket.next().await.unwrap().unwrap();
+        assert_eq!(pong, Message::Pong(vec![number].into()));
+    }
 }

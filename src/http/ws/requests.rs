@@ -25,8 +25,11 @@ impl Socket {
     /// Does what a frame asks for.
     pub(super) async fn hear(&mut self, message: Message) -> Result<(), Ended> {
         self.heard_at = Instant::now();
-        if matches!(message, Message::Close(_)) {
-            return Err(None);
+        match message {
+            Message::Close(_) => return Err(None),
+            // The protocol's own answer: taken before more is read, else who never reads piles them up here.
+            Message::Ping(_) => return self.flush().await,
+            _ => {}
         }
         if frame::bytes(&message) > FRAME_BYTES_MAX {
             return Err(Some(Close::TooLarge));

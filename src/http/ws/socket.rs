@@ -13,9 +13,9 @@ use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
-use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{SinkExt as _, StreamExt as _};
 use rand::RngExt as _;
 use serde_json::json;
 use tokio::sync::Notify;
@@ -277,6 +277,15 @@ impl Socket {
 
     pub(super) async fn send_message(&mut self, message: Message) -> Result<(), Ended> {
         self.send_in_turn(message, None).await
+    }
+
+    /// Waits until the line has taken what is to be written.
+    pub(super) async fn flush(&mut self) -> Result<(), Ended> {
+        match tokio::time::timeout(SEND_TIMEOUT, self.line.flush()).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(None),
+            Err(_) => Err(Some(Close::Overloaded("a pong was not taken in time"))),
+        }
     }
 
     /// Sends a frame. The turn ends when the line has taken what it can at once: nobody waits for a slow one.
