@@ -30,6 +30,13 @@ pub const LINE_BYTES_MAX: usize = DATA_BYTES_MAX * 2;
 pub const CHUNK_EVENTS_MAX: usize = 2_000;
 /// Bytes of one NDJSON chunk.
 pub const CHUNK_BYTES_MAX: usize = 1024 * 1024;
+/// What an upload may inflate to whatever came in. More: [`INFLATION_MAX`] counts.
+pub const INFLATED_BYTES_FREE: u64 = 64 * 1024 * 1024;
+/// How many times what came in an upload may inflate to; gzip reaches 1,030 for one byte over and over. More: `413`, and
+/// the upload ends.
+pub const INFLATION_MAX: u64 = 1_000;
+/// Bytes of an upload that are worked through before others get to work.
+pub const UPLOAD_TURN_BYTES: usize = 64 * 1024;
 
 /// Events of one statement of the group commit. What does not fit waits for the next.
 pub const BATCH_EVENTS_MAX: usize = 2_000;

@@ -8,6 +8,7 @@ mod agents;
 pub mod app;
 mod append;
 mod caller;
+mod coding;
 mod docs;
 pub mod entrance;
 mod errors;
@@ -101,6 +102,7 @@ pub fn router(app: App) -> Router {
         )
         .fallback(not_found)
         .layer(RequestDecompressionLayer::new().pass_through_unaccepted(true))
+        .layer(middleware::from_fn(coding::admit))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn_with_state(app.clone(), guard::guard))
         .with_state(app)

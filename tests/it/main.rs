@@ -14,6 +14,7 @@ mod cli;
 mod concurrency;
 mod crash;
 mod embedded;
+mod encodings;
 mod faults;
 mod first_writer;
 mod history;
