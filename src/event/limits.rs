@@ -97,6 +97,8 @@ pub const HISTORY_READS: usize = 4;
 
 /// A WebSocket that has not taken a frame for this long is closed: it resumes with its cursor.
 pub const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the last frame of a WebSocket may take. Longer: the line is cut.
+pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Heartbeat of a WebSocket. Two without a sign of life: close 4408.
 pub const WS_HEARTBEAT: Duration = Duration::from_secs(30);
 /// Heartbeat of an SSE stream.

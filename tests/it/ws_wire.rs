@@ -7,6 +7,8 @@ use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::protocol::CloseFrame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
 use crate::support::client::Ws;
 use crate::support::{Process, Server, TestDb, raw};
@@ -159,4 +161,26 @@ async fn who_pings_and_never_reads_is_held_up_and_costs_no_memory() {
         let pong = ws.socket.next().await.unwrap().unwrap();
         assert_eq!(pong, Message::Pong(vec![number].into()));
     }
+}
+
+#[tokio::test]
+async fn a_close_of_the_client_is_answered() {
+    let db = TestDb::new().await;
+    let server = Server::start(&db).await;
+    let mut ws = server.api.ws().await;
+    ws.subscribe("s", &["*"], "latest").await;
+    let frame = CloseFrame {
+        code: CloseCode::Library(3_210),
+        reason: "enough".into(),
+    };
+    ws.socket.close(Some(frame)).await.unwrap();
+    assert_eq!(ws.close_code().await, 3_210);
+    let end = ws.socket.next().await;
+    assert!(end.is_none(), "a clean end: {end:?}");
+    let mut ws = server.api.ws().await;
+    ws.socket.close(None).await.unwrap();
+    while let Some(frame) = ws.socket.next().await {
+        frame.expect("a clean end");
+    }
+    server.stop().await;
 }

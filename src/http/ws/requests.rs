@@ -26,7 +26,7 @@ impl Socket {
     pub(super) async fn hear(&mut self, message: Message) -> Result<(), Ended> {
         self.heard_at = Instant::now();
         match message {
-            Message::Close(_) => return Err(None),
+            Message::Close(_) => return Err(self.answer_close().await),
             // The protocol's own answer: taken before more is read, else who never reads piles them up here.
             Message::Ping(_) => return self.flush().await,
             _ => {}

@@ -26,7 +26,7 @@ use super::frame::{self, Encoding};
 use super::subscription::Subscription;
 use crate::access::Principal;
 use crate::event::limits::{
-    CATCH_UP_EVENTS, DATA_BYTES_MAX, FRAME_BYTES_MAX, PAGE_EVENTS_MAX, SEND_TIMEOUT,
+    CATCH_UP_EVENTS, CLOSE_TIMEOUT, DATA_BYTES_MAX, FRAME_BYTES_MAX, PAGE_EVENTS_MAX, SEND_TIMEOUT,
     SOCKET_APPENDS_MAX, SUBSCRIPTIONS_MAX, WS_HEARTBEAT,
 };
 use crate::feed::{FollowError, Turn};
@@ -76,12 +76,15 @@ impl Socket {
         let Err(ended) = self.serve().await;
         if let Some(close) = ended {
             let frame = CloseFrame::from(close);
-            let _ = tokio::time::timeout(
-                Duration::from_secs(1),
-                self.line.send(Message::Close(Some(frame))),
-            )
-            .await;
+            let sending = self.line.send(Message::Close(Some(frame)));
+            let _ = tokio::time::timeout(CLOSE_TIMEOUT, sending).await;
         }
+    }
+
+    /// The client's close has its answer ready, which only has to be taken: without it a browser calls the close unclean.
+    pub(super) async fn answer_close(&mut self) -> Ended {
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.line.flush()).await;
+        None
     }
 
     async fn serve(&mut self) -> Result<std::convert::Infallible, Ended> {
