@@ -95,6 +95,11 @@ pub const PAGE_CACHE_BYTES: u64 = 32 * 1024 * 1024;
 /// Reads of history under way at once.
 pub const HISTORY_READS: usize = 4;
 
+/// How long a connection may take to send a request's head, idle ones between two requests too. Longer: it is closed.
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long an upload may send nothing, or a client take nothing of what is written. Longer: `408` where an answer is
+/// possible, else the line is cut.
+pub const LINE_IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 /// A WebSocket that has not taken a frame for this long is closed: it resumes with its cursor.
 pub const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the last frame of a WebSocket may take. Longer: the line is cut.

@@ -11,6 +11,7 @@
 use std::convert::Infallible;
 use std::io::Write as _;
 use std::pin::{Pin, pin};
+use std::time::Duration;
 
 use axum::body::{Body, BodyDataStream};
 use axum::extract::Request;
@@ -29,6 +30,7 @@ use super::coding::Received;
 use super::errors;
 use super::ingest::{self, LineSplitter};
 use super::problem::{Kind, Problem};
+use super::serve::Patience;
 use crate::access::Principal;
 use crate::event::NewEvent;
 use crate::event::limits::{
@@ -56,6 +58,8 @@ pub fn post(app: App, principal: Principal, key: Option<String>, request: Reques
     let (parts, body) = request.into_parts();
     let trace = ingest::traceparent(&parts.headers).map(str::to_owned);
     let received = parts.extensions.get::<Received>().cloned();
+    let patience = parts.extensions.get::<Patience>().copied();
+    let idle = patience.unwrap_or_default().idle;
     let (results, receiver) = mpsc::channel::<Result<Bytes, Infallible>>(2);
     let tasks = app.tasks.clone();
     let reader = Reader {
@@ -70,6 +74,7 @@ pub fn post(app: App, principal: Principal, key: Option<String>, request: Reques
         passed_bytes: 0,
         turn_bytes: 0,
         received,
+        idle,
         inflated: 0,
         ended: false,
         is_broken: false,
@@ -115,6 +120,8 @@ struct Reader {
     /// What came in before it was inflated, if it was compressed, and what became of it.
     received: Option<Received>,
     inflated: u64,
+    /// How long the client is waited for, to send or to take results.
+    idle: Duration,
     ended: bool,
     is_broken: bool,
 }
@@ -155,7 +162,9 @@ async fn run(
         }
         let committed = settle(sent.lines, answers, identity);
         let (lines, is_over) = reporter.report(committed, identity);
-        if results.send(Ok(lines)).await.is_err() || is_over {
+        // Nobody reads them for ever either.
+        let sent = tokio::time::timeout(reader.idle, results.send(Ok(lines))).await;
+        if !matches!(sent, Ok(Ok(()))) || is_over {
             return;
         }
         next = if following.is_some() {
@@ -169,7 +178,7 @@ async fn run(
     if reporter.is_minimal && !reader.is_broken {
         let mut line = serde_json::json!({ "summary": reporter.summary }).to_string();
         line.push('\n');
-        let _ = results.send(Ok(line.into())).await;
+        let _ = tokio::time::timeout(reader.idle, results.send(Ok(line.into()))).await;
     }
 }
 
@@ -177,8 +186,7 @@ impl Reader {
     /// Reads lines until the chunk is full or the stream ends. What has been read stays if this is dropped.
     async fn fill(&mut self) {
         while self.take_lines() && !self.ended && !self.is_enough() {
-            let more = self.body.next().await;
-            self.push(more);
+            self.wait_for_more().await;
             self.let_others_work().await;
         }
     }
@@ -187,20 +195,34 @@ impl Reader {
     /// for results.
     async fn read_some(&mut self, results: &mpsc::Sender<Result<Bytes, Infallible>>) {
         while self.take_lines() && !self.ended && !self.is_enough() {
-            let more = if self.chunk.is_empty() {
-                self.body.next().await
+            if self.chunk.is_empty() {
+                self.wait_for_more().await;
             } else {
                 match self.body.next().now_or_never() {
-                    Some(more) => more,
+                    Some(more) => self.push(more),
                     None => return,
                 }
-            };
-            self.push(more);
+            }
             self.let_others_work().await;
             if self.chunk.is_empty() && results.is_closed() {
                 return;
             }
         }
+    }
+
+    /// Reads on; who sends nothing for too long has ended the upload.
+    async fn wait_for_more(&mut self) {
+        match tokio::time::timeout(self.idle, self.body.next()).await {
+            Ok(more) => self.push(more),
+            Err(_) => self.cut(Kind::RequestTimeout, "nothing came for too long".into()),
+        }
+    }
+
+    /// Ends the upload with an error on the line at hand.
+    fn cut(&mut self, kind: Kind, detail: String) {
+        let problem = Problem::new(kind, detail);
+        self.chunk.push((self.lines.number(), Err(problem)));
+        (self.ended, self.is_broken) = (true, true);
     }
 
     /// Whether the lines at hand have waited for enough of what follows them.
@@ -226,9 +248,7 @@ impl Reader {
         match more {
             Some(Ok(data)) if self.is_bomb(data.len()) => {
                 let detail = format!("the body is more than {INFLATION_MAX} times what was sent");
-                let problem = Problem::new(Kind::TooLarge, detail);
-                self.chunk.push((self.lines.number(), Err(problem)));
-                (self.ended, self.is_broken) = (true, true);
+                self.cut(Kind::TooLarge, detail);
                 return;
             }
             Some(Ok(data)) => self.lines.push(data),

@@ -22,6 +22,7 @@ mod hostile;
 mod ndjson;
 mod own;
 mod pages;
+mod patience;
 mod permissions;
 mod reading;
 mod retention;
