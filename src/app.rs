@@ -5,7 +5,6 @@
 //!   were accepted finished, then the log, then the embedded database; each with a deadline.
 //! - Every failure of the start is a sentence that says what to do.
 
-use std::future::IntoFuture as _;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -22,6 +21,7 @@ use crate::feed::Hub;
 use crate::feed::hub::WindowLimits;
 use crate::http::entrance::{self, Entrance};
 use crate::http::ingest::IngestLimits;
+use crate::http::serve::{Patience, serve};
 use crate::http::{self, App};
 use crate::log::inbox::Inbox;
 use crate::log::listener::Listener;
@@ -98,6 +98,8 @@ pub struct Server {
     pub psql: Option<String>,
     /// The secret that signs development tokens; none in production.
     pub development_secret: Option<Secret>,
+    /// How long clients are waited for.
+    pub patience: Patience,
     listener: TcpListener,
     readers: Tasks,
     log_tasks: Tasks,
@@ -147,6 +149,7 @@ impl Server {
                 app,
                 psql,
                 development_secret,
+                patience: Patience::default(),
                 listener,
                 readers,
                 log_tasks,
@@ -169,6 +172,7 @@ impl Server {
             readers,
             log_tasks,
             embedded,
+            patience,
             ..
         } = self;
         let embedded_stop = tokio_util::sync::CancellationToken::new();
@@ -182,23 +186,18 @@ impl Server {
             });
             receiver
         });
-        let draining = readers.token().clone();
-        let serving = axum::serve(Entrance::new(listener), http::router(app.clone()))
-            .with_graceful_shutdown(async move { draining.cancelled().await })
-            .into_future();
+        let (entrance, router) = (Entrance::new(listener), http::router(app.clone()));
+        let serving = serve(entrance, router, patience, &readers, DRAIN);
         let mut serving = std::pin::pin!(serving);
+        // Serving ends with the readers' token alone.
         tokio::select! {
             () = stop => {}
-            ended = &mut serving => {
-                if let Err(error) = ended {
-                    tracing::error!(%error, "the HTTP server ended");
-                }
-            }
+            () = &mut serving => tracing::error!("the HTTP server ended"),
         }
         tracing::info!("stopping: readers are told to come back, accepted appends are finished");
         readers.token().cancel();
         let _ = tokio::time::timeout(DRAIN, async {
-            let _ = serving.await;
+            serving.await;
             app.all_seats_free().await;
         })
         .await;

@@ -30,6 +30,13 @@ pub const LINE_BYTES_MAX: usize = DATA_BYTES_MAX * 2;
 pub const CHUNK_EVENTS_MAX: usize = 2_000;
 /// Bytes of one NDJSON chunk.
 pub const CHUNK_BYTES_MAX: usize = 1024 * 1024;
+/// What an upload may inflate to whatever came in. More: [`INFLATION_MAX`] counts.
+pub const INFLATED_BYTES_FREE: u64 = 64 * 1024 * 1024;
+/// How many times what came in an upload may inflate to; gzip reaches 1,030 for one byte over and over. More: `413`, and
+/// the upload ends.
+pub const INFLATION_MAX: u64 = 1_000;
+/// Bytes of an upload that are worked through before others get to work.
+pub const UPLOAD_TURN_BYTES: usize = 64 * 1024;
 
 /// Events of one statement of the group commit. What does not fit waits for the next.
 pub const BATCH_EVENTS_MAX: usize = 2_000;
@@ -88,8 +95,15 @@ pub const PAGE_CACHE_BYTES: u64 = 32 * 1024 * 1024;
 /// Reads of history under way at once.
 pub const HISTORY_READS: usize = 4;
 
+/// How long a connection may take to send a request's head, idle ones between two requests too. Longer: it is closed.
+pub const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long an upload may send nothing, or a client take nothing of what is written. Longer: `408` where an answer is
+/// possible, else the line is cut.
+pub const LINE_IDLE_TIMEOUT: Duration = Duration::from_mins(1);
 /// A WebSocket that has not taken a frame for this long is closed: it resumes with its cursor.
 pub const SEND_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long the last frame of a WebSocket may take. Longer: the line is cut.
+pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Heartbeat of a WebSocket. Two without a sign of life: close 4408.
 pub const WS_HEARTBEAT: Duration = Duration::from_secs(30);
 /// Heartbeat of an SSE stream.

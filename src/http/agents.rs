@@ -103,7 +103,7 @@ type AgentId = Result<Path<String>, PathRejection>;
 
 async fn read(request: Request) -> Result<(Parts, Bytes), Problem> {
     let (parts, body) = request.into_parts();
-    let body = read_body(&parts.headers, body).await?;
+    let body = read_body(&parts, body).await?;
     Ok((parts, body))
 }
 

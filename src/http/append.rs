@@ -6,7 +6,8 @@
 
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::request::Parts;
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use serde::Serialize;
 
@@ -16,6 +17,7 @@ use super::errors;
 use super::ingest::{self, Media};
 use super::ndjson;
 use super::problem::{Kind, MemberError, Problem};
+use super::serve::Patience;
 use crate::access::Principal;
 use crate::event::NewEvent;
 use crate::event::limits::BODY_BYTES_MAX;
@@ -66,7 +68,7 @@ pub async fn post(
         return Ok(ndjson::post(app, principal, key, request));
     }
     let (parts, body) = request.into_parts();
-    let body = read_body(&parts.headers, body).await?;
+    let body = read_body(&parts, body).await?;
     let mut events = ingest::decode(media, &parts.headers, &body, &app.ingest)?.events;
     if let Some(key) = &key {
         ingest::assign_ids(&mut events, key, 0);
@@ -142,8 +144,8 @@ pub fn admit(principal: &Principal, events: &mut [NewEvent]) -> Result<(), Probl
 /// Reads a body that is not streamed.
 ///
 /// # Errors
-/// 413 if it is longer than the bound, 400 if it breaks off.
-pub async fn read_body(headers: &HeaderMap, body: Body) -> Result<bytes::Bytes, Problem> {
+/// 413 if it is longer than the bound, 408 if it does not come, 400 if it breaks off.
+pub async fn read_body(parts: &Parts, body: Body) -> Result<bytes::Bytes, Problem> {
     let too_large = || {
         Problem::new(
             Kind::TooLarge,
@@ -152,24 +154,30 @@ pub async fn read_body(headers: &HeaderMap, body: Body) -> Result<bytes::Bytes, 
             ),
         )
     };
-    let declared = headers
+    let declared = parts
+        .headers
         .get(header::CONTENT_LENGTH)
         .and_then(|v| v.to_str().ok())
         .and_then(|t| t.parse::<usize>().ok());
     if declared.is_some_and(|length| length > BODY_BYTES_MAX) {
         return Err(too_large());
     }
-    axum::body::to_bytes(body, BODY_BYTES_MAX)
-        .await
-        .map_err(|error| {
-            use std::error::Error as _;
-            if error
-                .source()
-                .is_some_and(|cause| cause.to_string().contains("length limit"))
-            {
-                too_large()
-            } else {
-                Problem::new(Kind::Malformed, "the body ended before it was complete")
-            }
-        })
+    let patience = parts.extensions.get::<Patience>();
+    let patience = patience.copied().unwrap_or_default();
+    let body = axum::body::to_bytes(body, BODY_BYTES_MAX);
+    let Ok(body) = tokio::time::timeout(patience.idle, body).await else {
+        let detail = "the body did not come in time";
+        return Err(Problem::new(Kind::RequestTimeout, detail));
+    };
+    body.map_err(|error| {
+        use std::error::Error as _;
+        if error
+            .source()
+            .is_some_and(|cause| cause.to_string().contains("length limit"))
+        {
+            too_large()
+        } else {
+            Problem::new(Kind::Malformed, "the body ended before it was complete")
+        }
+    })
 }

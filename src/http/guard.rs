@@ -29,10 +29,15 @@ pub async fn guard(State(app): State<App>, request: Request, next: Next) -> Resp
     };
     // A problem document names its request; only here both are known.
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
-        let allow = response.headers().get(header::ALLOW).cloned();
+        let told = [header::ALLOW, header::ACCEPT_ENCODING].map(|name| {
+            let value = response.headers().get(&name).cloned();
+            (name, value)
+        });
         response = problem.with_request_id(&id).into_response();
-        if let Some(allow) = allow {
-            response.headers_mut().insert(header::ALLOW, allow);
+        for (name, value) in told {
+            if let Some(value) = value {
+                response.headers_mut().insert(name, value);
+            }
         }
     }
     let headers = response.headers_mut();

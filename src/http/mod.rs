@@ -8,16 +8,19 @@ mod agents;
 pub mod app;
 mod append;
 mod caller;
+mod coding;
 mod docs;
 pub mod entrance;
 mod errors;
 mod guard;
 pub mod ingest;
+mod line;
 mod msgpack;
 mod ndjson;
 mod params;
 pub mod problem;
 mod read;
+pub mod serve;
 mod sse;
 mod status;
 pub mod ws;
@@ -101,6 +104,7 @@ pub fn router(app: App) -> Router {
         )
         .fallback(not_found)
         .layer(RequestDecompressionLayer::new().pass_through_unaccepted(true))
+        .layer(middleware::from_fn(coding::admit))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn_with_state(app.clone(), guard::guard))
         .with_state(app)

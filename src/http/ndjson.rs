@@ -4,11 +4,14 @@
 //! - Bounded memory: a chunk is being committed while the next is being read, and no more.
 //! - Order in the log is the order of the lines. One result line an event, in order; a line that is refused does not hold
 //!   up the others.
+//! - Whatever comes, blank lines without end too, others get to work in between.
 //! - When the log cannot take a chunk the stream ends with an error on that chunk's lines: what has no result line was
 //!   not stored, or may be sent again with the same ids.
 
+use std::convert::Infallible;
 use std::io::Write as _;
 use std::pin::{Pin, pin};
+use std::time::Duration;
 
 use axum::body::{Body, BodyDataStream};
 use axum::extract::Request;
@@ -23,12 +26,16 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::app::App;
 use super::append::{Answer, admit};
+use super::coding::Received;
 use super::errors;
 use super::ingest::{self, LineSplitter};
 use super::problem::{Kind, Problem};
+use super::serve::Patience;
 use crate::access::Principal;
 use crate::event::NewEvent;
-use crate::event::limits::{CHUNK_BYTES_MAX, CHUNK_EVENTS_MAX, LINE_BYTES_MAX};
+use crate::event::limits::{
+    CHUNK_BYTES_MAX, CHUNK_EVENTS_MAX, INFLATION_MAX, LINE_BYTES_MAX, UPLOAD_TURN_BYTES,
+};
 use crate::log::{self, AppendError, Identity};
 
 #[derive(Serialize)]
@@ -50,7 +57,10 @@ pub fn post(app: App, principal: Principal, key: Option<String>, request: Reques
     });
     let (parts, body) = request.into_parts();
     let trace = ingest::traceparent(&parts.headers).map(str::to_owned);
-    let (results, receiver) = mpsc::channel::<Result<Bytes, std::convert::Infallible>>(2);
+    let received = parts.extensions.get::<Received>().cloned();
+    let patience = parts.extensions.get::<Patience>().copied();
+    let idle = patience.unwrap_or_default().idle;
+    let (results, receiver) = mpsc::channel::<Result<Bytes, Infallible>>(2);
     let tasks = app.tasks.clone();
     let reader = Reader {
         lines: LineSplitter::new(LINE_BYTES_MAX),
@@ -61,6 +71,11 @@ pub fn post(app: App, principal: Principal, key: Option<String>, request: Reques
         trace,
         chunk: Chunk::new(),
         chunk_bytes: 0,
+        passed_bytes: 0,
+        turn_bytes: 0,
+        received,
+        idle,
+        inflated: 0,
         ended: false,
         is_broken: false,
     };
@@ -98,6 +113,15 @@ struct Reader {
     /// What has been read and not been taken.
     chunk: Chunk,
     chunk_bytes: usize,
+    /// What came in since the last chunk was taken, blank lines included.
+    passed_bytes: usize,
+    /// What was worked through since others got to work.
+    turn_bytes: usize,
+    /// What came in before it was inflated, if it was compressed, and what became of it.
+    received: Option<Received>,
+    inflated: u64,
+    /// How long the client is waited for, to send or to take results.
+    idle: Duration,
     ended: bool,
     is_broken: bool,
 }
@@ -111,12 +135,12 @@ struct Reporter {
 async fn run(
     mut reader: Reader,
     mut reporter: Reporter,
-    results: &mpsc::Sender<Result<Bytes, std::convert::Infallible>>,
+    results: &mpsc::Sender<Result<Bytes, Infallible>>,
 ) {
     let (app, principal) = (reader.app.clone(), reader.principal.clone());
     let identity = app.hub.identity();
     let send = |chunk| Sent::new(&app, &principal, chunk);
-    reader.read_some().await;
+    reader.read_some(results).await;
     let mut next = reader.take().map(send);
     while let Some(mut sent) = next {
         // The next chunk is read while this one is committed, but its results do not wait for it: a client may send
@@ -138,55 +162,95 @@ async fn run(
         }
         let committed = settle(sent.lines, answers, identity);
         let (lines, is_over) = reporter.report(committed, identity);
-        if results.send(Ok(lines)).await.is_err() || is_over {
+        // Nobody reads them for ever either.
+        let sent = tokio::time::timeout(reader.idle, results.send(Ok(lines))).await;
+        if !matches!(sent, Ok(Ok(()))) || is_over {
             return;
         }
         next = if following.is_some() {
             following
         } else {
-            reader.read_some().await;
+            reader.read_some(results).await;
             reader.take().map(send)
         };
     }
-    if reporter.is_minimal {
+    // Without a summary the upload was not complete.
+    if reporter.is_minimal && !reader.is_broken {
         let mut line = serde_json::json!({ "summary": reporter.summary }).to_string();
         line.push('\n');
-        let _ = results.send(Ok(line.into())).await;
+        let _ = tokio::time::timeout(reader.idle, results.send(Ok(line.into()))).await;
     }
 }
 
 impl Reader {
     /// Reads lines until the chunk is full or the stream ends. What has been read stays if this is dropped.
     async fn fill(&mut self) {
-        while self.take_lines() && !self.ended {
-            let more = self.body.next().await;
-            self.push(more);
+        while self.take_lines() && !self.ended && !self.is_enough() {
+            self.wait_for_more().await;
+            self.let_others_work().await;
         }
     }
 
-    /// Waits for a line, and takes along what has arrived with it; the chunk stays empty at the end.
-    async fn read_some(&mut self) {
-        while self.take_lines() && !self.ended {
-            let more = if self.chunk.is_empty() {
-                self.body.next().await
+    /// Waits for a line, and takes along what has arrived with it; the chunk stays empty at the end, or when nobody waits
+    /// for results.
+    async fn read_some(&mut self, results: &mpsc::Sender<Result<Bytes, Infallible>>) {
+        while self.take_lines() && !self.ended && !self.is_enough() {
+            if self.chunk.is_empty() {
+                self.wait_for_more().await;
             } else {
                 match self.body.next().now_or_never() {
-                    Some(more) => more,
+                    Some(more) => self.push(more),
                     None => return,
                 }
-            };
-            self.push(more);
+            }
+            self.let_others_work().await;
+            if self.chunk.is_empty() && results.is_closed() {
+                return;
+            }
+        }
+    }
+
+    /// Reads on; who sends nothing for too long has ended the upload.
+    async fn wait_for_more(&mut self) {
+        match tokio::time::timeout(self.idle, self.body.next()).await {
+            Ok(more) => self.push(more),
+            Err(_) => self.cut(Kind::RequestTimeout, "nothing came for too long".into()),
+        }
+    }
+
+    /// Ends the upload with an error on the line at hand.
+    fn cut(&mut self, kind: Kind, detail: String) {
+        let problem = Problem::new(kind, detail);
+        self.chunk.push((self.lines.number(), Err(problem)));
+        (self.ended, self.is_broken) = (true, true);
+    }
+
+    /// Whether the lines at hand have waited for enough of what follows them.
+    const fn is_enough(&self) -> bool {
+        !self.chunk.is_empty() && self.passed_bytes >= CHUNK_BYTES_MAX
+    }
+
+    /// A few bytes that inflate to gigabytes are always there to be read: the runtime would not interrupt it.
+    async fn let_others_work(&mut self) {
+        if self.turn_bytes >= UPLOAD_TURN_BYTES {
+            self.turn_bytes = 0;
+            tokio::task::yield_now().await;
         }
     }
 
     /// The lines that were read, if there are any.
     fn take(&mut self) -> Option<Chunk> {
-        self.chunk_bytes = 0;
+        (self.chunk_bytes, self.passed_bytes) = (0, 0);
         Some(std::mem::take(&mut self.chunk)).filter(|chunk| !chunk.is_empty())
     }
 
     fn push(&mut self, more: Option<Result<Bytes, axum::Error>>) {
         match more {
+            Some(Ok(data)) if self.is_bomb(data.len()) => {
+                let detail = format!("the body is more than {INFLATION_MAX} times what was sent");
+                self.cut(Kind::TooLarge, detail);
+                return;
+            }
             Some(Ok(data)) => self.lines.push(data),
             // A broken upload: whole lines count, a part of one does not.
             Some(Err(_)) => (self.ended, self.is_broken) = (true, true),
@@ -195,6 +259,16 @@ impl Reader {
         if self.ended {
             self.take_lines();
         }
+    }
+
+    /// Counts what came in.
+    fn is_bomb(&mut self, length: usize) -> bool {
+        self.passed_bytes = self.passed_bytes.saturating_add(length);
+        self.turn_bytes = self.turn_bytes.saturating_add(length);
+        let length = u64::try_from(length).unwrap_or(u64::MAX);
+        self.inflated = self.inflated.saturating_add(length);
+        let received = self.received.as_ref();
+        received.is_some_and(|received| received.is_bomb(self.inflated))
     }
 
     /// Makes events of the lines that are complete; whether there is room for more.

@@ -25,8 +25,10 @@ use crate::event::Event;
 use crate::event::limits::AT_LEAST_WAIT_MAX;
 use crate::feed::{Batch, Follower, Start};
 
-/// A full page never changes.
+/// A full page after a cursor never changes.
 const IMMUTABLE: &str = "private, max-age=31536000, immutable";
+/// A full page whose place retention moves, or a clock that was set: asked for again with its tag.
+const REVALIDATED: &str = "private, no-cache";
 /// What may have grown by the next time.
 const NO_STORE: &str = "no-store";
 
@@ -77,13 +79,12 @@ async fn page(
         batch = poll(app, &mut follower, batch, limit, wait).await?;
     }
     let is_full = !batch.is_caught_up && !batch.events.is_empty();
-    Ok(write_page(
-        app,
-        &parts.headers,
-        format,
-        &batch,
-        is_full && wait.is_none(),
-    ))
+    let cache = match is_full && wait.is_none() {
+        true if params.is_after_cursor() => IMMUTABLE,
+        true => REVALIDATED,
+        false => NO_STORE,
+    };
+    Ok(write_page(app, &parts.headers, format, &batch, cache))
 }
 
 /// Waits for the first match; an empty page with a fresh cursor when the time is up or the server drains.
@@ -184,7 +185,7 @@ fn write_page(
     request: &HeaderMap,
     format: Format,
     batch: &Batch,
-    is_immutable: bool,
+    cache: &'static str,
 ) -> Response {
     let cursor = app.hub.identity().encode(batch.through);
     let (body, content_type) = match format {
@@ -202,7 +203,6 @@ fn write_page(
         ),
     };
     let mut headers = HeaderMap::new();
-    let cache = if is_immutable { IMMUTABLE } else { NO_STORE };
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static(cache));
     headers.insert(
         header::VARY,
@@ -212,7 +212,7 @@ fn write_page(
     if let Ok(value) = HeaderValue::from_str(&cursor) {
         headers.insert("tidewire-cursor", value);
     }
-    if is_immutable {
+    if cache != NO_STORE {
         let digest = data_encoding::BASE32HEX_NOPAD
             .encode(Sha256::digest(&body).get(..16).unwrap_or_default());
         let etag = format!("\"{}\"", digest.to_ascii_lowercase());

@@ -1,9 +1,8 @@
 //! Requests that are wrong in every way: each gets a precise problem document, and nothing is stored.
 
-use std::io::Write as _;
-
 use serde_json::{Value, json};
 
+use crate::support::raw::gzip;
 use crate::support::refused::{post, refused};
 use crate::support::{Server, TestDb, raw};
 
@@ -201,21 +200,6 @@ async fn media_types_encodings_and_bombs_are_refused() {
     assert_eq!(response.status().as_u16(), 400, "no gzip at all");
     assert!(db.log().await.is_empty());
     server.stop().await;
-}
-
-/// Gzip, by the program that every machine has.
-fn gzip(bytes: Vec<u8>) -> Vec<u8> {
-    let mut child = std::process::Command::new("gzip")
-        .arg("-c9")
-        .stdin(std::process::Stdio::piped())
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut input = child.stdin.take().unwrap();
-    let writer = std::thread::spawn(move || input.write_all(&bytes));
-    let output = child.wait_with_output().unwrap();
-    writer.join().unwrap().unwrap();
-    output.stdout
 }
 
 #[tokio::test]

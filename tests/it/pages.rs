@@ -8,14 +8,17 @@ use serde_json::json;
 use crate::support::{Server, TestDb, eventually};
 
 #[tokio::test]
-async fn a_full_page_never_changes_and_may_be_kept() {
+async fn a_full_page_after_a_cursor_never_changes_and_may_be_kept() {
     let db = TestDb::new().await;
     let server = Server::start(&db).await;
     server
         .api
-        .append(&json!([{"topic": "a"}, {"topic": "a"}, {"topic": "a"}]))
+        .append(&json!([{"topic": "a"}, {"topic": "a"}, {"topic": "a"}, {"topic": "a"}]))
         .await;
-    server.api.page("earliest", "&limit=3&wait=5").await;
+    server.api.page("earliest", "&limit=4&wait=5").await;
+    let first = server.api.page("earliest", "&limit=1").await;
+    let first = first["cursor"].as_str().unwrap();
+    let path = format!("/v1/events?after={first}&limit=2");
     let get = async |path: &str, known: Option<&str>| {
         let mut request = server.api.request(Method::GET, path);
         if let Some(known) = known {
@@ -23,7 +26,7 @@ async fn a_full_page_never_changes_and_may_be_kept() {
         }
         request.send().await.unwrap()
     };
-    let full = get("/v1/events?after=earliest&limit=2", None).await;
+    let full = get(&path, None).await;
     let etag = full.headers()["etag"].to_str().unwrap().to_owned();
     assert_eq!(
         full.headers()["cache-control"],
@@ -34,23 +37,32 @@ async fn a_full_page_never_changes_and_may_be_kept() {
         .to_str()
         .unwrap()
         .to_owned();
-    let known = get("/v1/events?after=earliest&limit=2", Some(&etag)).await;
+    let known = get(&path, Some(&etag)).await;
     assert_eq!(known.status(), StatusCode::NOT_MODIFIED);
     assert_eq!(known.headers()["etag"], etag.as_str());
     assert!(known.bytes().await.unwrap().is_empty());
-    let other = get("/v1/events?after=earliest&limit=2", Some("\"x\"")).await;
+    let other = get(&path, Some("\"x\"")).await;
     assert_eq!(other.status(), StatusCode::OK);
     let rest = get(&format!("/v1/events?after={cursor}&limit=2"), None).await;
     assert_eq!(rest.headers()["cache-control"], "no-store");
     assert!(!rest.headers().contains_key("etag"));
     let head = server
         .api
-        .request(Method::HEAD, "/v1/events?after=earliest&limit=2")
+        .request(Method::HEAD, &path)
         .send()
         .await
         .unwrap();
     assert_eq!(head.headers()["etag"], etag.as_str());
     assert!(head.bytes().await.unwrap().is_empty());
+    // What these begin with is not fixed: retention moves it.
+    for place in ["", "after=earliest", "since=2000-01-01T00:00:00Z"] {
+        let path = format!("/v1/events?{place}&limit=2");
+        let full = get(&path, None).await;
+        assert_eq!(full.headers()["cache-control"], "private, no-cache");
+        let etag = full.headers()["etag"].to_str().unwrap().to_owned();
+        let known = get(&path, Some(&etag)).await;
+        assert_eq!(known.status(), StatusCode::NOT_MODIFIED);
+    }
     server.stop().await;
 }
 

@@ -85,6 +85,12 @@ impl LineSplitter {
         None
     }
 
+    /// The number of the line at hand, of which the end has not come.
+    #[must_use]
+    pub const fn number(&self) -> u64 {
+        self.number
+    }
+
     /// The last line if no line end follows it. Call it when the stream has ended and `next_line` gives nothing.
     pub fn finish(&mut self) -> Option<Result<Line, LineTooLong>> {
         let piece = std::mem::take(&mut self.chunk);

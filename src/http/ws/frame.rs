@@ -14,10 +14,12 @@ use serde_json::value::RawValue;
 use crate::event::Event;
 use crate::event::encode::push_string;
 use crate::event::fields::{Fields, FieldsError};
+use crate::event::json;
+use crate::event::limits::FRAME_BYTES_MAX;
 use crate::feed::OnLag;
 use crate::http::ingest;
 use crate::http::msgpack;
-use crate::http::problem::Problem;
+use crate::http::problem::{Kind, Problem};
 
 /// How frames are written on this socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -154,7 +156,7 @@ pub fn bytes(message: &Message) -> usize {
 /// # Errors
 /// If it is not a frame of the contract.
 pub fn read(encoding: Encoding, message: &Message) -> Result<Option<ClientFrame>, FrameError> {
-    let json = match (encoding, message) {
+    let text = match (encoding, message) {
         (Encoding::Json, Message::Text(text)) => text.as_str().to_owned(),
         (Encoding::Msgpack, Message::Binary(bytes)) => {
             ingest::frame_text(bytes).map_err(FrameError::Malformed)?
@@ -163,7 +165,7 @@ pub fn read(encoding: Encoding, message: &Message) -> Result<Option<ClientFrame>
         (Encoding::Msgpack, Message::Text(_)) => return Err(FrameError::Kind("binary")),
         (_, Message::Ping(_) | Message::Pong(_) | Message::Close(_)) => return Ok(None),
     };
-    parse(&json).map(Some)
+    parse(&text).map(Some)
 }
 
 /// Moves `type` to the front, `{"ping":{…}}`: serde cannot keep raw JSON, which events and timestamps are, in a variant
@@ -199,6 +201,30 @@ pub fn write(encoding: Encoding, frame: &serde_json::Value) -> Message {
         Encoding::Json => Message::Text(frame.to_string().into()),
         Encoding::Msgpack => {
             Message::Binary(rmp_serde::to_vec_named(frame).unwrap_or_default().into())
+        }
+    }
+}
+
+/// `{"type":"pong","timestamp":…}`, the timestamp as it came.
+///
+/// # Errors
+/// If it is nothing that the log could hold either, or no MessagePack.
+pub fn pong(encoding: Encoding, timestamp: Option<&RawValue>) -> Result<Message, Problem> {
+    let refused = |reason: &dyn std::fmt::Display| {
+        Problem::new(Kind::UnstorableData, format!("timestamp: {reason}"))
+    };
+    let timestamp = timestamp.map_or("null", RawValue::get);
+    json::check(timestamp, FRAME_BYTES_MAX).map_err(|error| refused(&error))?;
+    match encoding {
+        Encoding::Json => {
+            let frame = format!(r#"{{"type":"pong","timestamp":{timestamp}}}"#);
+            Ok(Message::Text(frame.into()))
+        }
+        Encoding::Msgpack => {
+            let value: serde_json::Value =
+                serde_json::from_str(timestamp).map_err(|error| refused(&error))?;
+            let frame = serde_json::json!({"type": "pong", "timestamp": value});
+            Ok(write(encoding, &frame))
         }
     }
 }
@@ -351,7 +377,8 @@ mod tests {
         for source in sources {
             for behind in source.split("\"type\"").skip(1) {
                 let mut parts = behind.split('"');
-                if let (Some(": " | ", " | ".into(), "), Some(name)) = (parts.next(), parts.next())
+                if let (Some(":" | ": " | ", " | ".into(), "), Some(name)) =
+                    (parts.next(), parts.next())
                 {
                     sent.insert(name);
                 }

@@ -20,7 +20,7 @@ use super::caller;
 use super::errors;
 use super::params::ReadParams;
 use super::problem::{Kind, Problem};
-use crate::event::limits::FRAME_BYTES_MAX;
+use crate::event::limits::{FRAME_BYTES_MAX, PAGE_BYTES_MAX};
 
 /// The subprotocols, the default first.
 pub const PROTOCOLS: [&str; 2] = ["tidewire.v1.json", "tidewire.v1.msgpack"];
@@ -30,6 +30,10 @@ const READ_BUFFER_BYTES: usize = 4 * 1024;
 const READ_BYTES_MAX: usize = 4 * FRAME_BYTES_MAX;
 /// Frames below this size are gathered before they are written; each delivery flushes.
 const WRITE_BUFFER_BYTES: usize = 4 * 1024;
+/// What a socket may hold for writing: one frame with its page, or one event of the table's largest size, in whichever
+/// encoding, and what the protocol answers by itself. Each frame is flushed before the next is made, so that only a fault
+/// of this program can get here; it ends the socket.
+const WRITE_BYTES_MAX: usize = 8 * (PAGE_BYTES_MAX + FRAME_BYTES_MAX);
 
 /// `GET /v1/ws`.
 ///
@@ -55,7 +59,7 @@ pub async fn get(State(app): State<App>, request: Request) -> Result<Response, P
         .protocols(PROTOCOLS)
         .read_buffer_size(READ_BUFFER_BYTES)
         .write_buffer_size(WRITE_BUFFER_BYTES)
-        .max_write_buffer_size(usize::MAX)
+        .max_write_buffer_size(WRITE_BYTES_MAX)
         .max_message_size(READ_BYTES_MAX)
         .max_frame_size(READ_BYTES_MAX)
         .on_upgrade(move |socket| async move {

@@ -8,11 +8,13 @@ use std::time::Instant;
 use axum::extract::ws::Message;
 use futures_util::FutureExt as _;
 use serde_json::json;
+use serde_json::value::RawValue;
 
 use super::close::Close;
 use super::frame::{self, ClientFrame};
 use super::socket::{Ended, Socket};
 use super::subscription;
+use crate::event::encode::push_string;
 use crate::event::limits::{FRAME_BYTES_MAX, SUBSCRIPTIONS_MAX};
 use crate::http::append::{self, Answer};
 use crate::http::ingest;
@@ -23,8 +25,11 @@ impl Socket {
     /// Does what a frame asks for.
     pub(super) async fn hear(&mut self, message: Message) -> Result<(), Ended> {
         self.heard_at = Instant::now();
-        if matches!(message, Message::Close(_)) {
-            return Err(None);
+        match message {
+            Message::Close(_) => return Err(self.answer_close().await),
+            // The protocol's own answer: taken before more is read, else who never reads piles them up here.
+            Message::Ping(_) => return self.flush().await,
+            _ => {}
         }
         if frame::bytes(&message) > FRAME_BYTES_MAX {
             return Err(Some(Close::TooLarge));
@@ -58,14 +63,15 @@ impl Socket {
                 action,
                 params,
             } => {
-                let data = json!({"action": action, "params": params});
-                let event = json!({"topic": "agent.command.requested", "subject": subject, "id": id, "data": data});
-                self.append(reference, &event.to_string(), None);
+                let event = command(&subject, id.as_deref(), &action, params.as_deref());
+                self.append(reference, &event, None);
                 Ok(())
             }
             ClientFrame::Ping { timestamp } => {
-                self.send(&json!({"type": "pong", "timestamp": timestamp}))
-                    .await
+                match frame::pong(self.encoding, timestamp.as_deref()) {
+                    Ok(pong) => self.send_message(pong).await,
+                    Err(problem) => self.send(&frame::error(&problem, None, None)).await,
+                }
             }
             ClientFrame::Auth { token } => Box::pin(self.authenticate(&token)).await,
             ClientFrame::GetStatus {} => {
@@ -157,4 +163,20 @@ impl Socket {
             Err(_) => Err(Some(Close::Unauthenticated)),
         }
     }
+}
+
+/// The event of a command. The parameters stay the text they came as: a value in between would round their numbers.
+fn command(subject: &str, id: Option<&str>, action: &str, params: Option<&RawValue>) -> String {
+    let mut out = String::from(r#"{"topic":"agent.command.requested","subject":"#);
+    push_string(&mut out, subject);
+    if let Some(id) = id {
+        out.push_str(",\"id\":");
+        push_string(&mut out, id);
+    }
+    out.push_str(",\"data\":{\"action\":");
+    push_string(&mut out, action);
+    out.push_str(",\"params\":");
+    out.push_str(params.map_or("null", RawValue::get));
+    out.push_str("}}");
+    out
 }

@@ -13,9 +13,9 @@ use std::task::Poll;
 use std::time::{Duration, Instant, SystemTime};
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
-use futures_util::StreamExt as _;
 use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
+use futures_util::{SinkExt as _, StreamExt as _};
 use rand::RngExt as _;
 use serde_json::json;
 use tokio::sync::Notify;
@@ -26,7 +26,7 @@ use super::frame::{self, Encoding};
 use super::subscription::Subscription;
 use crate::access::Principal;
 use crate::event::limits::{
-    CATCH_UP_EVENTS, DATA_BYTES_MAX, FRAME_BYTES_MAX, PAGE_EVENTS_MAX, SEND_TIMEOUT,
+    CATCH_UP_EVENTS, CLOSE_TIMEOUT, DATA_BYTES_MAX, FRAME_BYTES_MAX, PAGE_EVENTS_MAX, SEND_TIMEOUT,
     SOCKET_APPENDS_MAX, SUBSCRIPTIONS_MAX, WS_HEARTBEAT,
 };
 use crate::feed::{FollowError, Turn};
@@ -76,12 +76,15 @@ impl Socket {
         let Err(ended) = self.serve().await;
         if let Some(close) = ended {
             let frame = CloseFrame::from(close);
-            let _ = tokio::time::timeout(
-                Duration::from_secs(1),
-                self.line.send(Message::Close(Some(frame))),
-            )
-            .await;
+            let sending = self.line.send(Message::Close(Some(frame)));
+            let _ = tokio::time::timeout(CLOSE_TIMEOUT, sending).await;
         }
+    }
+
+    /// The client's close has its answer ready, which only has to be taken: without it a browser calls the close unclean.
+    pub(super) async fn answer_close(&mut self) -> Ended {
+        let _ = tokio::time::timeout(CLOSE_TIMEOUT, self.line.flush()).await;
+        None
     }
 
     async fn serve(&mut self) -> Result<std::convert::Infallible, Ended> {
@@ -275,8 +278,17 @@ impl Socket {
         self.send_message(frame::write(self.encoding, frame)).await
     }
 
-    async fn send_message(&mut self, message: Message) -> Result<(), Ended> {
+    pub(super) async fn send_message(&mut self, message: Message) -> Result<(), Ended> {
         self.send_in_turn(message, None).await
+    }
+
+    /// Waits until the line has taken what is to be written.
+    pub(super) async fn flush(&mut self) -> Result<(), Ended> {
+        match tokio::time::timeout(SEND_TIMEOUT, self.line.flush()).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(_)) => Err(None),
+            Err(_) => Err(Some(Close::Overloaded("a pong was not taken in time"))),
+        }
     }
 
     /// Sends a frame. The turn ends when the line has taken what it can at once: nobody waits for a slow one.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use clap::Parser as _;
 use tidewire::cli::{Cli, Command};
 use tidewire::http::App;
+use tidewire::http::serve::Patience;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Child;
 use tokio::sync::oneshot;
@@ -31,6 +32,11 @@ impl Server {
 
     /// Starts one with more arguments of `tidewire serve`.
     pub async fn start_with(database_url: &str, arguments: &[&str]) -> Self {
+        Self::start_patient(database_url, arguments, Patience::default()).await
+    }
+
+    /// The same, waiting for clients as long as this.
+    pub async fn start_patient(database_url: &str, arguments: &[&str], patience: Patience) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let data_dir = folder.path().display().to_string();
         let mut line = vec![
@@ -47,9 +53,10 @@ impl Server {
         let Command::Serve(config) = Cli::try_parse_from(line).unwrap().command else {
             panic!("serve")
         };
-        let server = tidewire::app::Server::start(*config)
+        let mut server = tidewire::app::Server::start(*config)
             .await
             .unwrap_or_else(|error| panic!("{error}"));
+        server.patience = patience;
         let api = Api::new(&format!("http://{}", server.address));
         let app = server.app.clone();
         let (stop, stopped) = oneshot::channel::<()>();

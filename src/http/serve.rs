@@ -1,0 +1,86 @@
+//! Serves the connections that the entrance takes in.
+//!
+//! # Invariants
+//! - No connection waits for ever: for a head, for a body, or for a client that takes what it asked for.
+//! - When the server drains nothing more is taken in, and connections end after the answer that is under way.
+
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::serve::Listener as _;
+use axum::{Extension, Router};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::service::TowerToHyperService;
+
+use super::entrance::Entrance;
+use super::line::Line;
+use crate::event::limits::{HEAD_TIMEOUT, LINE_IDLE_TIMEOUT};
+use crate::tasks::Tasks;
+
+/// How long a client is waited for.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// For a request's head.
+    pub head: Duration,
+    /// For the next part of a body, or for it to take what is written.
+    pub idle: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Self {
+        Self {
+            head: HEAD_TIMEOUT,
+            idle: LINE_IDLE_TIMEOUT,
+        }
+    }
+}
+
+/// Serves until `tasks` stop, and then for at most `drain`.
+pub async fn serve(
+    mut entrance: Entrance,
+    router: Router,
+    patience: Patience,
+    tasks: &Tasks,
+    drain: Duration,
+) {
+    let router = router.layer(Extension(patience));
+    let builder = Arc::new(builder(patience));
+    let connections = tasks.child();
+    let stop = connections.token().clone();
+    while let Some((stream, _)) = stop.run_until_cancelled(entrance.accept()).await {
+        let line = TokioIo::new(Line::new(stream, patience.head, patience.idle));
+        let service = TowerToHyperService::new(router.clone());
+        let (builder, stop) = (Arc::clone(&builder), stop.clone());
+        connections.spawn(async move {
+            let mut serving = pin!(builder.serve_connection_with_upgrades(line, service));
+            let ended = tokio::select! {
+                ended = serving.as_mut() => ended,
+                () = stop.cancelled() => {
+                    serving.as_mut().graceful_shutdown();
+                    serving.await
+                }
+            };
+            if let Err(error) = ended {
+                tracing::debug!(%error, "a connection broke");
+            }
+        });
+    }
+    drop(entrance);
+    connections.stop(drain).await;
+}
+
+fn builder(patience: Patience) -> Builder<TokioExecutor> {
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(patience.head);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .keep_alive_interval(patience.head)
+        .keep_alive_timeout(patience.head);
+    builder
+}
