@@ -8,8 +8,9 @@
 //! - When the log cannot take a chunk the stream ends with an error on that chunk's lines: what has no result line was
 //!   not stored, or may be sent again with the same ids.
 
+mod report;
+
 use std::convert::Infallible;
-use std::io::Write as _;
 use std::pin::{Pin, pin};
 use std::time::Duration;
 
@@ -17,15 +18,14 @@ use axum::body::{Body, BodyDataStream};
 use axum::extract::Request;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use futures_util::future::{BoxFuture, Either, MaybeDone, maybe_done, select};
 use futures_util::{FutureExt as _, StreamExt as _};
-use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::app::App;
-use super::append::{Answer, admit};
+use super::append::admit;
 use super::coding::Received;
 use super::errors;
 use super::ingest::{self, LineSplitter};
@@ -37,13 +37,7 @@ use crate::event::limits::{
     CHUNK_BYTES_MAX, CHUNK_EVENTS_MAX, INFLATION_MAX, LINE_BYTES_MAX, UPLOAD_TURN_BYTES,
 };
 use crate::log::{self, AppendError, Identity};
-
-#[derive(Serialize)]
-struct Stored {
-    line: u64,
-    #[serde(flatten)]
-    answer: Answer,
-}
+use report::{Reporter, Summary};
 
 /// Lines that are committed together, each with its number, or why it is no event.
 type Chunk = Vec<(u64, Result<NewEvent, Problem>)>;
@@ -60,7 +54,7 @@ pub fn post(app: App, principal: Principal, key: Option<String>, request: Reques
     let received = parts.extensions.get::<Received>().cloned();
     let patience = parts.extensions.get::<Patience>().copied();
     let idle = patience.unwrap_or_default().idle;
-    let (results, receiver) = mpsc::channel::<Result<Bytes, Infallible>>(2);
+    let (results, lines) = mpsc::channel::<Result<Bytes, Infallible>>(2);
     let tasks = app.tasks.clone();
     let reader = Reader {
         lines: LineSplitter::new(LINE_BYTES_MAX),
@@ -84,22 +78,13 @@ pub fn post(app: App, principal: Principal, key: Option<String>, request: Reques
         summary: Summary::default(),
     };
     tasks.spawn_until_stop(async move { run(reader, reporter, &results).await });
-    let body = Body::from_stream(ReceiverStream::new(receiver));
+    let body = Body::from_stream(ReceiverStream::new(lines));
     (
         StatusCode::OK,
         [(header::CONTENT_TYPE, "application/x-ndjson")],
         body,
     )
         .into_response()
-}
-
-#[derive(Debug, Default, Serialize)]
-struct Summary {
-    stored: usize,
-    duplicates: usize,
-    refused: usize,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cursor: Option<String>,
 }
 
 /// Reads lines and makes events of them.
@@ -126,12 +111,6 @@ struct Reader {
     is_broken: bool,
 }
 
-/// Writes result lines.
-struct Reporter {
-    is_minimal: bool,
-    summary: Summary,
-}
-
 async fn run(
     mut reader: Reader,
     mut reporter: Reporter,
@@ -139,9 +118,9 @@ async fn run(
 ) {
     let (app, principal) = (reader.app.clone(), reader.principal.clone());
     let identity = app.hub.identity();
-    let send = |chunk| Sent::new(&app, &principal, chunk);
+    let submit = |chunk| Sent::new(&app, &principal, chunk);
     reader.read_some(results).await;
-    let mut next = reader.take().map(send);
+    let mut next = reader.take().map(submit);
     while let Some(mut sent) = next {
         // The next chunk is read while this one is committed, but its results do not wait for it: a client may send
         // one line at a time.
@@ -149,7 +128,7 @@ async fn run(
             let filled = pin!(reader.fill());
             matches!(select(&mut sent.answers, filled).await, Either::Right(_))
         };
-        let mut following = reader.take().map(send);
+        let mut following = reader.take().map(submit);
         if is_full {
             (&mut sent.answers).await;
         }
@@ -163,15 +142,15 @@ async fn run(
         let committed = settle(sent.lines, answers, identity);
         let (lines, is_over) = reporter.report(committed, identity);
         // Nobody reads them for ever either.
-        let sent = tokio::time::timeout(reader.idle, results.send(Ok(lines))).await;
-        if !matches!(sent, Ok(Ok(()))) || is_over {
+        let taken = tokio::time::timeout(reader.idle, results.send(Ok(lines))).await;
+        if !matches!(taken, Ok(Ok(()))) || is_over {
             return;
         }
         next = if following.is_some() {
             following
         } else {
             reader.read_some(results).await;
-            reader.take().map(send)
+            reader.take().map(submit)
         };
     }
     // Without a summary the upload was not complete.
@@ -315,55 +294,6 @@ impl Reader {
         });
         (line.number, event)
     }
-}
-
-impl Reporter {
-    /// The result lines of a chunk, and whether the stream must end.
-    fn report(
-        &mut self,
-        committed: Vec<(u64, Result<log::Appended, Problem>)>,
-        identity: &Identity,
-    ) -> (Bytes, bool) {
-        let mut out = BytesMut::with_capacity(committed.len().saturating_mul(128));
-        let mut is_over = false;
-        let mut last = None;
-        for (line, outcome) in committed {
-            match outcome {
-                Ok(appended) => {
-                    let counter = if appended.duplicate {
-                        &mut self.summary.duplicates
-                    } else {
-                        &mut self.summary.stored
-                    };
-                    *counter = counter.saturating_add(1);
-                    last = Some(appended.position);
-                    if !self.is_minimal {
-                        let answer = Answer::new(&appended, identity);
-                        write_line(&mut out, &Stored { line, answer });
-                    }
-                }
-                Err(problem) => {
-                    self.summary.refused = self.summary.refused.saturating_add(1);
-                    is_over |= problem.kind.is_transient();
-                    out.extend_from_slice(
-                        format!("{{\"line\":{line},\"error\":{}}}\n", problem.to_json()).as_bytes(),
-                    );
-                }
-            }
-        }
-        if let Some(position) = last {
-            self.summary.cursor = Some(identity.encode(position));
-        }
-        (out.freeze(), is_over)
-    }
-}
-
-fn write_line(out: &mut BytesMut, line: &impl Serialize) {
-    use bytes::BufMut as _;
-    let mut writer = out.writer();
-    // Writing to memory cannot fail, and these types always serialise.
-    let _ = serde_json::to_writer(&mut writer, line);
-    let _ = writer.write_all(b"\n");
 }
 
 type Appending<'a> = BoxFuture<'a, Result<log::append::Answers, AppendError>>;

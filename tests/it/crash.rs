@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::faults::Load;
 use crate::history::writers::connect;
-use crate::support::{Server, eventually};
+use crate::support::{Server, eventually, signal};
 
 /// Recovery, and the server's next look.
 const RECOVERY: Duration = Duration::from_mins(1);
@@ -197,20 +197,16 @@ impl Cluster {
         let postmaster = self.postmaster();
         let children =
             std::fs::read_to_string(format!("/proc/{postmaster}/task/{postmaster}/children"));
-        let status = tokio::process::Command::new("kill")
-            .args(["-KILL", &postmaster])
-            .args(children.unwrap().split_whitespace())
-            .status()
-            .await;
+        let children = children.unwrap();
+        let mut pids = vec![postmaster.as_str()];
+        pids.extend(children.split_whitespace());
         // A child may have ended by itself meanwhile; the postmaster has not.
-        status.unwrap();
+        let _ = signal::send("-KILL", &pids).await;
     }
 
     /// SIGKILL for the postmaster alone.
     async fn kill_postmaster(&self) {
-        let kill = ["-KILL", &self.postmaster()];
-        let mut command = tokio::process::Command::new("kill");
-        assert!(command.args(kill).status().await.unwrap().success());
+        assert!(signal::send("-KILL", &[&self.postmaster()]).await.success());
     }
 
     /// The postmaster's process id.

@@ -45,9 +45,9 @@ async fn blank_lines_without_end_do_not_keep_others_from_being_served() {
     // The answer begins before the body has been worked through, and the rest of it waits for that.
     let answers = futures_util::future::try_join_all(bombs).await.unwrap();
     for _ in 0..5 {
-        let served = server.api.get("/livez");
-        let served = tokio::time::timeout(Duration::from_secs(3), served).await;
-        served.expect("others are served");
+        let answer = server.api.get("/livez");
+        let answer = tokio::time::timeout(Duration::from_secs(3), answer).await;
+        answer.expect("others are served");
     }
     drop(answers);
     server.api.append(&json!({"topic": "a"})).await;

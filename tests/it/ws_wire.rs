@@ -119,7 +119,7 @@ async fn a_timestamp_that_nests_deeply_in_messagepack_is_answered() {
 const PING: [u8; 131] = {
     let mut frame = [b'x'; 131];
     frame[0] = 0x89;
-    frame[1] = 0x80 | 125;
+    frame[1] = 0x80 | 0x7d;
     frame
 };
 
@@ -158,8 +158,8 @@ async fn who_pings_and_never_reads_is_held_up_and_costs_no_memory() {
     for number in 0..100_u8 {
         let ping = Message::Ping(vec![number].into());
         ws.socket.send(ping).await.unwrap();
-        let pong = ws.socket.next().await.unwrap().unwrap();
-        assert_eq!(pong, Message::Pong(vec![number].into()));
+        let answer = ws.socket.next().await.unwrap().unwrap();
+        assert_eq!(answer, Message::Pong(vec![number].into()));
     }
 }
 

@@ -8,6 +8,8 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
 
+use crate::support::signal;
+
 /// A running server.
 pub struct Server {
     pub url: String,
@@ -113,11 +115,6 @@ pub fn lines_of(child: &mut Child) -> Lines<BufReader<ChildStdout>> {
 
 pub async fn interrupt(child: &mut Child) -> ExitStatus {
     let pid = child.id().unwrap().to_string();
-    let sent = Command::new("kill")
-        .args(["-INT", &pid])
-        .status()
-        .await
-        .unwrap();
-    assert!(sent.success());
+    assert!(signal::send("-INT", &[&pid]).await.success());
     child.wait().await.unwrap()
 }

@@ -7,6 +7,7 @@ pub mod raw;
 pub mod reader;
 pub mod refused;
 pub mod server;
+pub mod signal;
 pub mod sql;
 pub mod token;
 pub mod wait;
