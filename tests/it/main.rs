@@ -19,6 +19,7 @@ mod faults;
 mod first_writer;
 mod history;
 mod hostile;
+mod http2;
 mod ndjson;
 mod own;
 mod pages;
