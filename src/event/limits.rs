@@ -78,6 +78,9 @@ pub const SOCKET_APPENDS_MAX: usize = 16;
 /// Open connections of readers. More: `503` or close 1013.
 pub const CONNECTIONS_MAX: usize = 20_000;
 
+/// Requests of one HTTP/2 connection under way at once, each of which may hold a page. More: they wait at the client.
+pub const STREAMS_MAX: u32 = 32;
+
 /// Rows the tail reads at once.
 pub const TAIL_PAGE_EVENTS: usize = 2_000;
 /// Bytes the tail reads at once.

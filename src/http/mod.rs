@@ -13,6 +13,7 @@ mod docs;
 pub mod entrance;
 mod errors;
 mod guard;
+mod held;
 pub mod ingest;
 mod line;
 mod msgpack;

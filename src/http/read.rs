@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, Version, header};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
@@ -17,8 +17,10 @@ use tokio::sync::Notify;
 use super::app::App;
 use super::caller;
 use super::errors;
+use super::held;
 use super::params::ReadParams;
 use super::problem::{Kind, Problem};
+use super::serve::Patience;
 use super::sse;
 use crate::access::Principal;
 use crate::event::Event;
@@ -84,7 +86,7 @@ async fn page(
         true => REVALIDATED,
         false => NO_STORE,
     };
-    Ok(write_page(app, &parts.headers, format, &batch, cache))
+    Ok(write_page(app, parts, format, &batch, cache))
 }
 
 /// Waits for the first match; an empty page with a fresh cursor when the time is up or the server drains.
@@ -182,7 +184,7 @@ pub async fn follower(
 
 fn write_page(
     app: &App,
-    request: &HeaderMap,
+    request: &Parts,
     format: Format,
     batch: &Batch,
     cache: &'static str,
@@ -217,6 +219,7 @@ fn write_page(
             .encode(Sha256::digest(&body).get(..16).unwrap_or_default());
         let etag = format!("\"{}\"", digest.to_ascii_lowercase());
         let is_known = request
+            .headers
             .get(header::IF_NONE_MATCH)
             .and_then(|v| v.to_str().ok())
             .is_some_and(|known| {
@@ -233,7 +236,13 @@ fn write_page(
             return (StatusCode::NOT_MODIFIED, headers).into_response();
         }
     }
-    (headers, body).into_response()
+    if request.version != Version::HTTP_2 {
+        return (headers, body).into_response();
+    }
+    headers.insert(header::CONTENT_LENGTH, body.len().into());
+    let patience = request.extensions.get::<Patience>().copied();
+    let idle = patience.unwrap_or_default().idle;
+    (headers, held::body(body, idle, &app.tasks)).into_response()
 }
 
 /// Writes events as the inside of a JSON array.

@@ -16,7 +16,7 @@ use hyper_util::service::TowerToHyperService;
 
 use super::entrance::Entrance;
 use super::line::Line;
-use crate::event::limits::{HEAD_TIMEOUT, LINE_IDLE_TIMEOUT};
+use crate::event::limits::{HEAD_TIMEOUT, LINE_IDLE_TIMEOUT, STREAMS_MAX};
 use crate::tasks::Tasks;
 
 /// How long a client is waited for.
@@ -80,6 +80,7 @@ fn builder(patience: Patience) -> Builder<TokioExecutor> {
     builder
         .http2()
         .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
         .keep_alive_interval(patience.head)
         .keep_alive_timeout(patience.head);
     builder

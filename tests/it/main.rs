@@ -23,6 +23,7 @@ mod first_steps;
 mod first_writer;
 mod history;
 mod hostile;
+mod http2;
 mod lag;
 mod ndjson;
 mod overtaken;

@@ -1,0 +1,130 @@
+//! HTTP/2: what one connection may ask for at once, and that it gets it whole.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tidewire::http::serve::Patience;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+
+use crate::support::{Server, TestDb, raw};
+
+/// The largest window there is.
+const WINDOW: [u8; 4] = [0x7f, 0xff, 0xff, 0xff];
+
+/// A frame as it is sent.
+fn frame(kind: u8, flags: u8, stream: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
+    let mut frame = length[1..].to_vec();
+    frame.extend([kind, flags, 0, 0, 0, stream]);
+    frame.extend(payload);
+    frame
+}
+
+/// Type, flags and payload of the next frame.
+async fn next(stream: &mut TcpStream) -> (u8, u8, Vec<u8>) {
+    let mut head = [0_u8; 9];
+    let reading = stream.read_exact(&mut head);
+    let read = tokio::time::timeout(Duration::from_secs(20), reading).await;
+    read.expect("a frame").unwrap();
+    let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+    let mut payload = vec![0; usize::try_from(length).unwrap()];
+    stream.read_exact(&mut payload).await.unwrap();
+    (head[3], head[4], payload)
+}
+
+/// A connection whose streams have this window, and the settings of the server.
+async fn connect(server: &Server, window: [u8; 4]) -> (TcpStream, Vec<u8>) {
+    let mut stream = raw::connect(&server.api).await;
+    let mut begin = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
+    begin.extend(frame(4, 0, 0, &[&[0, 4], &window[..]].concat()));
+    let more = u32::from_be_bytes(WINDOW) - 65_535;
+    begin.extend(frame(8, 0, 0, &more.to_be_bytes()));
+    stream.write_all(&begin).await.unwrap();
+    let (kind, _, settings) = next(&mut stream).await;
+    assert_eq!(kind, 4, "SETTINGS come first");
+    stream.write_all(&frame(4, 1, 0, &[])).await.unwrap();
+    (stream, settings)
+}
+
+/// A GET of this path: `:method GET`, `:scheme http`, and two literals.
+fn get(stream: u8, path: &str) -> Vec<u8> {
+    let mut block = vec![0x82, 0x86];
+    for (name, value) in [(":path", path), (":authority", "localhost")] {
+        block.push(0);
+        for text in [name, value] {
+            block.push(u8::try_from(text.len()).unwrap());
+            block.extend(text.as_bytes());
+        }
+    }
+    frame(1, 5, stream, &block)
+}
+
+#[tokio::test]
+async fn a_connection_may_ask_for_few_things_at_once() {
+    let db = TestDb::new().await;
+    let server = Server::start(&db).await;
+    let (stream, settings) = connect(&server, [0; 4]).await;
+    let streams = settings
+        .chunks(6)
+        .find(|setting| setting[..2] == [0, 3])
+        .map(|setting| u32::from_be_bytes([setting[2], setting[3], setting[4], setting[5]]));
+    assert_eq!(streams, Some(32));
+    drop(stream);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_page_comes_whole_and_not_at_all_once_it_was_not_taken_in_time() {
+    let db = TestDb::new().await;
+    let patience = Patience {
+        idle: Duration::from_secs(1),
+        ..Patience::default()
+    };
+    let server = Server::start_patient(&db.url, &[], patience).await;
+    let big: Vec<_> = (0..4)
+        .map(|_| json!({"topic": "big", "data": "x".repeat(200 * 1024)}))
+        .collect();
+    let stored = server.api.append(&json!(big)).await;
+    let last = stored[3]["cursor"].as_str().unwrap();
+    let path = format!("/v1/events?at_least={last}");
+    let expected = server.api.get(&path).await;
+    let (mut stream, _) = connect(&server, WINDOW).await;
+    stream.write_all(&get(1, &path)).await.unwrap();
+    let mut page = Vec::new();
+    loop {
+        let (kind, flags, payload) = next(&mut stream).await;
+        if kind == 0 {
+            page.extend(payload);
+            if flags & 1 == 1 {
+                break;
+            }
+        }
+        assert_ne!(kind, 3, "no reset");
+    }
+    let page: Value = serde_json::from_slice(&page).unwrap();
+    assert_eq!(page, expected);
+    drop(stream);
+    // Without a window the answer's head comes and nothing of the page.
+    let (mut stream, _) = connect(&server, [0; 4]).await;
+    stream.write_all(&get(1, &path)).await.unwrap();
+    while next(&mut stream).await.0 != 1 {}
+    // A long-poll of three seconds passes the time.
+    let poll = server.api.page("latest", "&wait=3").await;
+    assert!(poll["events"].as_array().unwrap().is_empty());
+    let open = frame(8, 0, 1, &(1_u32 << 30).to_be_bytes());
+    stream.write_all(&open).await.unwrap();
+    let mut taken = 0;
+    loop {
+        let (kind, flags, payload) = next(&mut stream).await;
+        assert!(kind != 0 || flags & 1 == 0, "it does not look whole");
+        match kind {
+            0 => taken += payload.len(),
+            3 => break,
+            _ => {}
+        }
+    }
+    assert!(taken < 100_000, "{taken} bytes were kept");
+    drop(stream);
+    server.stop().await;
+}
