@@ -309,10 +309,8 @@ impl Drop for Follower {
 }
 
 async fn place(hub: &Arc<Hub>, start: Start) -> Result<Position, FollowError> {
-    if start != Start::Latest {
-        // Whoever was answered "stored" by this server finds it here.
-        hub.settled(SETTLE_PATIENCE).await;
-    }
+    // Whoever was answered "stored" by this server finds it here, and not behind what is the latest.
+    hub.settled(SETTLE_PATIENCE).await;
     let retained = hub.identity().known().retained;
     match start {
         Start::Earliest => Ok(retained),
