@@ -60,14 +60,11 @@ pub fn append(error: &AppendError, identity: &Identity) -> Problem {
             format!("the log refused the event: {reason}"),
         ),
         AppendError::Skipped => Problem::new(Kind::InvalidEvent, error.to_string()),
-        AppendError::Blocked => {
-            let mut problem = Problem::new(
-                Kind::IdempotencyInProgress,
-                "another transaction is storing this id, or an event of this subject",
-            );
-            problem.retry_after = Some(jittered(UNAVAILABLE_RETRY));
-            problem
-        }
+        AppendError::Blocked => Problem::new(
+            Kind::IdempotencyInProgress,
+            "another transaction is storing this id, or an event of this subject",
+        )
+        .with_retry_after(jittered(UNAVAILABLE_RETRY)),
         AppendError::Overloaded { retry_after } => {
             Problem::new(Kind::Overloaded, error.to_string())
                 .with_retry_after(jittered(*retry_after))

@@ -5,7 +5,6 @@ mod compressed;
 use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
 use crate::support::refused::{post, refused};
 use crate::support::{Process, TestDb, raw};
@@ -293,12 +292,7 @@ async fn messagepack_that_claims_nests_or_breaks_off_is_refused_with_the_reason(
 async fn frames_of_messagepack_that_claim_nest_or_break_off_are_answered_and_the_socket_goes_on() {
     let db = TestDb::new().await;
     let (server, before) = process(&db).await;
-    let url = format!("{}/v1/ws", server.api.url.replacen("http", "ws", 1));
-    let mut request = url.into_client_request().unwrap();
-    let protocol = "tidewire.v1.msgpack".parse().unwrap();
-    request
-        .headers_mut()
-        .insert("sec-websocket-protocol", protocol);
+    let request = server.api.ws_request(Some("tidewire.v1.msgpack")).unwrap();
     let (mut socket, _) = tokio_tungstenite::connect_async(request).await.unwrap();
     let append = |data: &[u8]| {
         let head = b"\x82\xa4type\xa6append\xa6events";

@@ -3,7 +3,6 @@
 use futures_util::SinkExt as _;
 use serde_json::{Value, json};
 use tidewire::access::{Claims, Role};
-use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use crate::support::token::{self, WITH_TOKENS};
@@ -204,11 +203,7 @@ async fn a_frame_that_is_too_large_ends_the_socket_with_1009() {
 async fn an_unknown_subprotocol_is_refused() {
     let db = TestDb::new().await;
     let server = Server::start(&db).await;
-    let url = format!("{}/v1/ws", server.api.url.replacen("http", "ws", 1));
-    let mut request = url.into_client_request().unwrap();
-    request
-        .headers_mut()
-        .insert("sec-websocket-protocol", "mqtt".parse().unwrap());
+    let request = server.api.ws_request(Some("mqtt")).unwrap();
     match tokio_tungstenite::connect_async(request).await {
         Err(Error::Http(response)) => assert_eq!(response.status().as_u16(), 400),
         other => panic!("{other:?}"),

@@ -6,7 +6,6 @@ use futures_util::{SinkExt as _, StreamExt as _};
 use serde_json::json;
 use tokio::io::AsyncWriteExt as _;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::protocol::CloseFrame;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 
@@ -94,12 +93,7 @@ async fn the_parameters_of_a_command_are_stored_exactly_or_refused() {
 async fn a_timestamp_that_nests_deeply_in_messagepack_is_answered() {
     let db = TestDb::new().await;
     let server = Server::start(&db).await;
-    let url = format!("{}/v1/ws", server.api.url.replacen("http", "ws", 1));
-    let mut request = url.into_client_request().unwrap();
-    let protocol = "tidewire.v1.msgpack".parse().unwrap();
-    request
-        .headers_mut()
-        .insert("sec-websocket-protocol", protocol);
+    let request = server.api.ws_request(Some("tidewire.v1.msgpack")).unwrap();
     let (mut socket, _) = tokio_tungstenite::connect_async(request).await.unwrap();
     let welcome = socket.next().await.unwrap().unwrap();
     assert!(welcome.is_binary());

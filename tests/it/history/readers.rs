@@ -9,7 +9,6 @@ use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Value, json};
 use tokio::time::Interval;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
 use super::audience::{Filter, Transport};
 use super::verdict::is_end;
@@ -183,16 +182,12 @@ impl Reader {
 
     async fn socket(&mut self, steps: u32) -> Result<(), Trouble> {
         let is_msgpack = self.transport == Transport::WsMsgpack;
-        let url = self.apis[self.server].url.replacen("http", "ws", 1);
-        let mut request = format!("{url}/v1/ws").into_client_request()?;
         let protocol = if is_msgpack {
             "tidewire.v1.msgpack"
         } else {
             "tidewire.v1.json"
         };
-        request
-            .headers_mut()
-            .insert("sec-websocket-protocol", protocol.parse()?);
+        let request = self.apis[self.server].ws_request(Some(protocol))?;
         let (mut socket, _) = tokio_tungstenite::connect_async(request).await?;
         let subscribe = self.record.filter.subscribe(&self.cursor);
         let subscribe = if is_msgpack {

@@ -7,6 +7,7 @@ use reqwest::{Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::handshake::client::Request as ClientRequest;
 use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 
 /// How long any answer may take.
@@ -117,6 +118,23 @@ impl Api {
         })
     }
 
+    /// The request that opens a WebSocket, with a subprotocol if one is given.
+    pub fn ws_request(
+        &self,
+        protocol: Option<&str>,
+    ) -> Result<ClientRequest, tokio_tungstenite::tungstenite::Error> {
+        let url = format!("{}/v1/ws", self.url.replacen("http", "ws", 1));
+        let mut request = url.into_client_request()?;
+        let headers = request.headers_mut();
+        if let Some(token) = &self.token {
+            headers.insert("authorization", format!("Bearer {token}").parse().unwrap());
+        }
+        if let Some(protocol) = protocol {
+            headers.insert("sec-websocket-protocol", protocol.parse().unwrap());
+        }
+        Ok(request)
+    }
+
     /// Opens a WebSocket and reads its welcome.
     pub async fn ws(&self) -> Ws {
         self.try_ws().await.expect("a WebSocket")
@@ -124,13 +142,7 @@ impl Api {
 
     /// Opens a WebSocket and reads its welcome.
     pub async fn try_ws(&self) -> Result<Ws, tokio_tungstenite::tungstenite::Error> {
-        let mut request =
-            format!("{}/v1/ws", self.url.replacen("http", "ws", 1)).into_client_request()?;
-        if let Some(token) = &self.token {
-            request
-                .headers_mut()
-                .insert("authorization", format!("Bearer {token}").parse().unwrap());
-        }
+        let request = self.ws_request(None)?;
         let (socket, _) = tokio_tungstenite::connect_async(request).await?;
         let mut ws = Ws { socket };
         match ws.next().await {

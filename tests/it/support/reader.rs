@@ -3,7 +3,6 @@
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 
 use futures_util::{SinkExt as _, StreamExt as _};
 
@@ -138,16 +137,7 @@ async fn sse(api: &Api, wanted: &Wanted) -> Seen {
 }
 
 async fn ws(api: &Api, wanted: &Wanted, protocol: &str) -> Seen {
-    let mut request = format!("{}/v1/ws", api.url.replacen("http", "ws", 1))
-        .into_client_request()
-        .unwrap();
-    request
-        .headers_mut()
-        .insert("sec-websocket-protocol", protocol.parse().unwrap());
-    if let Some(token) = api.token() {
-        let value = format!("Bearer {token}").parse().unwrap();
-        request.headers_mut().insert("authorization", value);
-    }
+    let request = api.ws_request(Some(protocol)).unwrap();
     let (mut socket, response) = tokio_tungstenite::connect_async(request).await.unwrap();
     assert_eq!(response.headers()["sec-websocket-protocol"], protocol);
     let is_json = protocol.ends_with("json");
