@@ -9,6 +9,8 @@ use axum::extract::{Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt as _;
 use serde::Serialize;
 
 use super::app::App;
@@ -144,8 +146,8 @@ pub fn admit(principal: &Principal, events: &mut [NewEvent]) -> Result<(), Probl
 /// Reads a body that is not streamed.
 ///
 /// # Errors
-/// 413 if it is longer than the bound, 408 if it does not come, 400 if it breaks off.
-pub async fn read_body(parts: &Parts, body: Body) -> Result<bytes::Bytes, Problem> {
+/// 413 if it is longer than the bound, 408 if nothing comes for a while, 400 if it breaks off.
+pub async fn read_body(parts: &Parts, body: Body) -> Result<Bytes, Problem> {
     let too_large = || {
         Problem::new(
             Kind::TooLarge,
@@ -164,20 +166,23 @@ pub async fn read_body(parts: &Parts, body: Body) -> Result<bytes::Bytes, Proble
     }
     let patience = parts.extensions.get::<Patience>();
     let patience = patience.copied().unwrap_or_default();
-    let body = axum::body::to_bytes(body, BODY_BYTES_MAX);
-    let Ok(body) = tokio::time::timeout(patience.idle, body).await else {
-        let detail = "the body did not come in time";
-        return Err(Problem::new(Kind::RequestTimeout, detail));
-    };
-    body.map_err(|error| {
-        use std::error::Error as _;
-        if error
-            .source()
-            .is_some_and(|cause| cause.to_string().contains("length limit"))
-        {
-            too_large()
-        } else {
-            Problem::new(Kind::Malformed, "the body ended before it was complete")
+    let mut pieces = body.into_data_stream();
+    let mut whole = BytesMut::new();
+    loop {
+        match tokio::time::timeout(patience.idle, pieces.next()).await {
+            Ok(None) => return Ok(whole.freeze()),
+            Ok(Some(Ok(piece))) if piece.len() <= BODY_BYTES_MAX.saturating_sub(whole.len()) => {
+                whole.extend_from_slice(&piece);
+            }
+            Ok(Some(Ok(_))) => return Err(too_large()),
+            Ok(Some(Err(_))) => {
+                let detail = "the body ended before it was complete";
+                return Err(Problem::new(Kind::Malformed, detail));
+            }
+            Err(_) => {
+                let detail = "the body did not come in time";
+                return Err(Problem::new(Kind::RequestTimeout, detail));
+            }
         }
-    })
+    }
 }

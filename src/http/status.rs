@@ -136,7 +136,7 @@ async fn status(app: &App) -> Status {
         asked.map_or((None, None), |(database, holder)| (Some(database), holder));
     let tail = app.hub.tail();
     let (subscriptions, events, bytes) = app.hub.size();
-    let (requests, queued_bytes) = app.appender.queue().depth();
+    let (requests, queued_bytes) = app.appender.waiting();
     let (wake_up, wake_up_reason) = match tail.wake_up {
         WakeUp::Asleep => ("asleep", "little is written: every writer notifies"),
         WakeUp::Awake => (

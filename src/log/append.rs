@@ -46,6 +46,7 @@ pub type Answers = Vec<Result<Appended, AppendError>>;
 #[derive(Debug, Clone)]
 pub struct Appender {
     queue: Arc<Queue>,
+    patient: Arc<Queue>,
     identity: Identity,
 }
 
@@ -79,14 +80,19 @@ impl Appender {
         }
         Self {
             queue,
+            patient,
             identity: identity.clone(),
         }
     }
 
-    /// What waits.
+    /// Requests and bytes that wait, for a lane or for another transaction.
     #[must_use]
-    pub fn queue(&self) -> &Queue {
-        &self.queue
+    pub fn waiting(&self) -> (usize, usize) {
+        let ((requests, bytes), (more, more_bytes)) = (self.queue.depth(), self.patient.depth());
+        (
+            requests.saturating_add(more),
+            bytes.saturating_add(more_bytes),
+        )
     }
 
     /// Stores `events` together or not at all; answers after the commit, member by member.

@@ -25,9 +25,9 @@ enum Place {
 /// The members of a request, each id once.
 #[derive(Debug, Default)]
 pub(super) struct Unique {
-    pub(super) events: Vec<NewEvent>,
-    pub(super) ids: Vec<EventId>,
-    pub(super) expected: Vec<Option<Seq>>,
+    events: Vec<NewEvent>,
+    ids: Vec<EventId>,
+    expected: Vec<Option<Seq>>,
     by_id: HashMap<EventId, usize>,
     places: Vec<Place>,
 }

@@ -7,7 +7,7 @@
 use axum::http::StatusCode;
 
 /// A way to fail. Its code is the last part of the problem's `type` and the `code` of a WebSocket error frame.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[expect(
     missing_docs,
     reason = "the table below says what each one is, in the words that users read"
