@@ -1,71 +1,36 @@
-//! One connection that writes batches, one after the other.
+//! Writes batches, one after the other.
 //!
 //! # Invariants
-//! - The usual batch is one statement and one round trip. Only when an id turns out to be known, or a group has
-//!   expectations, does it look before it writes (`tidewire.append_many`).
-//! - A transaction that holds an id or a subject holds up whoever shares it, and nobody else: a quick lane hands a group that
-//!   has to wait to the patient ones.
+//! - A group that the database refuses, or that has to wait for another transaction, is the affair of whoever sent it: a quick
+//!   lane finds it and leaves what takes long to the patient ones.
 //! - A group is answered once. Until its deadline it survives a lost connection, a restarting database and a deadlock;
 //!   since every event has an id, sending it again stores nothing twice.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use chrono::{DateTime, Utc};
-use tokio_postgres::{Client, Row, Statement};
 use tokio_util::sync::CancellationToken;
 
-use super::batch::{Columns, Member, halves, members, middle};
-use super::error::{AppendError, Remedy, Unavailable, remedy};
+use super::batch::{Member, halves, members, middle};
+use super::error::{AppendError, Remedy, Unavailable};
 use super::identity::Identity;
-use super::inbox::{Commit, Inbox};
+use super::inbox::Inbox;
 use super::listener::Listener;
 use super::queue::{Group, Queue};
-use super::row::event_columns;
-use crate::event::limits::DATABASE_SILENCE_MAX;
-use crate::event::{Position, Seq};
+use super::writer::{Outcome, Writer, Written};
 use crate::pg::Connector;
 use crate::tasks::pause;
 
-/// Returns the rows as the tail reads them, which then need not read them back. `own_slot`: this server learns of the
-/// commit by itself, so `wake_servers` need not wake it. The arrays stand in the target list, where they are read in
-/// step: in FROM each would be copied first, a tenth of the statement's time.
-const INSERT: &str = concat!(
-    "
-    INSERT INTO tidewire.events AS e (tenant, id, topic, subject, source, priority, occurred_at, region, gdpr, trace, data,
-                                      bytes, content_type)
-    SELECT i.tenant, i.id, i.topic, i.subject, i.source, i.priority::tidewire.priority, i.occurred_at, i.region,
-           i.gdpr::jsonb, i.trace, i.data::jsonb, i.bytes, i.content_type
-      FROM (SELECT unnest($1::text[]) AS tenant, unnest($2::text[]) AS id, unnest($3::text[]) AS topic,
-                   unnest($4::text[]) AS subject, unnest($5::text[]) AS source, unnest($6::text[]) AS priority,
-                   unnest($7::timestamptz[]) AS occurred_at, unnest($8::text[]) AS region, unnest($9::text[]) AS gdpr,
-                   unnest($10::text[]) AS trace, unnest($11::text[]) AS data, unnest($12::bytea[]) AS bytes,
-                   unnest($13::text[]) AS content_type) AS i
-     WHERE (SELECT set_config('tidewire.own_slot', $14, true)) IS NOT NULL
-    RETURNING ",
-    event_columns!()
-);
+/// So many groups of a batch that is blocked are found out to be; the rest is left to the patient lanes unseen.
+const SET_ASIDE_MAX: usize = 32;
 
-const APPEND_MANY: &str = "
-    SELECT seq, recorded_at, outcome
-      FROM tidewire.append_many($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)";
-
-/// Statements of this file, for the test that prepares each.
-pub const STATEMENTS: &[&str] = &[INSERT, APPEND_MANY];
-
-/// After a known id, so many batches look before they write: retries come in runs.
-const LOOK_UPS_AFTER_DUPLICATE: u32 = 64;
-
-/// So many groups of a batch that is blocked are tried by themselves; once so many had to wait, the rest waits with them.
-const SET_ASIDE_TRIES: usize = 3;
+/// So often an error whose cause is not known is taken for a member's own; then it is everybody's.
+const INTERNAL_ERRORS_MAX: usize = 16;
 
 const BACKOFF_MIN: Duration = Duration::from_millis(10);
 const BACKOFF_MAX: Duration = Duration::from_millis(500);
 
-/// What became of one member: its place and whether it was known, or why it was not stored.
-pub type Outcome = Result<(Position, bool), AppendError>;
-
-/// How long a lane waits for other transactions.
+/// How long a lane may take over a group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     /// Hardly: behind it wait others who have nothing to do with them.
@@ -76,43 +41,36 @@ pub enum Kind {
 
 impl Kind {
     /// Shorter than [`DATABASE_SILENCE_MAX`], so that the database gives up first and nothing is left under way.
-    const fn lock_timeout(self) -> &'static str {
+    ///
+    /// [`DATABASE_SILENCE_MAX`]: crate::event::limits::DATABASE_SILENCE_MAX
+    const fn lock_timeout(self) -> Duration {
         match self {
-            Self::Quick => "200ms",
-            Self::Patient => "4s",
+            Self::Quick => Duration::from_millis(200),
+            Self::Patient => Duration::from_secs(4),
         }
     }
+}
+
+/// To find out which groups of a batch are blocked.
+const LOCK_TIMEOUT_OF_ONE: Duration = Duration::from_millis(10);
+
+/// What a lane gives back of a batch.
+#[derive(Debug)]
+enum Undone {
+    /// Another transaction is in the way of at least one.
+    Blocked(Vec<Group>),
+    /// At least one is refused.
+    Refused(Vec<Group>),
 }
 
 /// Writes batches over a connection of its own.
 #[derive(Debug)]
 pub struct Lane {
     kind: Kind,
-    purpose: String,
-    connector: Connector,
-    identity: Identity,
+    writer: Writer,
     inbox: Arc<Inbox>,
-    listener: Listener,
-    /// What has to wait for others.
+    /// What takes long.
     patient: Arc<Queue>,
-    connection: Option<Connection>,
-    look_ups: u32,
-}
-
-#[derive(Debug)]
-struct Connection {
-    client: Client,
-    insert: Statement,
-    append_many: Statement,
-    /// The life of the log behind it.
-    epoch: u16,
-}
-
-/// A batch that is committed.
-struct Written {
-    outcomes: Vec<Outcome>,
-    /// The rows, if the statement returned them.
-    commit: Option<Commit>,
 }
 
 impl Lane {
@@ -127,19 +85,15 @@ impl Lane {
         listener: Listener,
         patient: Arc<Queue>,
     ) -> Self {
+        let purpose = match kind {
+            Kind::Quick => format!("append {number}"),
+            Kind::Patient => format!("append patiently {number}"),
+        };
         Self {
             kind,
-            purpose: match kind {
-                Kind::Quick => format!("append {number}"),
-                Kind::Patient => format!("append patiently {number}"),
-            },
-            connector,
-            identity,
+            writer: Writer::new(purpose, kind.lock_timeout(), connector, identity, listener),
             inbox,
-            listener,
             patient,
-            connection: None,
-            look_ups: 0,
         }
     }
 
@@ -147,7 +101,7 @@ impl Lane {
     pub async fn run(mut self, queue: &Queue, stop: &CancellationToken) {
         // Connected before the first event, so that it does not wait for it.
         if self.kind == Kind::Quick {
-            let _ = stop.run_until_cancelled(self.connect()).await;
+            let _ = stop.run_until_cancelled(self.writer.connect()).await;
         }
         loop {
             let next = match self.kind {
@@ -156,13 +110,32 @@ impl Lane {
                 Kind::Patient => stop.run_until_cancelled(self.patient.next_group()).await,
             };
             let Some(batch) = next else { return };
-            let blocked = self.write(batch).await;
-            self.set_aside(blocked).await;
+            self.write(batch).await;
         }
     }
 
-    /// Writes a batch and answers it; gives it back if another transaction is in its way and this lane does not wait.
-    async fn write(&mut self, batch: Vec<Group>) -> Vec<Group> {
+    /// Writes and answers a batch, or leaves what takes long to the patient lanes.
+    async fn write(&mut self, batch: Vec<Group>) {
+        let mut parts = vec![batch];
+        while let Some(part) = parts.pop() {
+            match self.write_part(part).await {
+                None => {}
+                Some(Undone::Blocked(groups)) => self.set_aside(groups).await,
+                Some(Undone::Refused(mut groups)) => {
+                    let second = groups.split_off(groups.len().div_euclid(2));
+                    if groups.is_empty() {
+                        self.leave(second);
+                    } else {
+                        parts.extend([second, groups]);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Writes several groups with one statement and answers them, unless one is in the others' way. Only a patient lane
+    /// takes its time for one group that has to wait, or of whose members some are refused.
+    async fn write_part(&mut self, batch: Vec<Group>) -> Option<Undone> {
         let deadline = batch
             .iter()
             .map(|group| group.deadline)
@@ -180,9 +153,14 @@ impl Lane {
                 }
                 outcomes
             }
-            Err(AppendError::Blocked) => return batch,
+            Err(AppendError::Blocked) if self.kind == Kind::Quick => {
+                return Some(Undone::Blocked(batch));
+            }
             Err(error) if error.is_of_content() && middle(&members).is_some() => {
-                let outcomes = self.write_in_parts(&members, deadline).await;
+                if self.kind == Kind::Quick {
+                    return Some(Undone::Refused(batch));
+                }
+                let outcomes = self.write_members(&members, deadline).await;
                 drop(writing);
                 outcomes
             }
@@ -200,40 +178,65 @@ impl Lane {
         // Whoever was answered goes first: it may bring the next batch.
         tokio::task::yield_now().await;
         drop(spent);
-        Vec::new()
+        None
     }
 
-    /// One of several units is at fault: halves, in order, until it stands alone and only it fails.
-    async fn write_in_parts(&mut self, members: &[Member<'_>], deadline: Instant) -> Vec<Outcome> {
+    /// Some members of a group are refused: halves, in order, until each stands alone and only it fails. What is not written
+    /// by the deadline shares the last error.
+    async fn write_members(&mut self, members: &[Member<'_>], deadline: Instant) -> Vec<Outcome> {
         let mut outcomes = Vec::with_capacity(members.len());
         let mut parts = halves(members);
+        let mut internal_errors = 0_usize;
         while let Some(part) = parts.pop() {
             match self.write_until(part, deadline).await {
                 Ok(written) => outcomes.extend(written.outcomes),
-                Err(error) if error.is_of_content() && middle(part).is_some() => {
-                    parts.extend(halves(part));
+                Err(error) => {
+                    let is_known = !matches!(error, AppendError::Internal(_));
+                    internal_errors = internal_errors.saturating_add(usize::from(!is_known));
+                    let is_own = is_known || internal_errors <= INTERNAL_ERRORS_MAX;
+                    if error.is_of_content() && is_own && middle(part).is_some() {
+                        parts.extend(halves(part));
+                        continue;
+                    }
+                    outcomes.extend(part.iter().map(|_| Err(error.twin())));
+                    if Instant::now() >= deadline {
+                        let rest = parts.drain(..).rev().flatten();
+                        outcomes.extend(rest.map(|_| Err(AppendError::Blocked)));
+                    }
                 }
-                Err(error) => outcomes.extend(part.iter().map(|_| Err(error.twin()))),
             }
         }
         outcomes
     }
 
-    /// Finds out which groups have to wait, and leaves them to the patient lanes. At the bound of their queue a group is
-    /// dropped, which answers it: not stored in time.
+    /// Finds out which groups have to wait, and leaves them to the patient lanes.
     async fn set_aside(&mut self, batch: Vec<Group>) {
-        let is_one = batch.len() == 1;
-        let mut waiting = 0_usize;
+        if batch.len() == 1 {
+            return self.leave(batch);
+        }
+        self.writer.wait_for_locks(LOCK_TIMEOUT_OF_ONE).await;
+        let mut blocked = 0_usize;
         for group in batch {
-            let blocked = if is_one || waiting >= SET_ASIDE_TRIES {
-                vec![group]
-            } else {
-                self.write(vec![group]).await
-            };
-            waiting = waiting.saturating_add(blocked.len());
-            for group in blocked {
-                let _ = self.patient.push(group);
+            if blocked >= SET_ASIDE_MAX {
+                self.leave(vec![group]);
+                continue;
             }
+            match self.write_part(vec![group]).await {
+                None => {}
+                Some(Undone::Blocked(group)) => {
+                    blocked = blocked.saturating_add(1);
+                    self.leave(group);
+                }
+                Some(Undone::Refused(group)) => self.leave(group),
+            }
+        }
+        self.writer.wait_for_locks(self.kind.lock_timeout()).await;
+    }
+
+    /// For the patient lanes. At the bound of their queue a group is dropped, which answers it: not stored in time.
+    fn leave(&self, groups: Vec<Group>) {
+        for group in groups {
+            let _ = self.patient.push(group);
         }
     }
 
@@ -245,140 +248,44 @@ impl Lane {
     ) -> Result<Written, AppendError> {
         let mut backoff = BACKOFF_MIN;
         let mut look_up =
-            self.look_ups > 0 || members.iter().any(|member| member.expected.is_some());
+            self.writer.looks_first() || members.iter().any(|member| member.expected.is_some());
         loop {
-            let trouble = match self.attempt(members, look_up).await {
+            if self.kind == Kind::Patient {
+                let left = deadline.saturating_duration_since(Instant::now());
+                self.writer
+                    .wait_for_locks(left.clamp(LOCK_TIMEOUT_OF_ONE, self.kind.lock_timeout()))
+                    .await;
+            }
+            let trouble = match self.writer.write(members, look_up).await {
                 Ok(written) => return Ok(written),
                 Err(Remedy::LookUp) => {
                     look_up = true;
-                    self.look_ups = LOOK_UPS_AFTER_DUPLICATE;
+                    self.writer.look_first();
                     if Instant::now() < deadline {
                         continue;
                     }
-                    Unavailable::Silent
+                    Unavailable::Silent.into()
                 }
-                Err(Remedy::Wait(error)) => {
-                    if self.kind == Kind::Quick {
-                        return Err(AppendError::Blocked);
-                    }
-                    Unavailable::Lost(error)
+                Err(Remedy::Wait(_)) if self.kind == Kind::Quick => {
+                    return Err(AppendError::Blocked);
                 }
+                Err(Remedy::Wait(_)) => AppendError::Blocked,
                 Err(Remedy::Refuse(error)) => return Err(error),
-                Err(Remedy::Retry(error)) => Unavailable::Lost(error),
+                Err(Remedy::Retry(error)) => Unavailable::Lost(error).into(),
                 Err(Remedy::Reconnect(trouble)) => {
-                    self.connection = None;
-                    trouble
+                    self.writer.disconnect();
+                    trouble.into()
                 }
             };
             if Instant::now()
                 .checked_add(backoff)
                 .is_none_or(|then| then >= deadline)
             {
-                return Err(AppendError::Unavailable(trouble));
+                return Err(trouble);
             }
-            tracing::warn!(error = %trouble, lane = self.purpose, "an append is tried again");
+            tracing::warn!(error = %trouble, lane = self.writer.purpose(), "an append is tried again");
             pause(backoff).await;
             backoff = backoff.saturating_mul(2).min(BACKOFF_MAX);
         }
     }
-
-    async fn attempt(&mut self, members: &[Member<'_>], look_up: bool) -> Result<Written, Remedy> {
-        let epoch = self.identity.known().identity.epoch;
-        if self
-            .connection
-            .as_ref()
-            .is_none_or(|c| c.client.is_closed() || c.epoch != epoch)
-        {
-            self.connect().await.map_err(Remedy::Reconnect)?;
-        }
-        let Some(connection) = &self.connection else {
-            return Err(Remedy::Reconnect(Unavailable::Silent));
-        };
-        let columns = Columns::of(members);
-        let own_slot = self.listener.slot().to_string();
-        let work = async {
-            if look_up {
-                connection
-                    .client
-                    .query(&connection.append_many, &columns.with_expectations())
-                    .await
-            } else {
-                connection
-                    .client
-                    .query(&connection.insert, &columns.of_slot(&own_slot))
-                    .await
-            }
-        };
-        let rows = tokio::time::timeout(DATABASE_SILENCE_MAX, work)
-            .await
-            .map_err(|_| Remedy::Reconnect(Unavailable::Silent))?
-            .map_err(remedy)?;
-        if look_up {
-            self.look_ups = self.look_ups.saturating_sub(1);
-        }
-        let outcomes = rows
-            .iter()
-            .map(|row| outcome(row, look_up))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(remedy)?;
-        if outcomes.len() == members.len() {
-            let commit = (!look_up).then_some(Commit {
-                epoch: connection.epoch,
-                rows,
-            });
-            Ok(Written { outcomes, commit })
-        } else {
-            Err(Remedy::Refuse(AppendError::Internal(
-                "the database answered for fewer events than it was given".into(),
-            )))
-        }
-    }
-
-    async fn connect(&mut self) -> Result<(), Unavailable> {
-        self.connection = None;
-        let client = self.connector.connect(&self.purpose).await?;
-        let prepared = async {
-            // A backend that has lost its server must not hold a floor for long. One plan for all batches: making one for
-            // the arrays at hand takes longer than the insert of a few events.
-            client
-                .batch_execute(&format!(
-                    "SET idle_in_transaction_session_timeout = '10s'; SET statement_timeout = '10s';
-                     SET lock_timeout = '{}'; SET plan_cache_mode = force_generic_plan; SET jit = off",
-                    self.kind.lock_timeout()
-                ))
-                .await?;
-            // The database behind the address may be another one now, and its log in another life.
-            self.identity.reload(&client).await?;
-            Ok::<_, tokio_postgres::Error>((
-                client.prepare(INSERT).await?,
-                client.prepare(APPEND_MANY).await?,
-            ))
-        };
-        let (insert, append_many) = tokio::time::timeout(DATABASE_SILENCE_MAX, prepared)
-            .await
-            .map_err(|_| Unavailable::Silent)?
-            .map_err(Unavailable::Lost)?;
-        self.connection = Some(Connection {
-            client,
-            insert,
-            append_many,
-            epoch: self.identity.known().identity.epoch,
-        });
-        Ok(())
-    }
-}
-
-/// Reads what became of one member.
-fn outcome(row: &Row, look_up: bool) -> Result<Outcome, tokio_postgres::Error> {
-    let seq: Option<Seq> = row.try_get(0)?;
-    let at: Option<DateTime<Utc>> = row.try_get(1)?;
-    let position = seq.zip(at).map(|(seq, at)| Position::new(seq, at));
-    let word: &str = if look_up { row.try_get(2)? } else { "stored" };
-    Ok(match (word, position) {
-        ("stored", Some(position)) => Ok((position, false)),
-        ("duplicate", Some(position)) => Ok((position, true)),
-        ("id_conflict", _) => Err(AppendError::IdConflict { index: 0 }),
-        ("expect_conflict", newest) => Err(AppendError::ExpectConflict { index: 0, newest }),
-        _ => Err(AppendError::Skipped),
-    })
 }

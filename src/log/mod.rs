@@ -27,6 +27,7 @@ pub mod tail;
 pub mod upkeep;
 pub mod wakeup;
 pub mod watermark;
+pub mod writer;
 
 pub use append::{Appended, Appender};
 pub use error::{AppendError, ReadError, Unavailable};

@@ -3,6 +3,7 @@
 //! # Invariants
 //! - Bounded by groups and by bytes; at the bound a group is refused at once.
 //! - A batch holds whole groups, in the order they came, and no id twice.
+//! - A group whose deadline has passed is not written: it was answered.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Mutex, PoisonError};
@@ -12,7 +13,7 @@ use tokio::sync::{Notify, oneshot};
 
 use super::append::{Answers, Appended};
 use super::error::AppendError;
-use super::lane::Outcome;
+use super::writer::Outcome;
 use crate::event::limits::{
     APPEND_QUEUE_BYTES_MAX, APPEND_QUEUE_MAX, BATCH_BYTES_MAX, BATCH_EVENTS_MAX,
 };
@@ -72,6 +73,26 @@ struct QueueState {
     bytes: usize,
 }
 
+impl QueueState {
+    fn pop(&mut self) -> Option<Group> {
+        let group = self.groups.pop_front()?;
+        self.bytes = self.bytes.saturating_sub(group.weight);
+        Some(group)
+    }
+
+    /// Groups nobody waits for any more would keep those that come now waiting.
+    fn drop_late(&mut self) {
+        let now = Instant::now();
+        while self
+            .groups
+            .front()
+            .is_some_and(|group| group.deadline <= now)
+        {
+            self.pop();
+        }
+    }
+}
+
 impl Queue {
     pub(super) fn push(&self, group: Group) -> Result<(), AppendError> {
         {
@@ -108,8 +129,8 @@ impl Queue {
         loop {
             {
                 let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-                if let Some(group) = state.groups.pop_front() {
-                    state.bytes = state.bytes.saturating_sub(group.weight);
+                state.drop_late();
+                if let Some(group) = state.pop() {
                     if !state.groups.is_empty() {
                         self.arrived.notify_one();
                     }
@@ -122,6 +143,7 @@ impl Queue {
 
     fn take(&self) -> Vec<Group> {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        state.drop_late();
         let mut batch: Vec<Group> = Vec::new();
         let mut seen: HashSet<(Tenant, EventId)> = HashSet::new();
         let (mut events, mut bytes) = (0_usize, 0_usize);
@@ -147,10 +169,7 @@ impl Queue {
             if !is_last {
                 seen.extend(keys());
             }
-            if let Some(group) = state.groups.pop_front() {
-                state.bytes = state.bytes.saturating_sub(group.weight);
-                batch.push(group);
-            }
+            batch.extend(state.pop());
             if is_last {
                 break;
             }

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::support::{Server, TestDb};
+use crate::support::{Api, Server, TestDb};
 
 /// Transactions that are open and have written these ids, as another program's might.
 async fn hold(db: &TestDb, ids: &[&str]) -> tokio_postgres::Client {
@@ -16,6 +16,43 @@ async fn hold(db: &TestDb, ids: &[&str]) -> tokio_postgres::Client {
         client.batch_execute(&statement).await.unwrap();
     }
     client
+}
+
+/// A rule of the operator's own, which the server does not know.
+async fn refuse(db: &TestDb, check: &str) -> tokio_postgres::Client {
+    let client = db.connect().await;
+    let statement = format!("ALTER TABLE tidewire.events ADD CONSTRAINT own_rule CHECK ({check})");
+    client.batch_execute(&statement).await.unwrap();
+    client
+}
+
+/// The answers to an NDJSON upload, line by line.
+async fn upload(api: &Api, events: &[Value]) -> Vec<Value> {
+    let lines: Vec<String> = events.iter().map(Value::to_string).collect();
+    let request = api
+        .request(reqwest::Method::POST, "/v1/events")
+        .header("content-type", "application/x-ndjson")
+        .body(lines.join("\n"));
+    let answer = request.send().await.unwrap().text().await.unwrap();
+    let answers = answer
+        .lines()
+        .map(|line| serde_json::from_str(line).unwrap());
+    answers.collect()
+}
+
+/// Until a writer of the server waits for another transaction.
+async fn until_one_waits(db: &TestDb) {
+    let watcher = db.connect().await;
+    let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
+    while watcher
+        .query_one(waits, &[])
+        .await
+        .unwrap()
+        .get::<_, i64>(0)
+        == 0
+    {
+        tokio::task::yield_now().await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -33,17 +70,7 @@ async fn an_open_transaction_holds_up_nobody_but_its_own_retries() {
         });
     }
     // Until the database says that the retries wait: both lanes would be stuck now.
-    let watcher = db.connect().await;
-    let waits = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
-    while watcher
-        .query_one(waits, &[])
-        .await
-        .unwrap()
-        .get::<_, i64>(0)
-        == 0
-    {
-        tokio::task::yield_now().await;
-    }
+    until_one_waits(&db).await;
     let mut slowest = Duration::ZERO;
     let began = Instant::now();
     while began.elapsed() < Duration::from_secs(3) {
@@ -58,6 +85,19 @@ async fn an_open_transaction_holds_up_nobody_but_its_own_retries() {
         assert_eq!(status, 201, "{body}");
         assert_eq!(body["events"][0]["duplicate"], true, "{body}");
     }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn whoever_has_waited_too_long_for_an_id_is_told_so() {
+    let db = TestDb::new().await;
+    let server = Server::start(&db).await;
+    let _holder = hold(&db, &["a"]).await;
+    let held = json!({"id": "a", "topic": "held.id", "source": "postgres"});
+    let (status, problem) = server.api.try_append(&held).await;
+    assert_eq!(status, 409, "{problem}");
+    assert_eq!(problem["type"], "/problems/idempotency-in-progress");
+    assert!(problem["retry_after"].is_u64(), "{problem}");
     server.stop().await;
 }
 
@@ -87,34 +127,12 @@ async fn a_retry_with_an_expectation_does_not_conflict_with_itself() {
 #[tokio::test]
 async fn one_refused_event_costs_its_neighbours_little() {
     let db = TestDb::new().await;
-    // A rule of the operator's own, which the server does not know.
-    let client = db.connect().await;
-    client
-        .batch_execute(
-            "ALTER TABLE tidewire.events ADD CONSTRAINT own_rule CHECK (topic <> 'not.here')",
-        )
-        .await
-        .unwrap();
+    let client = refuse(&db, "topic <> 'not.here'").await;
     let server = Server::start(&db).await;
     let events: Vec<_> = (0..1_000)
         .map(|n| json!({"id": format!("e-{n}"), "topic": if n == 700 { "not.here" } else { "here" }}))
         .collect();
-    let lines: Vec<String> = events.iter().map(Value::to_string).collect();
-    let answer = server
-        .api
-        .request(reqwest::Method::POST, "/v1/events")
-        .header("content-type", "application/x-ndjson")
-        .body(lines.join("\n"))
-        .send()
-        .await
-        .unwrap()
-        .text()
-        .await
-        .unwrap();
-    let lines: Vec<Value> = answer
-        .lines()
-        .map(|line| serde_json::from_str(line).unwrap())
-        .collect();
+    let lines = upload(&server.api, &events).await;
     assert_eq!(lines.len(), 1_000);
     for (number, line) in lines.iter().enumerate() {
         assert_eq!(line["line"], number + 1);
@@ -145,5 +163,90 @@ async fn one_refused_event_costs_its_neighbours_little() {
         .unwrap()
         .get(0);
     assert!(commits <= 12, "{commits} transactions for 999 events");
+    server.stop().await;
+}
+
+/// Of one request or of many: a refused event and a held id are the affair of whoever sent them.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_held_id_beside_a_refused_event_costs_their_neighbours_nothing() {
+    let db = TestDb::new().await;
+    refuse(&db, "topic <> 'not.here'").await;
+    let server = Server::start(&db).await;
+    let held: Vec<usize> = [60].into_iter().chain(160..168).collect();
+    let ids: Vec<String> = held.iter().map(ToString::to_string).collect();
+    let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
+    let holder = hold(&db, &ids).await;
+    let event = |n: usize| match n {
+        10 | 110 => json!({"id": n.to_string(), "topic": "not.here"}),
+        n if held.contains(&n) => {
+            json!({"id": n.to_string(), "topic": "held.id", "source": "postgres"})
+        }
+        _ => json!({"id": n.to_string(), "topic": "here"}),
+    };
+    let api = server.api.clone();
+    let lines: Vec<_> = (0..100).map(event).collect();
+    let mut uploaded = JoinSet::new();
+    uploaded.spawn(async move { upload(&api, &lines).await });
+    let mut posted = JoinSet::new();
+    for n in 100..200 {
+        let (api, event) = (server.api.clone(), event(n));
+        posted.spawn(async move { (n, api.try_append(&event).await) });
+    }
+    until_one_waits(&db).await;
+    while posted.len() > 8 {
+        let (n, (status, body)) = posted.join_next().await.unwrap().unwrap();
+        assert_eq!(status, if n == 110 { 422 } else { 201 }, "{n}: {body}");
+        assert!(!held.contains(&n), "its id is held");
+    }
+    holder.batch_execute("COMMIT").await.unwrap();
+    for (n, (status, body)) in posted.join_all().await {
+        assert!(held.contains(&n), "{n}");
+        assert_eq!(status, 201, "{body}");
+    }
+    for (n, line) in uploaded.join_all().await.concat().iter().enumerate() {
+        match n {
+            10 => assert_eq!(line["error"]["status"], 422, "{line}"),
+            60 => assert_eq!(line["duplicate"], true, "{line}"),
+            _ => assert_eq!(line["id"], n.to_string(), "{line}"),
+        }
+    }
+    assert_eq!(db.log().await.len(), 198);
+    server.stop().await;
+}
+
+/// Each refusal of a slow rule is waited for by whoever earned it.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_sends_nothing_but_refused_events_holds_up_nobody() {
+    let db = TestDb::new().await;
+    let client = db.connect().await;
+    let slow = "CREATE FUNCTION refused() RETURNS boolean LANGUAGE plpgsql AS
+                $$ BEGIN PERFORM pg_sleep(0.02); RETURN false; END $$";
+    client.batch_execute(slow).await.unwrap();
+    refuse(
+        &db,
+        "CASE WHEN topic = 'not.here' THEN refused() ELSE true END",
+    )
+    .await;
+    let server = Server::start(&db).await;
+    let refused: Vec<_> = (0..100).map(|_| json!({"topic": "not.here"})).collect();
+    let mut uploads = JoinSet::new();
+    for _ in 0..2 {
+        let (api, refused) = (server.api.clone(), refused.clone());
+        uploads.spawn(async move { upload(&api, &refused).await });
+    }
+    let began = Instant::now();
+    let mut slowest = Duration::ZERO;
+    while uploads.len() == 2 {
+        let one = Instant::now();
+        server.api.append(&json!({"topic": "free"})).await;
+        slowest = slowest.max(one.elapsed());
+        if let Some(answers) = uploads.try_join_next() {
+            assert!(answers.unwrap().iter().all(|a| a["error"]["status"] == 422));
+        }
+    }
+    let (took, slowest) = (began.elapsed(), slowest);
+    assert!(took > Duration::from_secs(2), "{took:?}: nothing was shown");
+    assert!(slowest * 3 < took, "{slowest:?} of {took:?}");
+    uploads.join_all().await;
     server.stop().await;
 }

@@ -1,6 +1,6 @@
 //! Every statement of the log's floor fits the real schema.
 
-use tidewire::log::{identity, lane, listener, look, read, span, status, upkeep};
+use tidewire::log::{identity, listener, look, read, span, status, upkeep, writer};
 
 use crate::support::TestDb;
 
@@ -10,7 +10,7 @@ async fn every_statement_prepares() {
     let client = db.connect().await;
     let files: [(&str, &[&str]); 8] = [
         ("identity", identity::STATEMENTS),
-        ("lane", lane::STATEMENTS),
+        ("writer", writer::STATEMENTS),
         ("listener", listener::STATEMENTS),
         ("read", read::STATEMENTS),
         ("span", span::STATEMENTS),

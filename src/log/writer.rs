@@ -1,0 +1,247 @@
+//! One connection that writes batches, a statement each.
+//!
+//! # Invariants
+//! - A batch is stored by one statement, or nothing of it is.
+//! - The usual batch is one round trip. Only when an id turns out to be known, or there are expectations, does the database
+//!   look before it writes (`tidewire.append_many`).
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use tokio_postgres::{Client, Row, Statement};
+
+use super::batch::{Columns, Member};
+use super::error::{AppendError, Remedy, Unavailable, remedy};
+use super::identity::Identity;
+use super::inbox::Commit;
+use super::listener::Listener;
+use super::row::event_columns;
+use crate::event::limits::DATABASE_SILENCE_MAX;
+use crate::event::{Position, Seq};
+use crate::pg::Connector;
+
+/// Returns the rows as the tail reads them, which then need not read them back. `own_slot`: this server learns of the
+/// commit by itself, so `wake_servers` need not wake it. The arrays stand in the target list, where they are read in
+/// step: in FROM each would be copied first, a tenth of the statement's time.
+const INSERT: &str = concat!(
+    "
+    INSERT INTO tidewire.events AS e (tenant, id, topic, subject, source, priority, occurred_at, region, gdpr, trace, data,
+                                      bytes, content_type)
+    SELECT i.tenant, i.id, i.topic, i.subject, i.source, i.priority::tidewire.priority, i.occurred_at, i.region,
+           i.gdpr::jsonb, i.trace, i.data::jsonb, i.bytes, i.content_type
+      FROM (SELECT unnest($1::text[]) AS tenant, unnest($2::text[]) AS id, unnest($3::text[]) AS topic,
+                   unnest($4::text[]) AS subject, unnest($5::text[]) AS source, unnest($6::text[]) AS priority,
+                   unnest($7::timestamptz[]) AS occurred_at, unnest($8::text[]) AS region, unnest($9::text[]) AS gdpr,
+                   unnest($10::text[]) AS trace, unnest($11::text[]) AS data, unnest($12::bytea[]) AS bytes,
+                   unnest($13::text[]) AS content_type) AS i
+     WHERE (SELECT set_config('tidewire.own_slot', $14, true)) IS NOT NULL
+    RETURNING ",
+    event_columns!()
+);
+
+const APPEND_MANY: &str = "
+    SELECT seq, recorded_at, outcome
+      FROM tidewire.append_many($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15)";
+
+/// Statements of this file, for the test that prepares each.
+pub const STATEMENTS: &[&str] = &[INSERT, APPEND_MANY];
+
+/// After a known id, so many batches look before they write: retries come in runs.
+const LOOK_UPS_AFTER_DUPLICATE: u32 = 64;
+
+/// What became of one member: its place and whether it was known, or why it was not stored.
+pub type Outcome = Result<(Position, bool), AppendError>;
+
+/// A batch that is committed.
+#[derive(Debug)]
+pub(super) struct Written {
+    pub(super) outcomes: Vec<Outcome>,
+    /// The rows, if the statement returned them.
+    pub(super) commit: Option<Commit>,
+}
+
+/// See the module. Connects when it is asked to, and anew when the connection is lost.
+#[derive(Debug)]
+pub struct Writer {
+    purpose: String,
+    /// How long a statement waits for other transactions.
+    lock_timeout: Duration,
+    connector: Connector,
+    identity: Identity,
+    listener: Listener,
+    connection: Option<Connection>,
+    look_ups: u32,
+}
+
+#[derive(Debug)]
+struct Connection {
+    client: Client,
+    insert: Statement,
+    append_many: Statement,
+    /// The life of the log behind it.
+    epoch: u16,
+}
+
+impl Writer {
+    /// A writer for `purpose`, which the database shows. `listener` knows this server's slot.
+    #[must_use]
+    pub fn new(
+        purpose: String,
+        lock_timeout: Duration,
+        connector: Connector,
+        identity: Identity,
+        listener: Listener,
+    ) -> Self {
+        Self {
+            purpose,
+            lock_timeout,
+            connector,
+            identity,
+            listener,
+            connection: None,
+            look_ups: 0,
+        }
+    }
+
+    /// What the database knows it as.
+    pub(super) fn purpose(&self) -> &str {
+        &self.purpose
+    }
+
+    /// Whether the database is to look before it writes: an id was known a short time ago.
+    pub(super) const fn looks_first(&self) -> bool {
+        self.look_ups > 0
+    }
+
+    /// An id was known: the next batches look first.
+    pub(super) const fn look_first(&mut self) {
+        self.look_ups = LOOK_UPS_AFTER_DUPLICATE;
+    }
+
+    /// Lets go of a connection that failed.
+    pub(super) fn disconnect(&mut self) {
+        self.connection = None;
+    }
+
+    /// From now on a statement waits so long for other transactions.
+    pub(super) async fn wait_for_locks(&mut self, lock_timeout: Duration) {
+        self.lock_timeout = lock_timeout;
+        let Some(connection) = &self.connection else {
+            return;
+        };
+        let statement = format!("SET lock_timeout = {}", lock_timeout.as_millis());
+        let set = connection.client.batch_execute(&statement);
+        if !matches!(
+            tokio::time::timeout(DATABASE_SILENCE_MAX, set).await,
+            Ok(Ok(()))
+        ) {
+            self.connection = None;
+        }
+    }
+
+    /// Stores the members, or says what to do instead.
+    pub(super) async fn write(
+        &mut self,
+        members: &[Member<'_>],
+        look_up: bool,
+    ) -> Result<Written, Remedy> {
+        let epoch = self.identity.known().identity.epoch;
+        if self
+            .connection
+            .as_ref()
+            .is_none_or(|c| c.client.is_closed() || c.epoch != epoch)
+        {
+            self.connect().await.map_err(Remedy::Reconnect)?;
+        }
+        let Some(connection) = &self.connection else {
+            return Err(Remedy::Reconnect(Unavailable::Silent));
+        };
+        let columns = Columns::of(members);
+        let own_slot = self.listener.slot().to_string();
+        let work = async {
+            if look_up {
+                connection
+                    .client
+                    .query(&connection.append_many, &columns.with_expectations())
+                    .await
+            } else {
+                connection
+                    .client
+                    .query(&connection.insert, &columns.of_slot(&own_slot))
+                    .await
+            }
+        };
+        let rows = tokio::time::timeout(DATABASE_SILENCE_MAX, work)
+            .await
+            .map_err(|_| Remedy::Reconnect(Unavailable::Silent))?
+            .map_err(remedy)?;
+        if look_up {
+            self.look_ups = self.look_ups.saturating_sub(1);
+        }
+        let outcomes = rows
+            .iter()
+            .map(|row| outcome(row, look_up))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(remedy)?;
+        if outcomes.len() == members.len() {
+            let commit = (!look_up).then_some(Commit {
+                epoch: connection.epoch,
+                rows,
+            });
+            Ok(Written { outcomes, commit })
+        } else {
+            Err(Remedy::Refuse(AppendError::Internal(
+                "the database answered for fewer events than it was given".into(),
+            )))
+        }
+    }
+
+    /// Opens a connection, as what this server writes needs it.
+    pub(super) async fn connect(&mut self) -> Result<(), Unavailable> {
+        self.connection = None;
+        let client = self.connector.connect(&self.purpose).await?;
+        let prepared = async {
+            // A backend that has lost its server must not hold a floor for long. One plan for all batches: making one for
+            // the arrays at hand takes longer than the insert of a few events.
+            client
+                .batch_execute(&format!(
+                    "SET idle_in_transaction_session_timeout = '10s'; SET statement_timeout = '10s';
+                     SET lock_timeout = {}; SET plan_cache_mode = force_generic_plan; SET jit = off",
+                    self.lock_timeout.as_millis()
+                ))
+                .await?;
+            // The database behind the address may be another one now, and its log in another life.
+            self.identity.reload(&client).await?;
+            Ok::<_, tokio_postgres::Error>((
+                client.prepare(INSERT).await?,
+                client.prepare(APPEND_MANY).await?,
+            ))
+        };
+        let (insert, append_many) = tokio::time::timeout(DATABASE_SILENCE_MAX, prepared)
+            .await
+            .map_err(|_| Unavailable::Silent)?
+            .map_err(Unavailable::Lost)?;
+        self.connection = Some(Connection {
+            client,
+            insert,
+            append_many,
+            epoch: self.identity.known().identity.epoch,
+        });
+        Ok(())
+    }
+}
+
+/// Reads what became of one member.
+fn outcome(row: &Row, look_up: bool) -> Result<Outcome, tokio_postgres::Error> {
+    let seq: Option<Seq> = row.try_get(0)?;
+    let at: Option<DateTime<Utc>> = row.try_get(1)?;
+    let position = seq.zip(at).map(|(seq, at)| Position::new(seq, at));
+    let word: &str = if look_up { row.try_get(2)? } else { "stored" };
+    Ok(match (word, position) {
+        ("stored", Some(position)) => Ok((position, false)),
+        ("duplicate", Some(position)) => Ok((position, true)),
+        ("id_conflict", _) => Err(AppendError::IdConflict { index: 0 }),
+        ("expect_conflict", newest) => Err(AppendError::ExpectConflict { index: 0, newest }),
+        _ => Err(AppendError::Skipped),
+    })
+}
