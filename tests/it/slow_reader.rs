@@ -53,28 +53,22 @@ async fn readers_that_stop_reading_cost_no_memory_and_slow_nobody() {
     };
     let read = async {
         let mut next = 0;
-        let mut most_of_half = [0, 0];
+        let mut most = 0;
         while next < EVENTS {
             let (events, _) = reader.events().await.unwrap().unwrap();
             for event in events {
                 assert_eq!(event["id"], next.to_string(), "in order, nothing twice");
                 next += 1;
             }
-            let most = &mut most_of_half[usize::from(next > EVENTS / 2)];
-            *most = raw::resident_bytes(server.pid()).max(*most);
+            most = raw::resident_bytes(server.pid()).max(most);
         }
-        most_of_half
+        most
     };
-    let ((), [first, second]) = tokio::join!(write, read);
-    let (first, second) = (first.saturating_sub(before), second.saturating_sub(before));
-    // What a page for each reader, the window, the cache of pages and the allocator take; not what flows.
-    assert!(second < 150 << 20, "{} MiB", second >> 20);
-    assert!(
-        second < first + (40 << 20),
-        "{} and then {} MiB",
-        first >> 20,
-        second >> 20
-    );
+    let ((), most) = tokio::join!(write, read);
+    let most = most.saturating_sub(before);
+    // What a page for each reader, the window, the cache of pages and the allocator take. To keep what flows once, shared
+    // by all who stand still, would take 190 MiB; for each of them, 2 GB.
+    assert!(most < 150 << 20, "{} MiB", most >> 20);
     // A stalled reader goes on where it stood, and misses nothing.
     resumes(&server, stalled_sockets.pop().unwrap()).await;
     let mut stalled = stalled_streams.pop().unwrap();
