@@ -26,7 +26,7 @@ use super::frame::{self, Encoding};
 use super::subscription::Subscription;
 use crate::access::Principal;
 use crate::event::limits::{
-    CATCH_UP_EVENTS, CLOSE_TIMEOUT, DATA_BYTES_MAX, FRAME_BYTES_MAX, PAGE_EVENTS_MAX, SEND_TIMEOUT,
+    CATCH_UP_EVENTS, CLOSE_TIMEOUT, FRAME_BYTES_MAX, PAGE_EVENTS_MAX, SEND_TIMEOUT,
     SOCKET_APPENDS_MAX, SUBSCRIPTIONS_MAX, WS_HEARTBEAT,
 };
 use crate::feed::{FollowError, Turn};
@@ -42,6 +42,13 @@ const PAGES_PER_TURN: u32 = 8;
 
 /// Ends the socket: with a code, or because it is gone.
 pub(super) type Ended = Option<Close>;
+
+/// Whether a delivery is part of a heartbeat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Beat {
+    Yes,
+    No,
+}
 
 /// See the module.
 pub struct Socket {
@@ -150,7 +157,7 @@ impl Socket {
             "heartbeat_s": WS_HEARTBEAT.as_secs(),
             "limits": {
                 "frame_bytes": FRAME_BYTES_MAX,
-                "data_bytes": self.app.ingest.data_bytes.min(DATA_BYTES_MAX.max(self.app.ingest.data_bytes)),
+                "data_bytes": self.app.ingest.data_bytes,
                 "append_events": self.app.ingest.array_events,
                 "appends_in_flight": SOCKET_APPENDS_MAX,
                 "subscriptions": SUBSCRIPTIONS_MAX,
@@ -187,43 +194,36 @@ impl Socket {
         }
         self.send_message(Message::Ping(bytes::Bytes::new()))
             .await?;
-        for index in 0..self.subscriptions.len() {
-            let Some(one) = self.subscriptions.get_mut(index) else {
+        // Each once: whoever has been served goes to the end of the line.
+        for _ in 0..self.subscriptions.len() {
+            let Some(one) = self.subscriptions.pop_front() else {
                 break;
             };
             if one.follower.has_news() {
+                self.subscriptions.push_back(one);
                 continue;
             }
-            // Nothing to deliver, so this only moves the place up to the present.
-            let before = one.follower.after();
-            let Ok(batch) = one.follower.read(1).await else {
-                continue;
-            };
-            let id = one.id.clone();
-            let cursor = self.app.hub.identity().encode(batch.through);
-            if !batch.events.is_empty() {
-                self.send_message(frame::events(self.encoding, &id, &batch.events, &cursor))
-                    .await?;
-            } else if batch.through != before {
-                self.send(&json!({"type": "cursor", "id": id, "cursor": cursor}))
-                    .await?;
-            }
+            // Nothing to deliver, most likely, so this only moves the place up to the present.
+            self.deliver_to(one, Beat::Yes).await?;
         }
         Ok(())
     }
 
     /// Delivers one page of the next subscription that has news.
     async fn deliver(&mut self) -> Result<(), Ended> {
-        let Some(index) = self
+        let next = self
             .subscriptions
             .iter()
-            .position(|one| one.follower.has_news())
-        else {
-            return Ok(());
-        };
-        let Some(mut one) = self.subscriptions.remove(index) else {
-            return Ok(());
-        };
+            .position(|one| one.follower.has_news());
+        match next.and_then(|index| self.subscriptions.remove(index)) {
+            Some(one) => self.deliver_to(one, Beat::No).await,
+            None => Ok(()),
+        }
+    }
+
+    /// Delivers one page, or on a heartbeat at least the place that has been reached.
+    async fn deliver_to(&mut self, mut one: Subscription, beat: Beat) -> Result<(), Ended> {
+        let before = one.follower.after();
         let read = one.follower.read(CATCH_UP_EVENTS).await;
         // Kept for a page only: the other frames are small, and the line may be slow.
         let turn = one.follower.turn();
@@ -239,6 +239,9 @@ impl Socket {
                 if !batch.events.is_empty() {
                     let frame = frame::events(self.encoding, &one.id, &batch.events, &cursor);
                     self.send_in_turn(frame, turn).await?;
+                } else if beat == Beat::Yes && batch.through != before {
+                    self.send(&json!({"type": "cursor", "id": one.id, "cursor": cursor}))
+                        .await?;
                 }
                 if batch.is_caught_up && !one.is_live {
                     one.is_live = true;
