@@ -70,6 +70,20 @@ async fn applying_twice_equals_applying_once() {
 #[tokio::test]
 async fn the_schema_is_the_one_in_the_snapshot() {
     let db = TestDb::new().await;
+    let version = "SELECT current_setting('server_version_num')::int / 10000";
+    let version: i32 = db
+        .connect()
+        .await
+        .query_one(version, &[])
+        .await
+        .unwrap()
+        .get(0);
+    if version != 17 {
+        eprintln!(
+            "not compared: PostgreSQL {version} prints a schema otherwise than 17, which made the snapshot"
+        );
+        return;
+    }
     let file = format!("{}/sql/schema.snapshot.sql", env!("CARGO_MANIFEST_DIR"));
     let snapshot = std::fs::read_to_string(file).unwrap();
     let dump = dump(&db.url).await;

@@ -189,8 +189,8 @@ impl Kind {
             Self::IdempotencyInProgress => entry(
                 "idempotency-in-progress",
                 StatusCode::CONFLICT,
-                "The first request with this key is still running",
-                "A request with the same Idempotency-Key has not been answered yet.",
+                "The same id or subject is being written",
+                "A request or a transaction that stores the same id, or an event of the same subject, has not ended yet.",
                 "Wait as long as `Retry-After` says and send the same request again: it then gets the first one's answer.",
             ),
             Self::CursorExpired => entry(
