@@ -60,7 +60,7 @@ pub const CATCH_UP_EVENTS: usize = 250;
 pub const PAGE_BYTES_MAX: usize = 1024 * 1024;
 /// Rows a page of a filter that rarely matches may look at before it answers with what it has.
 pub const PAGE_SCAN_MAX: usize = 5_000;
-/// Longest wait of a long-poll. A longer wish is cut to this.
+/// Longest wait of a long-poll. More: `400`.
 pub const WAIT_MAX: Duration = Duration::from_mins(1);
 /// Longest wait for `at_least`. Then `503`.
 pub const AT_LEAST_WAIT_MAX: Duration = Duration::from_secs(10);
@@ -103,6 +103,10 @@ pub const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long an upload may send nothing, or a client take nothing of what is written. Longer: `408` where an answer is
 /// possible, else the line is cut.
 pub const LINE_IDLE_TIMEOUT: Duration = Duration::from_mins(1);
+/// Bytes of a refused request's body that are still read, so that its sender gets the answer. More: the line is cut.
+pub const UNREAD_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// How long they are read. Longer: the line is cut.
+pub const UNREAD_TIMEOUT: Duration = Duration::from_secs(10);
 /// A WebSocket that has not taken a frame for this long is closed: it resumes with its cursor.
 pub const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the last frame of a WebSocket may take. Longer: the line is cut.

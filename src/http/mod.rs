@@ -24,6 +24,7 @@ mod read;
 pub mod serve;
 mod sse;
 mod status;
+mod unread;
 pub mod ws;
 
 use axum::Router;
@@ -108,6 +109,7 @@ pub fn router(app: App) -> Router {
         .layer(middleware::from_fn(coding::admit))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn_with_state(app.clone(), guard::guard))
+        .layer(middleware::from_fn_with_state(app.clone(), unread::drain))
         .with_state(app)
 }
 

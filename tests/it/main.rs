@@ -39,6 +39,7 @@ mod sql;
 mod sse;
 mod statements;
 mod strangers;
+mod unread;
 mod url_tokens;
 mod wakeup;
 mod ws;
