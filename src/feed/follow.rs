@@ -83,8 +83,17 @@ pub struct Batch {
     pub through: Position,
     /// Nothing that can be read now lies behind.
     pub is_caught_up: bool,
-    /// What matches between this place and `through` was left out, as the reader asked.
-    pub skipped_from: Option<Position>,
+    /// What was left out before `through`, as the reader asked.
+    pub skipped: Option<Skipped>,
+}
+
+/// Events that a reader was not given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Skipped {
+    /// They lie after this place.
+    pub from: Position,
+    /// How many match, if that could be told soon.
+    pub count: Option<u64>,
 }
 
 /// A reader of the log.
@@ -179,7 +188,7 @@ impl Follower {
                 return Err(FollowError::Lagging);
             }
             Err(head) if self.was_live && self.on_lag == OnLag::Skip => {
-                return Ok(self.skip_to(head));
+                return Ok(self.skip_to(head).await);
             }
             // In a box: few readers are in history at a time, and the others need not hold room for it.
             Err(head) => {
@@ -209,7 +218,7 @@ impl Follower {
             events: page.events,
             through: page.through,
             is_caught_up: self.is_caught_up,
-            skipped_from: None,
+            skipped: None,
         })
     }
 
@@ -227,15 +236,20 @@ impl Follower {
         }
     }
 
-    fn skip_to(&mut self, present: Position) -> Batch {
-        let from = self.after;
-        self.after = present.max(from);
+    async fn skip_to(&mut self, present: Position) -> Batch {
+        // Others need not wait for the count.
+        self.turn = None;
+        let (from, to) = (self.after, present.max(self.after));
+        let gate = self.hub.gate();
+        let count = Box::pin(gate.count(&self.tenant, &self.filter, from, to)).await;
+        self.after = to;
         self.is_caught_up = false;
         Batch {
             events: Vec::new(),
             through: self.after,
             is_caught_up: false,
-            skipped_from: Some(from),
+            // Where nothing was left out there is nothing to tell.
+            skipped: (count != Some(0)).then_some(Skipped { from, count }),
         }
     }
 

@@ -22,6 +22,9 @@ use crate::log::{History, Page, ReadError};
 /// Pages are kept this long after they were last asked for.
 const IDLE: Duration = Duration::from_secs(20);
 
+/// How long the count of a gap is waited for.
+const COUNT_PATIENCE: Duration = Duration::from_secs(1);
+
 /// What makes two pages equal.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct Key {
@@ -97,6 +100,25 @@ impl Gate {
             self.pages.invalidate(&key).await;
         }
         Ok(page)
+    }
+
+    /// How many events match between two places, if that can be told soon.
+    pub async fn count(
+        &self,
+        tenant: &Tenant,
+        filter: &Arc<Filter>,
+        after: Position,
+        up_to: Position,
+    ) -> Option<u64> {
+        let query = Query {
+            tenant: tenant.clone(),
+            filter: Filter::clone(filter),
+            after,
+            up_to,
+            limit: 0,
+        };
+        let counting = tokio::time::timeout(COUNT_PATIENCE, self.history.count(&query));
+        counting.await.ok()?.ok()?
     }
 
     /// See [`History::position_before`].

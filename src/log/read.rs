@@ -31,6 +31,8 @@ pub const STATEMENTS: &[&str] = &[FIRST_SINCE, RETAINED];
 
 /// Each look for a time goes so much further than the one before.
 const SPAN_GROWTH: i32 = 8;
+/// Events that are looked at to count those of a gap: some 10 ms.
+const COUNT_LOOKS_MAX: i64 = 10_000;
 /// How long a read may wait for a free connection.
 const POOL_WAIT: Duration = Duration::from_secs(10);
 
@@ -179,6 +181,18 @@ impl History {
                 return Ok(page);
             }
         }
+    }
+
+    /// How many events match between the query's places; `None` if that takes too long to find out.
+    ///
+    /// # Errors
+    /// If the database cannot be asked.
+    pub async fn count(&self, query: &Query) -> Result<Option<u64>, ReadError> {
+        let client = self.client().await?;
+        let known = self.identity.known();
+        let work = span::count(&client, query, &known, COUNT_LOOKS_MAX);
+        let counted = tokio::time::timeout(DATABASE_SILENCE_MAX, work).await;
+        counted.map_err(|_| Unavailable::Silent)?
     }
 
     /// The position before the first event recorded at `since` or later; `end` if there is none up to it.

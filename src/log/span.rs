@@ -51,8 +51,27 @@ const SUBJECTS_SCANNED_TO: &str = "
      WHERE tenant = $1 AND seq > $2 AND seq <= $3 AND recorded_at >= $4 AND recorded_at < $5 AND subject = ANY ($7)
      ORDER BY seq OFFSET $6 LIMIT 1";
 
+/// How many match of those after a place, and how many were looked at: `$7` at most.
+const COUNT: &str = "
+    SELECT count(*) FILTER (WHERE e.topic = ANY ($5) OR e.topic ~ ANY ($6)), count(*) FROM (
+        SELECT topic FROM tidewire.events
+         WHERE tenant = $1 AND seq > $2 AND seq <= $3 AND recorded_at >= $4
+         ORDER BY seq LIMIT $7) AS e";
+const COUNT_OF_SUBJECTS: &str = "
+    SELECT count(*) FILTER (WHERE e.topic = ANY ($5) OR e.topic ~ ANY ($6)), count(*) FROM (
+        SELECT topic FROM tidewire.events
+         WHERE tenant = $1 AND seq > $2 AND seq <= $3 AND recorded_at >= $4 AND subject = ANY ($8)
+         ORDER BY seq LIMIT $7) AS e";
+
 /// Statements of this file, for the test that prepares each.
-pub const STATEMENTS: &[&str] = &[PAGE, PAGE_OF_SUBJECTS, SCANNED_TO, SUBJECTS_SCANNED_TO];
+pub const STATEMENTS: &[&str] = &[
+    PAGE,
+    PAGE_OF_SUBJECTS,
+    SCANNED_TO,
+    SUBJECTS_SCANNED_TO,
+    COUNT,
+    COUNT_OF_SUBJECTS,
+];
 
 /// Time after the cursor that a read looks at first; it grows until something is found.
 const SPAN_MIN: TimeDelta = TimeDelta::days(1);
@@ -69,11 +88,7 @@ pub(super) async fn read_page(
     bytes_max: usize,
 ) -> Result<Page, ReadError> {
     let disorder = TimeDelta::seconds(known.disorder_s);
-    let from = query
-        .after
-        .at()
-        .checked_sub_signed(disorder)
-        .unwrap_or(DateTime::UNIX_EPOCH);
+    let from = query.from(known);
     let newest = query
         .up_to
         .at()
@@ -107,6 +122,52 @@ pub(super) async fn read_page(
             return Ok(page);
         }
         span = span.checked_mul(SPAN_GROWTH).unwrap_or(TimeDelta::MAX);
+    }
+}
+
+/// How many events match between the query's places; `None` if more than `looks_max` have to be looked at.
+///
+/// # Errors
+/// If the database cannot be asked.
+pub(super) async fn count(
+    client: &deadpool_postgres::Object,
+    query: &Query,
+    known: &Known,
+    looks_max: i64,
+) -> Result<Option<u64>, ReadError> {
+    let params = Params::of(query);
+    let from = query.from(known);
+    let one_more = looks_max.saturating_add(1);
+    let mut values: Vec<&(dyn ToSql + Sync)> = vec![
+        &params.tenant,
+        &query.after.seq,
+        &query.up_to.seq,
+        &from,
+        &params.exact,
+        &params.wild,
+        &one_more,
+    ];
+    let mut statement = COUNT;
+    if !params.subjects.is_empty() {
+        statement = COUNT_OF_SUBJECTS;
+        values.push(&params.subjects);
+    }
+    let statement = client.prepare_cached(statement).await?;
+    let row = client.query_one(&statement, &values).await?;
+    let (matching, looked_at): (i64, i64) = (row.try_get(0)?, row.try_get(1)?);
+    Ok((looked_at <= looks_max)
+        .then(|| u64::try_from(matching).ok())
+        .flatten())
+}
+
+impl Query {
+    /// What lies after the place was recorded no earlier.
+    fn from(&self, known: &Known) -> DateTime<Utc> {
+        let disorder = TimeDelta::seconds(known.disorder_s);
+        self.after
+            .at()
+            .checked_sub_signed(disorder)
+            .unwrap_or(DateTime::UNIX_EPOCH)
     }
 }
 

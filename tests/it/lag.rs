@@ -92,6 +92,7 @@ async fn who_skips_is_told_of_each_gap_and_goes_on_at_the_present() {
         assert_eq!(what, (&json!("gap"), &json!("s"), &json!("lag")));
         assert_eq!(frame["from"], place.cursor, "where the events ended");
         gaps += 1;
+        let before = place.next;
         // What was left out lies between its ends.
         let to = frame["to"].as_str().unwrap();
         while place.cursor.as_str() < to {
@@ -99,6 +100,7 @@ async fn who_skips_is_told_of_each_gap_and_goes_on_at_the_present() {
             place.take(&page);
         }
         assert_eq!(place.cursor, to);
+        assert_eq!(frame["count"], place.next - before, "{frame}");
     }
     assert_eq!(place.next, EVENTS);
     assert!(0 < events && events < EVENTS, "{events}");

@@ -232,9 +232,13 @@ impl Socket {
         match read {
             Ok(batch) => {
                 let cursor = identity.encode(batch.through);
-                if let Some(from) = batch.skipped_from {
-                    let from = identity.encode(from);
-                    self.send(&json!({"type": "gap", "id": one.id, "from": from, "to": cursor, "reason": "lag"})).await?;
+                if let Some(skipped) = batch.skipped {
+                    let from = identity.encode(skipped.from);
+                    let mut gap = json!({"type": "gap", "id": one.id, "from": from, "to": cursor, "reason": "lag"});
+                    if let (Some(count), Some(gap)) = (skipped.count, gap.as_object_mut()) {
+                        gap.insert("count".into(), count.into());
+                    }
+                    self.send(&gap).await?;
                 }
                 if !batch.events.is_empty() {
                     let frame = frame::events(self.encoding, &one.id, &batch.events, &cursor);
