@@ -122,21 +122,19 @@ impl Draft {
         Ok(())
     }
 
-    /// Sets the time of the fact, cut to microseconds, which is what the database keeps.
+    /// Sets the time of the fact, cut to microseconds and without leap seconds, which is what the database keeps.
     ///
     /// # Errors
     /// If `text` is not RFC 3339 or outside the years 1 to 9999.
     pub fn set_occurred_at(&mut self, field: &'static str, text: &str) -> Result<(), Refusal> {
         let time = DateTime::parse_from_rfc3339(text)
             .map_err(|e| Refusal::invalid(field, format_args!("must be an RFC 3339 time: {e}")))?
-            .with_timezone(&Utc);
-        if !(1..=9999).contains(&time.year()) {
-            return Err(Refusal::invalid(
-                field,
-                "must lie within the years 1 to 9999",
-            ));
-        }
-        self.occurred_at = Some(time.trunc_subsecs(6));
+            .trunc_subsecs(6);
+        // Counted so, 23:59:60 is the next second, and in the last year of all beyond it.
+        let time = DateTime::from_timestamp_micros(time.timestamp_micros())
+            .filter(|time| (1..=9999).contains(&time.year()));
+        let out_of_range = || Refusal::invalid(field, "must lie within the years 1 to 9999");
+        self.occurred_at = Some(time.ok_or_else(out_of_range)?);
         Ok(())
     }
 

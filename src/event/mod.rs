@@ -7,6 +7,7 @@
 pub mod cursor;
 pub mod draft;
 pub mod encode;
+mod equal;
 pub mod fields;
 pub mod filter;
 pub mod json;

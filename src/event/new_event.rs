@@ -13,6 +13,7 @@ use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 
 pub use super::draft::Draft;
+use super::equal;
 use super::fields::Fields;
 use super::{EventId, Label, Priority, Topic};
 
@@ -70,12 +71,12 @@ pub struct NewEvent {
 
 impl NewEvent {
     /// Whether the log would take `other` for a retry of this event. What the transport adds (trace, priority, region,
-    /// consent) does not count; JSON counts as text here, stricter than in the database.
+    /// consent) does not count.
     #[must_use]
     pub fn has_same_content(&self, other: &Self) -> bool {
         let is_same_payload = match (&self.payload, &other.payload) {
             (Payload::None, Payload::None) => true,
-            (Payload::Json(a), Payload::Json(b)) => a.get() == b.get(),
+            (Payload::Json(a), Payload::Json(b)) => equal::is_same(a.get(), b.get()),
             (
                 Payload::Bytes {
                     bytes: a,

@@ -160,6 +160,6 @@ async fn store(
         ingest::apply_trace(&mut events, trace);
     }
     admit(principal, &mut events)?;
-    let appended = append(app, principal, events.into()).await?;
+    let appended = append(app, principal, events.into(), None).await?;
     Ok(created(&appended, app.hub.identity(), key.is_some()))
 }

@@ -23,7 +23,7 @@ use super::serve::Patience;
 use crate::access::Principal;
 use crate::event::NewEvent;
 use crate::event::limits::BODY_BYTES_MAX;
-use crate::log::{Appended, Identity};
+use crate::log::{Appended, Identity, Sequence};
 
 /// The answer to one event.
 #[derive(Debug, Serialize)]
@@ -76,7 +76,7 @@ pub async fn post(
         ingest::assign_ids(&mut events, key, 0);
     }
     admit(&principal, &mut events)?;
-    let appended = append(&app, &principal, events).await?;
+    let appended = append(&app, &principal, events, None).await?;
     Ok(created(&appended, app.hub.identity(), key.is_some()))
 }
 
@@ -99,7 +99,7 @@ pub fn created(appended: &[Appended], identity: &Identity, has_key: bool) -> Res
     response
 }
 
-/// Stores events of `principal` in one transaction.
+/// Stores events of `principal` in one transaction; those of one `sequence` in the order of the calls.
 ///
 /// # Errors
 /// The problem to answer with.
@@ -107,11 +107,12 @@ pub async fn append(
     app: &App,
     principal: &Principal,
     events: Vec<NewEvent>,
+    sequence: Option<Sequence>,
 ) -> Result<Vec<Appended>, Problem> {
     app.appender
-        .append(&principal.tenant, events)
+        .append(&principal.tenant, events, sequence)
         .await
-        .map_err(|error| errors::append(&error, app.hub.identity()))
+        .map_err(|failed| errors::members(&failed, app.hub.identity()))
 }
 
 /// Checks what the caller may write, and names the source.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rand::RngExt as _;
 
-use super::problem::{Kind, MemberError, Problem};
+use super::problem::{ERRORS_MAX, Kind, MemberError, Problem};
 use crate::event::cursor::CursorError;
 use crate::feed::FollowError;
 use crate::log::{AppendError, Identity, ReadError};
@@ -19,6 +19,20 @@ fn jittered(around: Duration) -> Duration {
     around
         .mul_f64(rand::rng().random_range(0.5..1.5))
         .max(Duration::from_secs(1))
+}
+
+/// The problem of several members of one append: that of the first, with all members that have the same.
+#[must_use]
+pub fn members(failed: &[AppendError], identity: &Identity) -> Problem {
+    let mut problems = failed.iter().map(|error| append(error, identity));
+    let Some(mut problem) = problems.next() else {
+        return Problem::new(Kind::Internal, "storing events failed");
+    };
+    let same = problems.filter(|other| other.kind == problem.kind);
+    let more: Vec<_> = same.flat_map(|other| other.errors).collect();
+    problem.errors.extend(more);
+    problem.errors.truncate(ERRORS_MAX);
+    problem
 }
 
 /// The problem of an append.

@@ -13,10 +13,12 @@ use tokio::sync::oneshot;
 use super::error::{AppendError, Unavailable};
 use super::identity::Identity;
 use super::inbox::Inbox;
-use super::lane::{self, Lane};
+use super::lane::Lane;
 use super::listener::Listener;
-use super::queue::{Group, Queue};
+use super::patient::PatientLane;
+use super::queue::{Group, Queue, Sequence};
 use super::repeats::Unique;
+use super::writer::Writer;
 use crate::event::limits::APPEND_TIMEOUT;
 use crate::event::{EventId, Expect, NewEvent, Position, Seq, Tenant};
 use crate::pg::Connector;
@@ -61,22 +63,23 @@ impl Appender {
         tasks: &Tasks,
     ) -> Self {
         let (queue, patient) = (Arc::new(Queue::default()), Arc::new(Queue::default()));
-        let quick = (0..LANES).map(|number| (lane::Kind::Quick, number));
-        let waiting = (0..PATIENT_LANES).map(|number| (lane::Kind::Patient, number));
-        for (kind, number) in quick.chain(waiting) {
-            let lane = Lane::new(
-                kind,
-                number,
-                connector.clone(),
-                identity.clone(),
-                Arc::clone(inbox),
-                listener.clone(),
-                Arc::clone(&patient),
-            );
-            let queue = Arc::clone(&queue);
-            // Not dropped in the middle of a commit: it stops between batches.
+        let writer = |purpose| {
+            let (connector, identity) = (connector.clone(), identity.clone());
+            Writer::new(purpose, connector, identity, listener.clone())
+        };
+        // Not dropped in the middle of a commit: they stop between batches.
+        for number in 0..LANES {
+            let (inbox, queue, patient) =
+                (Arc::clone(inbox), Arc::clone(&queue), Arc::clone(&patient));
+            let lane = Lane::new(writer(format!("append {number}")), inbox, queue, patient);
             let stop = tasks.token().clone();
-            tasks.spawn(async move { lane.run(&queue, &stop).await });
+            tasks.spawn(async move { lane.run(&stop).await });
+        }
+        for number in 0..PATIENT_LANES {
+            let writer = writer(format!("append patiently {number}"));
+            let lane = PatientLane::new(writer, Arc::clone(inbox), Arc::clone(&patient));
+            let stop = tasks.token().clone();
+            tasks.spawn(async move { lane.run(&stop).await });
         }
         Self {
             queue,
@@ -99,24 +102,35 @@ impl Appender {
     ///
     /// An id that stands twice in `events` is stored once if both have the same content, as a retry would be.
     ///
+    /// Those of one `sequence` are stored in the order of the calls, as long as each is polled once in that order.
+    ///
     /// # Errors
-    /// If the queue is full, a member conflicts, or the database cannot be asked in time.
+    /// If the queue is full, members conflict (all of them), or the database cannot be asked in time.
     pub async fn append(
         &self,
         tenant: &Tenant,
         events: Vec<NewEvent>,
-    ) -> Result<Vec<Appended>, AppendError> {
+        sequence: Option<Sequence>,
+    ) -> Result<Vec<Appended>, Vec<AppendError>> {
         let mut appended = Vec::with_capacity(events.len());
-        let mut skipped = None;
-        let unique = self.whole(events)?;
-        for answer in self.enqueue(tenant, unique, true).await? {
+        let mut errors = Vec::new();
+        let unique = self.whole(events).map_err(|error| vec![error])?;
+        let answers = self.enqueue(tenant, unique, true, sequence).await;
+        for answer in answers.map_err(|error| vec![error])? {
             match answer {
                 Ok(one) => appended.push(one),
-                Err(AppendError::Skipped) => skipped = Some(AppendError::Skipped),
-                Err(error) => return Err(error),
+                Err(error) => errors.push(error),
             }
         }
-        skipped.map_or(Ok(appended), Err)
+        if errors.is_empty() {
+            return Ok(appended);
+        }
+        // Group-mates of the members at fault are of interest only if there are none.
+        let is_at_fault = |error: &AppendError| !matches!(error, AppendError::Skipped);
+        if errors.iter().any(is_at_fault) {
+            errors.retain(is_at_fault);
+        }
+        Err(errors)
     }
 
     /// Stores `events` in their order, each by itself: one that is refused does not hold up the others.
@@ -135,7 +149,7 @@ impl Appender {
         let parts = self.parts(events);
         async move {
             for part in parts {
-                answers.extend(self.enqueue(&tenant, part, false).await?);
+                answers.extend(self.enqueue(&tenant, part, false, None).await?);
             }
             Ok(answers)
         }
@@ -178,6 +192,7 @@ impl Appender {
         tenant: &Tenant,
         unique: Unique,
         is_atomic: bool,
+        sequence: Option<Sequence>,
     ) -> Result<Answers, AppendError> {
         let (events, ids, expected, places) = unique.split();
         if events.is_empty() {
@@ -198,6 +213,9 @@ impl Appender {
             deadline,
             weight,
             reply,
+            sequence,
+            under_way: None,
+            outcomes: Vec::new(),
         })?;
         let patience = APPEND_TIMEOUT.saturating_add(Duration::from_secs(1));
         match tokio::time::timeout(patience, answer).await {

@@ -11,6 +11,9 @@ use crate::event::cursor::CursorError;
 use crate::event::{Position, Seq};
 use crate::pg::ConnectError;
 
+/// Errors of a batch whose cause is not known and that are yet taken for a member's own.
+const INTERNAL_ERRORS_MAX: usize = 16;
+
 /// The database cannot be asked now.
 #[derive(Debug, thiserror::Error)]
 pub enum Unavailable {
@@ -109,6 +112,12 @@ impl AppendError {
             Self::Refused { reason } => Self::Refused {
                 reason: reason.clone(),
             },
+            Self::IdConflict { index } => Self::IdConflict { index: *index },
+            Self::ExpectConflict { index, newest } => Self::ExpectConflict {
+                index: *index,
+                newest: *newest,
+            },
+            Self::Skipped => Self::Skipped,
             Self::Clock(text) => Self::Clock(text.clone()),
             Self::Blocked => Self::Blocked,
             Self::Unavailable(_) => Self::Unavailable(Unavailable::Silent),
@@ -116,9 +125,17 @@ impl AppendError {
         }
     }
 
-    /// Whether what the database refused lies in one of the members.
-    pub(super) const fn is_of_content(&self) -> bool {
-        matches!(self, Self::Refused { .. } | Self::Internal(_))
+    /// Whether the fault lies in what was written, as far as is known, and not in the database. An error that is not known
+    /// may be either: so many of a batch are taken for a member's own, and then it is everybody's.
+    pub(super) fn is_of_content(&self, internal_errors: &mut usize) -> bool {
+        match self {
+            Self::Refused { .. } => true,
+            Self::Internal(_) => {
+                *internal_errors = internal_errors.saturating_add(1);
+                *internal_errors <= INTERNAL_ERRORS_MAX
+            }
+            _ => false,
+        }
     }
 
     /// The same error, of the member at this place.

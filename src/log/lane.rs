@@ -2,124 +2,83 @@
 //!
 //! # Invariants
 //! - A group that the database refuses, or that has to wait for another transaction, is the affair of whoever sent it: a quick
-//!   lane finds it and leaves what takes long to the patient ones.
+//!   lane finds it and leaves what takes long to the patient ones, where each has its turn.
 //! - A group is answered once. Until its deadline it survives a lost connection, a restarting database and a deadlock;
 //!   since every event has an id, sending it again stores nothing twice.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::batch::{Member, halves, members, middle};
-use super::error::{AppendError, Remedy, Unavailable};
-use super::identity::Identity;
+use super::batch::{members, middle};
+use super::error::AppendError;
 use super::inbox::Inbox;
-use super::listener::Listener;
 use super::queue::{Group, Queue};
-use super::writer::{Outcome, Writer, Written};
-use crate::pg::Connector;
-use crate::tasks::pause;
+use super::writer::{BACKOFF_MAX, LOCK_TIMEOUT, Outcome, Writer, Written};
 
-/// So many groups of a batch that is blocked are found out to be; the rest is left to the patient lanes unseen.
-const SET_ASIDE_MAX: usize = 32;
-
-/// So often an error whose cause is not known is taken for a member's own; then it is everybody's.
-const INTERNAL_ERRORS_MAX: usize = 16;
-
-const BACKOFF_MIN: Duration = Duration::from_millis(10);
-const BACKOFF_MAX: Duration = Duration::from_millis(500);
-
-/// How long a lane may take over a group.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// Hardly: behind it wait others who have nothing to do with them.
-    Quick,
-    /// Until the group's deadline.
-    Patient,
-}
-
-impl Kind {
-    /// Shorter than [`DATABASE_SILENCE_MAX`], so that the database gives up first and nothing is left under way.
-    ///
-    /// [`DATABASE_SILENCE_MAX`]: crate::event::limits::DATABASE_SILENCE_MAX
-    const fn lock_timeout(self) -> Duration {
-        match self {
-            Self::Quick => Duration::from_millis(200),
-            Self::Patient => Duration::from_secs(4),
-        }
-    }
-}
-
-/// To find out which groups of a batch are blocked.
-const LOCK_TIMEOUT_OF_ONE: Duration = Duration::from_millis(10);
-
-/// What a lane gives back of a batch.
+/// How long is waited for other transactions to find out which groups of a batch are blocked.
+pub(super) const LOCK_TIMEOUT_MIN: Duration = Duration::from_millis(10);
+/// So many groups of a batch are found to be blocked before others get their turn.
+pub(super) const FOUND_MAX: usize = 32;
+/// Groups of a batch that are not answered.
 #[derive(Debug)]
 enum Undone {
     /// Another transaction is in the way of at least one.
     Blocked(Vec<Group>),
     /// At least one is refused.
     Refused(Vec<Group>),
+    /// Those whose deadline has not come.
+    InTime(Vec<Group>),
 }
 
-/// Writes batches over a connection of its own.
+/// Writes what comes, many groups at once, over a connection of its own.
 #[derive(Debug)]
 pub struct Lane {
-    kind: Kind,
     writer: Writer,
     inbox: Arc<Inbox>,
+    queue: Arc<Queue>,
     /// What takes long.
     patient: Arc<Queue>,
+    internal_errors: usize,
 }
 
 impl Lane {
-    /// A lane that connects when it first writes. What it commits goes to `inbox`; `listener` knows this server's slot.
+    /// A lane from `queue`, which leaves to `patient` what takes long. What it commits goes to `inbox`.
     #[must_use]
-    pub fn new(
-        kind: Kind,
-        number: usize,
-        connector: Connector,
-        identity: Identity,
+    pub const fn new(
+        writer: Writer,
         inbox: Arc<Inbox>,
-        listener: Listener,
+        queue: Arc<Queue>,
         patient: Arc<Queue>,
     ) -> Self {
-        let purpose = match kind {
-            Kind::Quick => format!("append {number}"),
-            Kind::Patient => format!("append patiently {number}"),
-        };
         Self {
-            kind,
-            writer: Writer::new(purpose, kind.lock_timeout(), connector, identity, listener),
+            writer,
             inbox,
+            queue,
             patient,
+            internal_errors: 0,
         }
     }
 
-    /// Writes what the queue holds until `stop`; a batch that was taken is finished.
-    pub async fn run(mut self, queue: &Queue, stop: &CancellationToken) {
+    /// Writes what its queue holds until `stop`; a batch that was taken is finished.
+    pub async fn run(mut self, stop: &CancellationToken) {
         // Connected before the first event, so that it does not wait for it.
-        if self.kind == Kind::Quick {
-            let _ = stop.run_until_cancelled(self.writer.connect()).await;
-        }
-        loop {
-            let next = match self.kind {
-                Kind::Quick => stop.run_until_cancelled(queue.next_batch()).await,
-                // One at a time: what it waits for is not what the next waits for.
-                Kind::Patient => stop.run_until_cancelled(self.patient.next_group()).await,
-            };
-            let Some(batch) = next else { return };
+        let _ = stop.run_until_cancelled(self.writer.connect()).await;
+        let queue = Arc::clone(&self.queue);
+        while let Some(batch) = stop.run_until_cancelled(queue.next_batch()).await {
             self.write(batch).await;
         }
     }
 
     /// Writes and answers a batch, or leaves what takes long to the patient lanes.
     async fn write(&mut self, batch: Vec<Group>) {
+        self.internal_errors = 0;
         let mut parts = vec![batch];
         while let Some(part) = parts.pop() {
-            match self.write_part(part).await {
+            match self.write_groups(part).await {
                 None => {}
+                Some(Undone::InTime(groups)) => parts.push(groups),
                 Some(Undone::Blocked(groups)) => self.set_aside(groups).await,
                 Some(Undone::Refused(mut groups)) => {
                     let second = groups.split_off(groups.len().div_euclid(2));
@@ -133,80 +92,43 @@ impl Lane {
         }
     }
 
-    /// Writes several groups with one statement and answers them, unless one is in the others' way. Only a patient lane
-    /// takes its time for one group that has to wait, or of whose members some are refused.
-    async fn write_part(&mut self, batch: Vec<Group>) -> Option<Undone> {
-        let deadline = batch
-            .iter()
-            .map(|group| group.deadline)
-            .min()
-            .unwrap_or_else(Instant::now);
+    /// Writes groups with one statement and answers them, unless one is in the others' way.
+    async fn write_groups(&mut self, batch: Vec<Group>) -> Option<Undone> {
+        let deadline = batch.iter().map(|group| group.deadline).min()?;
         let inbox = Arc::clone(&self.inbox);
         let writing = inbox.begin();
         let members = members(&batch);
-        let outcomes = match self.write_until(&members, deadline).await {
+        let written = self.writer.write_until(&members, deadline).await;
+        let is_one = middle(&members).is_none();
+        match written {
             Ok(Written { outcomes, commit }) => {
                 if let Some(commit) = commit {
                     writing.commit(commit, batch.iter().map(|group| group.weight).sum());
                 } else {
                     drop(writing);
                 }
-                outcomes
+                answer(batch, outcomes).await;
+                None
             }
-            Err(AppendError::Blocked) if self.kind == Kind::Quick => {
-                return Some(Undone::Blocked(batch));
-            }
-            Err(error) if error.is_of_content() && middle(&members).is_some() => {
-                if self.kind == Kind::Quick {
-                    return Some(Undone::Refused(batch));
-                }
-                let outcomes = self.write_members(&members, deadline).await;
-                drop(writing);
-                outcomes
+            Err(AppendError::Blocked) => Some(Undone::Blocked(batch)),
+            Err(error) if !is_one && error.is_of_content(&mut self.internal_errors) => {
+                Some(Undone::Refused(batch))
             }
             Err(error) => {
                 drop(writing);
-                members.iter().map(|_| Err(error.twin())).collect()
-            }
-        };
-        let mut outcomes = outcomes.into_iter();
-        let mut spent = Vec::with_capacity(batch.len());
-        for group in batch {
-            let own = outcomes.by_ref().take(group.events.len()).collect();
-            spent.push(group.answer(own));
-        }
-        // Whoever was answered goes first: it may bring the next batch.
-        tokio::task::yield_now().await;
-        drop(spent);
-        None
-    }
-
-    /// Some members of a group are refused: halves, in order, until each stands alone and only it fails. What is not written
-    /// by the deadline shares the last error.
-    async fn write_members(&mut self, members: &[Member<'_>], deadline: Instant) -> Vec<Outcome> {
-        let mut outcomes = Vec::with_capacity(members.len());
-        let mut parts = halves(members);
-        let mut internal_errors = 0_usize;
-        while let Some(part) = parts.pop() {
-            match self.write_until(part, deadline).await {
-                Ok(written) => outcomes.extend(written.outcomes),
-                Err(error) => {
-                    let is_known = !matches!(error, AppendError::Internal(_));
-                    internal_errors = internal_errors.saturating_add(usize::from(!is_known));
-                    let is_own = is_known || internal_errors <= INTERNAL_ERRORS_MAX;
-                    if error.is_of_content() && is_own && middle(part).is_some() {
-                        parts.extend(halves(part));
-                        continue;
-                    }
-                    outcomes.extend(part.iter().map(|_| Err(error.twin())));
-                    if Instant::now() >= deadline {
-                        let rest = parts.drain(..).rev().flatten();
-                        outcomes.extend(rest.map(|_| Err(AppendError::Blocked)));
-                    }
-                }
+                let is_in_time = |group: &Group| {
+                    group.deadline.saturating_duration_since(deadline) > BACKOFF_MAX
+                };
+                let (in_time, failed) = match error {
+                    AppendError::Unavailable(_) => batch.into_iter().partition(is_in_time),
+                    _ => (Vec::new(), batch),
+                };
+                let events = failed.iter().map(|group| group.events.len()).sum();
+                let outcomes = (0..events).map(|_| Err(error.twin())).collect();
+                answer(failed, outcomes).await;
+                (!in_time.is_empty()).then_some(Undone::InTime(in_time))
             }
         }
-        outcomes
     }
 
     /// Finds out which groups have to wait, and leaves them to the patient lanes.
@@ -214,23 +136,23 @@ impl Lane {
         if batch.len() == 1 {
             return self.leave(batch);
         }
-        self.writer.wait_for_locks(LOCK_TIMEOUT_OF_ONE).await;
-        let mut blocked = 0_usize;
-        for group in batch {
-            if blocked >= SET_ASIDE_MAX {
-                self.leave(vec![group]);
-                continue;
-            }
-            match self.write_part(vec![group]).await {
+        self.writer.wait_for_locks(LOCK_TIMEOUT_MIN).await;
+        let mut found = 0_usize;
+        let mut untried = batch.into_iter();
+        for group in untried.by_ref() {
+            match self.write_groups(vec![group]).await {
                 None => {}
-                Some(Undone::Blocked(group)) => {
-                    blocked = blocked.saturating_add(1);
+                Some(Undone::Blocked(group) | Undone::Refused(group) | Undone::InTime(group)) => {
+                    found = found.saturating_add(1);
                     self.leave(group);
                 }
-                Some(Undone::Refused(group)) => self.leave(group),
+            }
+            if found >= FOUND_MAX {
+                break;
             }
         }
-        self.writer.wait_for_locks(self.kind.lock_timeout()).await;
+        self.writer.wait_for_locks(LOCK_TIMEOUT).await;
+        self.queue.give_back(untried.collect());
     }
 
     /// For the patient lanes. At the bound of their queue a group is dropped, which answers it: not stored in time.
@@ -239,53 +161,17 @@ impl Lane {
             let _ = self.patient.push(group);
         }
     }
+}
 
-    /// Writes the members, reconnecting and retrying until `deadline`.
-    async fn write_until(
-        &mut self,
-        members: &[Member<'_>],
-        deadline: Instant,
-    ) -> Result<Written, AppendError> {
-        let mut backoff = BACKOFF_MIN;
-        let mut look_up =
-            self.writer.looks_first() || members.iter().any(|member| member.expected.is_some());
-        loop {
-            if self.kind == Kind::Patient {
-                let left = deadline.saturating_duration_since(Instant::now());
-                self.writer
-                    .wait_for_locks(left.clamp(LOCK_TIMEOUT_OF_ONE, self.kind.lock_timeout()))
-                    .await;
-            }
-            let trouble = match self.writer.write(members, look_up).await {
-                Ok(written) => return Ok(written),
-                Err(Remedy::LookUp) => {
-                    look_up = true;
-                    self.writer.look_first();
-                    if Instant::now() < deadline {
-                        continue;
-                    }
-                    Unavailable::Silent.into()
-                }
-                Err(Remedy::Wait(_)) if self.kind == Kind::Quick => {
-                    return Err(AppendError::Blocked);
-                }
-                Err(Remedy::Wait(_)) => AppendError::Blocked,
-                Err(Remedy::Refuse(error)) => return Err(error),
-                Err(Remedy::Retry(error)) => Unavailable::Lost(error).into(),
-                Err(Remedy::Reconnect(trouble)) => {
-                    self.writer.disconnect();
-                    trouble.into()
-                }
-            };
-            if Instant::now()
-                .checked_add(backoff)
-                .is_none_or(|then| then >= deadline)
-            {
-                return Err(trouble);
-            }
-            tracing::warn!(error = %trouble, lane = self.writer.purpose(), "an append is tried again");
-            pause(backoff).await;
-            backoff = backoff.saturating_mul(2).min(BACKOFF_MAX);
-        }
+/// Answers the groups of a batch, whose outcomes stand in their order.
+pub(super) async fn answer(batch: Vec<Group>, outcomes: Vec<Outcome>) {
+    let mut outcomes = outcomes.into_iter();
+    let mut spent = Vec::with_capacity(batch.len());
+    for group in batch {
+        let own = outcomes.by_ref().take(group.events.len()).collect();
+        spent.push(group.answer(own));
     }
+    // Whoever was answered goes first: it may bring the next batch.
+    tokio::task::yield_now().await;
+    drop(spent);
 }

@@ -88,25 +88,29 @@ impl Places {
         if self.0.iter().all(|place| matches!(place, Place::Own)) {
             return answers;
         }
-        // Of a member whose first use failed, the repetition fails too.
-        let firsts: Vec<Option<Appended>> = answers
-            .iter()
-            .map(|answer| answer.as_ref().ok().cloned())
-            .collect();
         let mut own = answers.into_iter();
-        self.0
-            .into_iter()
-            .map(|place| match place {
-                Place::Own => own.next().unwrap_or(Err(AppendError::Skipped)),
+        // Where in `woven` each of the log's answers stands.
+        let mut own_at = Vec::new();
+        let mut woven = Answers::with_capacity(self.0.len());
+        for place in self.0 {
+            let answer = match place {
+                Place::Own => {
+                    own_at.push(woven.len());
+                    own.next().unwrap_or(Err(AppendError::Skipped))
+                }
                 Place::Refused(error) => Err(error),
-                Place::Repeats(first) => match firsts.get(first) {
-                    Some(Some(first)) => Ok(Appended {
+                Place::Repeats(first) => match own_at.get(first).and_then(|at| woven.get(*at)) {
+                    Some(Ok(first)) => Ok(Appended {
                         duplicate: true,
                         ..first.clone()
                     }),
-                    _ => Err(AppendError::Skipped),
+                    Some(Err(error)) => Err(error.twin()),
+                    None => Err(AppendError::Skipped),
                 },
-            })
-            .collect()
+            };
+            let at = woven.len();
+            woven.push(answer.map_err(|error| error.at(at)));
+        }
+        woven
     }
 }

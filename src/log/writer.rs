@@ -5,7 +5,7 @@
 //! - The usual batch is one round trip. Only when an id turns out to be known, or there are expectations, does the database
 //!   look before it writes (`tidewire.append_many`).
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
 use tokio_postgres::{Client, Row, Statement};
@@ -19,6 +19,7 @@ use super::row::event_columns;
 use crate::event::limits::DATABASE_SILENCE_MAX;
 use crate::event::{Position, Seq};
 use crate::pg::Connector;
+use crate::tasks::pause;
 
 /// Returns the rows as the tail reads them, which then need not read them back. `own_slot`: this server learns of the
 /// commit by itself, so `wake_servers` need not wake it. The arrays stand in the target list, where they are read in
@@ -48,6 +49,13 @@ pub const STATEMENTS: &[&str] = &[INSERT, APPEND_MANY];
 
 /// After a known id, so many batches look before they write: retries come in runs.
 const LOOK_UPS_AFTER_DUPLICATE: u32 = 64;
+
+/// How long a statement waits for other transactions if nothing else is said: behind it wait others who have nothing to do
+/// with them. Shorter than [`DATABASE_SILENCE_MAX`], so that the database gives up first and nothing is left under way.
+pub(super) const LOCK_TIMEOUT: Duration = Duration::from_millis(200);
+
+const BACKOFF_MIN: Duration = Duration::from_millis(10);
+pub(super) const BACKOFF_MAX: Duration = Duration::from_millis(500);
 
 /// What became of one member: its place and whether it was known, or why it was not stored.
 pub type Outcome = Result<(Position, bool), AppendError>;
@@ -85,16 +93,15 @@ struct Connection {
 impl Writer {
     /// A writer for `purpose`, which the database shows. `listener` knows this server's slot.
     #[must_use]
-    pub fn new(
+    pub const fn new(
         purpose: String,
-        lock_timeout: Duration,
         connector: Connector,
         identity: Identity,
         listener: Listener,
     ) -> Self {
         Self {
             purpose,
-            lock_timeout,
+            lock_timeout: LOCK_TIMEOUT,
             connector,
             identity,
             listener,
@@ -103,28 +110,51 @@ impl Writer {
         }
     }
 
-    /// What the database knows it as.
-    pub(super) fn purpose(&self) -> &str {
-        &self.purpose
-    }
-
-    /// Whether the database is to look before it writes: an id was known a short time ago.
-    pub(super) const fn looks_first(&self) -> bool {
-        self.look_ups > 0
-    }
-
-    /// An id was known: the next batches look first.
-    pub(super) const fn look_first(&mut self) {
-        self.look_ups = LOOK_UPS_AFTER_DUPLICATE;
-    }
-
-    /// Lets go of a connection that failed.
-    pub(super) fn disconnect(&mut self) {
-        self.connection = None;
+    /// Writes the members, reconnecting and retrying until `deadline`, but not if another transaction is in the way.
+    pub(super) async fn write_until(
+        &mut self,
+        members: &[Member<'_>],
+        deadline: Instant,
+    ) -> Result<Written, AppendError> {
+        let mut backoff = BACKOFF_MIN;
+        let mut look_up =
+            self.look_ups > 0 || members.iter().any(|member| member.expected.is_some());
+        loop {
+            let trouble = match self.write(members, look_up).await {
+                Ok(written) => return Ok(written),
+                Err(Remedy::LookUp) => {
+                    look_up = true;
+                    self.look_ups = LOOK_UPS_AFTER_DUPLICATE;
+                    if Instant::now() < deadline {
+                        continue;
+                    }
+                    Unavailable::Silent
+                }
+                Err(Remedy::Wait(_)) => return Err(AppendError::Blocked),
+                Err(Remedy::Refuse(error)) => return Err(error),
+                Err(Remedy::Retry(error)) => Unavailable::Lost(error),
+                Err(Remedy::Reconnect(trouble)) => {
+                    self.connection = None;
+                    trouble
+                }
+            };
+            if Instant::now()
+                .checked_add(backoff)
+                .is_none_or(|then| then >= deadline)
+            {
+                return Err(AppendError::Unavailable(trouble));
+            }
+            tracing::warn!(error = %trouble, lane = self.purpose, "an append is tried again");
+            pause(backoff).await;
+            backoff = backoff.saturating_mul(2).min(BACKOFF_MAX);
+        }
     }
 
     /// From now on a statement waits so long for other transactions.
     pub(super) async fn wait_for_locks(&mut self, lock_timeout: Duration) {
+        if self.lock_timeout == lock_timeout {
+            return;
+        }
         self.lock_timeout = lock_timeout;
         let Some(connection) = &self.connection else {
             return;
@@ -140,11 +170,7 @@ impl Writer {
     }
 
     /// Stores the members, or says what to do instead.
-    pub(super) async fn write(
-        &mut self,
-        members: &[Member<'_>],
-        look_up: bool,
-    ) -> Result<Written, Remedy> {
+    async fn write(&mut self, members: &[Member<'_>], look_up: bool) -> Result<Written, Remedy> {
         let epoch = self.identity.known().identity.epoch;
         if self
             .connection

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::support::{Api, Server, TestDb};
+use crate::support::{self, Api, Server, TestDb};
 
 /// Transactions that are open and have written these ids, as another program's might.
 async fn hold(db: &TestDb, ids: &[&str]) -> tokio_postgres::Client {
@@ -101,6 +101,54 @@ async fn whoever_has_waited_too_long_for_an_id_is_told_so() {
     server.stop().await;
 }
 
+/// What came shortly before the database did is not given up together with what had waited for it all the time.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_request_has_its_own_fifteen_seconds() {
+    let db = TestDb::new().await;
+    let server = Server::start(&db).await;
+    server.api.append(&json!({"topic": "warm"})).await;
+    let admin = support::db::admin().await;
+    let name = db.url.rsplit('/').next().unwrap();
+    let name = name.split('?').next().unwrap();
+    let connections = |allowed: bool| {
+        let statement = format!("ALTER DATABASE \"{name}\" ALLOW_CONNECTIONS {allowed}");
+        let admin = &admin;
+        async move { admin.batch_execute(&statement).await.unwrap() }
+    };
+    connections(false).await;
+    let terminate = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = $1";
+    admin.execute(terminate, &[&name]).await.unwrap();
+    let mut requests = JoinSet::new();
+    let mut append = |id: &'static str| {
+        let (api, event) = (server.api.clone(), json!({"id": id, "topic": "a"}));
+        requests.spawn(async move { (id, api.try_append(&event).await) });
+    };
+    // A batch for each lane; the others wait behind them.
+    append("one");
+    append("two");
+    while server.app.appender.waiting() != (0, 0) {
+        tokio::task::yield_now().await;
+    }
+    // The lanes give up a second before its time is over, and take it with the last.
+    let mut seconds = tokio::time::interval(Duration::from_secs(1));
+    seconds.tick().await;
+    seconds.tick().await;
+    append("early");
+    for _ in 0..11 {
+        seconds.tick().await;
+    }
+    append("late");
+    for _ in 0..3 {
+        let (id, (status, body)) = requests.join_next().await.unwrap().unwrap();
+        assert_ne!(id, "late", "{status} {body}");
+        assert_eq!(status, 503, "{id}: {body}");
+    }
+    connections(true).await;
+    let (_, (status, body)) = requests.join_next().await.unwrap().unwrap();
+    assert_eq!(status, 201, "it had waited for four seconds: {body}");
+    server.stop().await;
+}
+
 /// One of two copies of a request stores the event, the other finds it: the expectation was that of both.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_retry_with_an_expectation_does_not_conflict_with_itself() {
@@ -166,13 +214,43 @@ async fn one_refused_event_costs_its_neighbours_little() {
     server.stop().await;
 }
 
+/// The lines of an upload that another transaction holds up wait for it; the others are stored meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_held_line_waits_alone() {
+    let db = TestDb::new().await;
+    refuse(&db, "topic <> 'not.here'").await;
+    let server = Server::start(&db).await;
+    let holder = hold(&db, &["held"]).await;
+    let api = server.api.clone();
+    let mut uploaded = JoinSet::new();
+    uploaded.spawn(async move {
+        let held = json!({"id": "held", "topic": "held.id", "source": "postgres"});
+        let free = json!({"id": "free", "topic": "here"});
+        upload(&api, &[json!({"topic": "not.here"}), held, free]).await
+    });
+    until_one_waits(&db).await;
+    while db.log().await.is_empty() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(db.log().await[0].1, "free");
+    assert!(uploaded.try_join_next().is_none(), "it waits");
+    holder.batch_execute("ROLLBACK").await.unwrap();
+    let lines = uploaded.join_all().await.concat();
+    assert_eq!(lines[0]["error"]["status"], 422, "{lines:?}");
+    for (line, id) in [(1, "held"), (2, "free")] {
+        assert_eq!(lines[line]["id"], id, "{lines:?}");
+        assert_eq!(lines[line]["duplicate"], false, "{lines:?}");
+    }
+    server.stop().await;
+}
+
 /// Of one request or of many: a refused event and a held id are the affair of whoever sent them.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_held_id_beside_a_refused_event_costs_their_neighbours_nothing() {
     let db = TestDb::new().await;
     refuse(&db, "topic <> 'not.here'").await;
     let server = Server::start(&db).await;
-    let held: Vec<usize> = [60].into_iter().chain(160..168).collect();
+    let held: Vec<usize> = [60].into_iter().chain(150..190).collect();
     let ids: Vec<String> = held.iter().map(ToString::to_string).collect();
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
     let holder = hold(&db, &ids).await;
@@ -193,7 +271,7 @@ async fn a_held_id_beside_a_refused_event_costs_their_neighbours_nothing() {
         posted.spawn(async move { (n, api.try_append(&event).await) });
     }
     until_one_waits(&db).await;
-    while posted.len() > 8 {
+    while posted.len() > 40 {
         let (n, (status, body)) = posted.join_next().await.unwrap().unwrap();
         assert_eq!(status, if n == 110 { 422 } else { 201 }, "{n}: {body}");
         assert!(!held.contains(&n), "its id is held");

@@ -289,3 +289,30 @@ async fn a_socket_lives_as_long_as_its_credential_and_may_be_given_another() {
     assert!(server.api.try_ws().await.is_err(), "no token, no socket");
     server.stop().await;
 }
+
+/// Whoever says "pause" and then "resume" without waiting means them in this order.
+#[tokio::test]
+async fn what_a_socket_appends_is_stored_in_the_order_of_its_frames() {
+    let db = TestDb::new().await;
+    let server = Server::start(&db).await;
+    let mut ws = server.api.ws().await;
+    let mut wanted = Vec::new();
+    for n in 0..10 {
+        // What takes long, and then what is quick and finds the other connection idle.
+        let events: Vec<_> = (0..900)
+            .map(|m| json!({"id": format!("{n}-{m}"), "topic": "a"}))
+            .collect();
+        ws.send(json!({"type": "append", "ref": format!("a{n}"), "events": events}))
+            .await;
+        ws.send(json!({"type": "command", "ref": format!("c{n}"), "id": format!("{n}"), "subject": "s", "action": "x"}))
+            .await;
+        wanted.extend((0..900).map(|m| format!("{n}-{m}")));
+        wanted.push(n.to_string());
+    }
+    for _ in 0..20 {
+        ws.until("appended").await;
+    }
+    let stored: Vec<String> = db.log().await.into_iter().map(|(_, id)| id).collect();
+    assert!(stored == wanted, "in another order");
+    server.stop().await;
+}

@@ -106,7 +106,7 @@ impl Socket {
         }
     }
 
-    /// Stores events while the socket goes on; the answer comes when they are committed.
+    /// Stores events while the socket goes on, in the order of its frames; the answer comes when they are committed.
     fn append(&mut self, reference: Option<String>, events: &str, key: Option<&str>) {
         let decoded = ingest::decode_text(events, &self.app.ingest).and_then(|mut decoded| {
             if let Some(key) = key {
@@ -115,10 +115,10 @@ impl Socket {
             append::admit(&self.principal, &mut decoded.events)?;
             Ok(decoded.events)
         });
-        let (app, principal) = (self.app.clone(), self.principal.clone());
+        let (app, principal, sequence) = (self.app.clone(), self.principal.clone(), self.sequence);
         let work = async move {
             let stored = match decoded {
-                Ok(events) => append::append(&app, &principal, events).await,
+                Ok(events) => append::append(&app, &principal, events, Some(sequence)).await,
                 Err(problem) => Err(problem),
             };
             match stored {

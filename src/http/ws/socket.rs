@@ -32,7 +32,7 @@ use crate::event::limits::{
 use crate::feed::{FollowError, Turn};
 use crate::http::app::App;
 use crate::http::errors;
-use crate::log::ReadError;
+use crate::log::{ReadError, Sequence};
 
 /// Clients are told to come back within this time after a restart, each at its own moment.
 const RESTART_SPREAD_MS: u64 = 5_000;
@@ -60,6 +60,8 @@ pub struct Socket {
     pub(super) wake: Arc<Notify>,
     pub(super) work: FuturesUnordered<BoxFuture<'static, serde_json::Value>>,
     pub(super) heard_at: Instant,
+    /// Its appends.
+    pub(super) sequence: Sequence,
 }
 
 impl Socket {
@@ -75,6 +77,7 @@ impl Socket {
             wake: Arc::new(Notify::new()),
             work: FuturesUnordered::new(),
             heard_at: Instant::now(),
+            sequence: Sequence::next(),
         }
     }
 
