@@ -45,8 +45,9 @@ BEGIN
                 ARRAY[append.region], ARRAY[append.gdpr::text], ARRAY[append.trace], ARRAY[append.data::text],
                 ARRAY[append.bytes], ARRAY[append.content_type], ARRAY[1], ARRAY[_expected]) AS m;
             EXIT;
-        EXCEPTION WHEN unique_violation THEN
-            -- Another transaction has just stored this id: the next attempt finds it. Under REPEATABLE READ it never will.
+        EXCEPTION WHEN unique_violation OR serialization_failure THEN
+            -- Another transaction has just stored this id, or an event of the subject: the next attempt finds it. Under
+            -- REPEATABLE READ it never will.
             IF _attempt = 10 OR current_setting('transaction_isolation') <> 'read committed' THEN
                 RAISE;
             END IF;
@@ -90,6 +91,7 @@ DECLARE
     _new_seqs  bigint[];
     _new_times timestamptz[];
     _next     integer := 1;
+    _last     bigint;
 BEGIN
     -- Before the ids are looked up: whoever waited here for its own retry finds it as a duplicate, and does not conflict
     -- with itself. In order, so that two batches never wait for each other.
@@ -159,6 +161,22 @@ BEGIN
             _outcomes[_i] := 'skipped';
         END IF;
     END LOOP;
+
+    SELECT max(i.seq) INTO _last FROM unnest(_seqs, _outcomes, expected_seqs) AS i(seq, outcome, expected)
+     WHERE i.outcome = 'stored' AND i.expected IS NOT NULL;
+    IF _last IS NOT NULL THEN
+        FOR _i IN 1..50 LOOP
+            EXIT WHEN NOT tidewire.has_short_writer(_last);
+            PERFORM pg_sleep(0.002);
+        END LOOP;
+        PERFORM FROM unnest(tenants, subjects, _seqs, _outcomes, expected_seqs) AS i(tenant, subject, seq, outcome, expected)
+           JOIN tidewire.events AS e ON e.tenant = i.tenant AND e.subject = i.subject
+                AND e.seq > i.expected AND e.seq < i.seq AND e.seq <> ALL (_new_seqs)
+          WHERE i.outcome = 'stored' AND i.expected IS NOT NULL;
+        IF FOUND THEN
+            RAISE EXCEPTION 'another event of the subject came first' USING ERRCODE = '40001';
+        END IF;
+    END IF;
     RETURN QUERY SELECT r.seq, r.recorded_at, r.outcome
                    FROM unnest(_seqs, _times, _outcomes) WITH ORDINALITY AS r(seq, recorded_at, outcome, ord)
                   ORDER BY r.ord;
@@ -432,6 +450,36 @@ COMMENT ON FUNCTION tidewire.expire_keys(row_limit integer) IS 'Forgets ids olde
 CREATE FUNCTION tidewire.floor_class() RETURNS integer
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN 1953064037;
+
+--
+-- Name: has_short_writer(bigint); Type: FUNCTION; Schema: tidewire; Owner: -
+--
+
+CREATE FUNCTION tidewire.has_short_writer(below bigint) RETURNS boolean
+    LANGUAGE sql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+WITH held AS MATERIALIZED (
+    SELECT l.pid, l.classid::bigint AS class, l.objid::bigint AS low
+      FROM pg_locks AS l
+     WHERE l.locktype = 'advisory' AND l.objsubid = 2 AND l.granted AND l.pid <> pg_backend_pid()
+       AND l.classid::bigint IN (tidewire.floor_class(), 1953064035)
+       AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
+)
+SELECT EXISTS (
+    SELECT FROM held AS f JOIN pg_stat_activity AS a ON a.pid = f.pid
+     WHERE f.class = tidewire.floor_class()
+       -- As in tidewire.watermark(): the floor, seen from the place.
+       AND ((has_short_writer.below - f.low) & 4294967295) BETWEEN 1 AND 2147483648
+       AND a.xact_start > clock_timestamp() - interval '200 ms'
+       AND NOT EXISTS (SELECT FROM held AS s WHERE s.pid = f.pid AND s.class = 1953064035));
+$$;
+
+--
+-- Name: FUNCTION has_short_writer(below bigint); Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON FUNCTION tidewire.has_short_writer(below bigint) IS 'Whether a transaction of less than 200 ms may still commit an event below this place.';
 
 --
 -- Name: idempotency_key(text, text); Type: FUNCTION; Schema: tidewire; Owner: -
@@ -1151,6 +1199,12 @@ REVOKE ALL ON FUNCTION tidewire.expire_keys(row_limit integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tidewire.floor_class() FROM PUBLIC;
 GRANT ALL ON FUNCTION tidewire.floor_class() TO tidewire_monitor;
+
+--
+-- Name: FUNCTION has_short_writer(below bigint); Type: ACL; Schema: tidewire; Owner: -
+--
+
+REVOKE ALL ON FUNCTION tidewire.has_short_writer(below bigint) FROM PUBLIC;
 
 --
 -- Name: FUNCTION idempotency_key(tenant text, id text); Type: ACL; Schema: tidewire; Owner: -

@@ -32,8 +32,9 @@ BEGIN
                 ARRAY[append.region], ARRAY[append.gdpr::text], ARRAY[append.trace], ARRAY[append.data::text],
                 ARRAY[append.bytes], ARRAY[append.content_type], ARRAY[1], ARRAY[_expected]) AS m;
             EXIT;
-        EXCEPTION WHEN unique_violation THEN
-            -- Another transaction has just stored this id: the next attempt finds it. Under REPEATABLE READ it never will.
+        EXCEPTION WHEN unique_violation OR serialization_failure THEN
+            -- Another transaction has just stored this id, or an event of the subject: the next attempt finds it. Under
+            -- REPEATABLE READ it never will.
             IF _attempt = 10 OR current_setting('transaction_isolation') <> 'read committed' THEN
                 RAISE;
             END IF;

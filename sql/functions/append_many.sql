@@ -10,7 +10,9 @@
 --
 -- Locks: a floor, as every writer; one advisory lock for each subject with an expectation, so that of two writers that
 -- expect the same event one sees the other's.
--- Refuses: 23505 event_id_is_unique when another transaction stored one of the ids meanwhile: try again, it is found then.
+-- A writer without an expectation takes no such lock. The short transactions that were under way when an expecting event
+-- got its place are waited for, since they may hold a lower one; one that has been open for longer is not.
+-- Refuses: 40001 when one of these did store an event of the subject: try again, it is found then · 23505 event_id_is_unique when another transaction stored one of the ids meanwhile: try again, it is found then.
 CREATE OR REPLACE FUNCTION tidewire.append_many(
     tenants text[], ids text[], topics text[], subjects text[], sources text[], priorities text[],
     occurred_ats timestamptz[], regions text[], gdprs text[], traces text[], datas text[], bytess bytea[],
@@ -29,6 +31,7 @@ DECLARE
     _new_seqs  bigint[];
     _new_times timestamptz[];
     _next     integer := 1;
+    _last     bigint;
 BEGIN
     -- Before the ids are looked up: whoever waited here for its own retry finds it as a duplicate, and does not conflict
     -- with itself. In order, so that two batches never wait for each other.
@@ -98,6 +101,22 @@ BEGIN
             _outcomes[_i] := 'skipped';
         END IF;
     END LOOP;
+
+    SELECT max(i.seq) INTO _last FROM unnest(_seqs, _outcomes, expected_seqs) AS i(seq, outcome, expected)
+     WHERE i.outcome = 'stored' AND i.expected IS NOT NULL;
+    IF _last IS NOT NULL THEN
+        FOR _i IN 1..50 LOOP
+            EXIT WHEN NOT tidewire.has_short_writer(_last);
+            PERFORM pg_sleep(0.002);
+        END LOOP;
+        PERFORM FROM unnest(tenants, subjects, _seqs, _outcomes, expected_seqs) AS i(tenant, subject, seq, outcome, expected)
+           JOIN tidewire.events AS e ON e.tenant = i.tenant AND e.subject = i.subject
+                AND e.seq > i.expected AND e.seq < i.seq AND e.seq <> ALL (_new_seqs)
+          WHERE i.outcome = 'stored' AND i.expected IS NOT NULL;
+        IF FOUND THEN
+            RAISE EXCEPTION 'another event of the subject came first' USING ERRCODE = '40001';
+        END IF;
+    END IF;
     RETURN QUERY SELECT r.seq, r.recorded_at, r.outcome
                    FROM unnest(_seqs, _times, _outcomes) WITH ORDINALITY AS r(seq, recorded_at, outcome, ord)
                   ORDER BY r.ord;

@@ -23,6 +23,7 @@ definitions![
     "functions/current_tenant.sql",
     "functions/writing_tenant.sql",
     "functions/new_id.sql",
+    "functions/has_short_writer.sql",
     "functions/append_many.sql",
     "functions/append.sql",
     "functions/retain.sql",

@@ -34,6 +34,43 @@ async fn of_concurrent_requests_that_expect_the_same_event_one_wins() {
     two.stop().await;
 }
 
+/// Whoever expects nothing is not held up by those who do, and yet never gets a place before them unseen.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_expectation_is_met_behind_an_event_that_was_written_at_the_same_time() {
+    let db = TestDb::new().await;
+    let (one, two) = (Server::start(&db).await, Server::start(&db).await);
+    let writer = db.connect().await;
+    let mut met = 0;
+    for round in 0..200 {
+        let subject = format!("s{round}");
+        let plain = json!({"topic": "plain", "subject": subject});
+        let expecting = json!({"topic": "expecting", "subject": subject, "expect": "none"});
+        let insert = format!(
+            "INSERT INTO tidewire.events (tenant, topic, subject) VALUES ('dev', 'plain', '{subject}')"
+        );
+        let plain = async {
+            match round % 3 {
+                0 => drop(one.api.append(&plain).await),
+                1 => drop(two.api.append(&plain).await),
+                _ => writer.batch_execute(&insert).await.unwrap(),
+            }
+        };
+        let ((), (status, problem)) = tokio::join!(plain, one.api.try_append(&expecting));
+        let first = "SELECT topic FROM tidewire.events WHERE subject = $1 ORDER BY seq LIMIT 1";
+        let first: String = writer.query_one(first, &[&subject]).await.unwrap().get(0);
+        if status == StatusCode::CREATED {
+            assert_eq!(first, "expecting", "round {round}");
+            met += 1;
+        } else {
+            assert_eq!(problem["type"], "/problems/conflict", "{problem}");
+            assert_eq!(first, "plain", "round {round}");
+        }
+    }
+    assert!(met > 0, "nothing was shown");
+    one.stop().await;
+    two.stop().await;
+}
+
 #[tokio::test]
 async fn one_id_sent_by_sixteen_clients_to_two_servers_is_stored_once() {
     let db = TestDb::new().await;
