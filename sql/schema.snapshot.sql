@@ -183,25 +183,29 @@ DECLARE
     _system   bigint := (SELECT s.system_identifier FROM pg_control_system() AS s);
     -- The first eight digits of a WAL file's name are its timeline; the control file lags until the next checkpoint.
     _timeline integer := ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::integer;
+    _database oid := (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database());
+    _events   oid := 'tidewire.events'::regclass;
     _current  tidewire.epochs;
     _newest   bigint;
 BEGIN
     PERFORM pg_advisory_xact_lock(1953064034, 1);
     SELECT e.* INTO _current FROM tidewire.epochs AS e ORDER BY e.epoch DESC LIMIT 1;
     IF _current.epoch IS NOT NULL AND NOT begin_epoch.force
-       AND _current.system_identifier = _system AND _current.timeline = _timeline THEN
+       AND _current.system_identifier = _system AND _current.timeline = _timeline
+       AND _current.database_oid = _database AND _current.events_oid = _events THEN
         RETURN _current.epoch;
     END IF;
     SELECT coalesce(max(e.seq), 0) INTO _newest FROM tidewire.events AS e;
     IF begin_epoch.force THEN
         PERFORM setval('tidewire.events_clock', (extract(epoch FROM clock_timestamp()) * 1000)::bigint);
     END IF;
-    INSERT INTO tidewire.epochs AS e (epoch, after_seq, system_identifier, timeline, reason)
-    VALUES (coalesce(_current.epoch, 0) + 1, _newest, _system, _timeline,
+    INSERT INTO tidewire.epochs AS e (epoch, after_seq, system_identifier, timeline, database_oid, events_oid, reason)
+    VALUES (coalesce(_current.epoch, 0) + 1, _newest, _system, _timeline, _database, _events,
             CASE WHEN _current.epoch IS NULL THEN 'created'
                  WHEN begin_epoch.force THEN begin_epoch.reason
                  WHEN _current.system_identifier <> _system THEN 'another cluster: restored or upgraded'
-                 ELSE 'another timeline: recovered or failed over' END);
+                 WHEN _current.timeline <> _timeline THEN 'another timeline: recovered or failed over'
+                 ELSE 'another database or table: restored or copied' END);
     RETURN coalesce(_current.epoch, 0) + 1;
 END
 $$;
@@ -849,6 +853,22 @@ COMMENT ON COLUMN tidewire.events.data IS 'The payload as JSON.';
 COMMENT ON COLUMN tidewire.events.bytes IS 'The payload as bytes, instead of data.';
 
 --
+-- Name: definitions; Type: TABLE; Schema: tidewire; Owner: -
+--
+
+CREATE TABLE tidewire.definitions (
+    file text NOT NULL,
+    digest text NOT NULL,
+    applied_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+);
+
+--
+-- Name: TABLE definitions; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON TABLE tidewire.definitions IS 'Which definitions (functions, triggers, views, grants) this database has: what equals its digest is not applied again.';
+
+--
 -- Name: epochs; Type: TABLE; Schema: tidewire; Owner: -
 --
 
@@ -859,6 +879,8 @@ CREATE TABLE tidewire.epochs (
     system_identifier bigint NOT NULL,
     timeline integer NOT NULL,
     reason text NOT NULL,
+    database_oid oid NOT NULL,
+    events_oid oid NOT NULL,
     CONSTRAINT epochs_are_positive CHECK ((epoch > 0))
 );
 
@@ -980,6 +1002,13 @@ CREATE VIEW tidewire.writers AS
 --
 
 COMMENT ON VIEW tidewire.writers IS 'Open transactions that have written events; readers stop below the lowest floor.';
+
+--
+-- Name: definitions definitions_pkey; Type: CONSTRAINT; Schema: tidewire; Owner: -
+--
+
+ALTER TABLE ONLY tidewire.definitions
+    ADD CONSTRAINT definitions_pkey PRIMARY KEY (file);
 
 --
 -- Name: epochs epochs_pkey; Type: CONSTRAINT; Schema: tidewire; Owner: -

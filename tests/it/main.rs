@@ -32,6 +32,7 @@ mod pages;
 mod patience;
 mod permissions;
 mod reading;
+mod restored;
 mod retention;
 mod schema;
 mod slow_reader;
