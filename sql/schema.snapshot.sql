@@ -466,6 +466,7 @@ COMMENT ON FUNCTION tidewire.new_id() IS 'A new event id (UUIDv7).';
 CREATE FUNCTION tidewire.prepare_chunks() RETURNS integer
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '500ms'
     AS $$
 DECLARE
     _interval interval := (SELECT d.time_interval FROM timescaledb_information.dimensions AS d

@@ -16,6 +16,7 @@ mod burst;
 mod cli;
 mod concurrency;
 mod crash;
+mod definitions;
 mod embedded;
 mod encodings;
 mod faults;

@@ -227,7 +227,9 @@ async fn template(admin: &Client) -> String {
             .await
             .unwrap();
         schema::create_roles(&client).await.unwrap();
-        schema::apply(&mut client).await.unwrap();
+        schema::apply(&mut client, schema::Plan::default())
+            .await
+            .unwrap();
         // TimescaleDB's scheduler holds a connection to every database that has the extension.
         client
             .batch_execute("SELECT _timescaledb_functions.stop_background_workers()")
