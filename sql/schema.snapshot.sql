@@ -585,30 +585,20 @@ CREATE FUNCTION tidewire.retain(keep interval) RETURNS integer
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 DECLARE
-    _before  timestamptz := clock_timestamp() - retain.keep;
-    _newest  record;
-    _schema  name := (SELECT n.nspname FROM pg_extension AS x JOIN pg_namespace AS n ON n.oid = x.extnamespace
-                       WHERE x.extname = 'timescaledb');
-    _chunk   regclass;
-    _last    record;
     _removed integer := 0;
 BEGIN
-    IF retain.keep < interval '0' THEN
-        RAISE EXCEPTION 'keep must not be negative' USING ERRCODE = 'TW400';
-    END IF;
-    PERFORM pg_advisory_xact_lock(1953064034, 0);
-    SELECT 0::bigint AS seq, to_timestamp(0) AS recorded_at INTO _newest;
-    FOR _chunk IN EXECUTE format('SELECT %I.show_chunks(%L::regclass, older_than => %L::timestamptz)',
-                                 _schema, 'tidewire.events', _before) LOOP
-        EXECUTE format('SELECT c.seq, c.recorded_at FROM %s AS c ORDER BY c.seq DESC LIMIT 1', _chunk) INTO _last;
-        IF _last.seq > _newest.seq THEN
-            _newest := _last;
-        END IF;
+    LOOP
+        BEGIN
+            EXIT WHEN NOT tidewire.retain_oldest(retain.keep);
+        EXCEPTION WHEN lock_not_available THEN
+            IF _removed = 0 THEN
+                RAISE;
+            END IF;
+            RAISE WARNING '%', SQLERRM;
+            EXIT;
+        END;
         _removed := _removed + 1;
     END LOOP;
-    EXECUTE format('SELECT %I.drop_chunks(%L::regclass, older_than => %L::timestamptz)', _schema, 'tidewire.events', _before);
-    UPDATE tidewire.log AS l SET retained_seq = _newest.seq, retained_at = _newest.recorded_at
-     WHERE l.retained_seq < _newest.seq;
     RETURN _removed;
 END
 $$;
@@ -618,6 +608,67 @@ $$;
 --
 
 COMMENT ON FUNCTION tidewire.retain(keep interval) IS 'Removes whole chunks older than keep: SELECT tidewire.retain(''90 days'').';
+
+--
+-- Name: retain_oldest(interval); Type: FUNCTION; Schema: tidewire; Owner: -
+--
+
+CREATE FUNCTION tidewire.retain_oldest(keep interval) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '500ms'
+    AS $$
+DECLARE
+    _schema name := (SELECT n.nspname FROM pg_extension AS x JOIN pg_namespace AS n ON n.oid = x.extnamespace
+                      WHERE x.extname = 'timescaledb');
+    _chunk  regclass;
+    _start  timestamptz;
+    _end    timestamptz;
+    _last   record;
+    _users  text;
+BEGIN
+    IF retain_oldest.keep < interval '0' THEN
+        RAISE EXCEPTION 'keep must not be negative' USING ERRCODE = 'TW400';
+    END IF;
+    IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
+        RAISE EXCEPTION 'retention needs a READ COMMITTED transaction' USING ERRCODE = 'TW400';
+    END IF;
+    PERFORM pg_advisory_xact_lock(1953064034, 0);
+    SELECT format('%I.%I', c.chunk_schema, c.chunk_name)::regclass, c.range_start, c.range_end
+      INTO _chunk, _start, _end
+      FROM timescaledb_information.chunks AS c
+     WHERE c.hypertable_schema = 'tidewire' AND c.hypertable_name = 'events'
+       AND c.range_end <= clock_timestamp() - retain_oldest.keep
+     ORDER BY c.range_end LIMIT 1;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', _chunk);
+    EXECUTE format('SELECT c.seq, c.recorded_at FROM %s AS c ORDER BY c.seq DESC LIMIT 1', _chunk) INTO _last;
+    UPDATE tidewire.log AS l SET retained_seq = _last.seq, retained_at = _last.recorded_at WHERE l.retained_seq < _last.seq;
+    EXECUTE format('SELECT %I.drop_chunks(%L::regclass, older_than => %L::timestamptz, newer_than => %L::timestamptz)',
+                   _schema, 'tidewire.events', _end, _start);
+    RETURN true;
+EXCEPTION WHEN lock_not_available THEN
+    SELECT string_agg(format('%s (%s, %s)', coalesce('process ' || u.pid, 'a prepared transaction'),
+                             coalesce(nullif(a.application_name, ''), 'without a name'),
+                             coalesce(a.state, a.backend_type, 'of another role')), ', ')
+      INTO _users
+      FROM (SELECT DISTINCT l.pid FROM pg_locks AS l
+             WHERE l.locktype = 'relation' AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid()
+               AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
+               AND l.relation = _chunk) AS u
+      LEFT JOIN pg_stat_activity AS a ON a.pid = u.pid;
+    RAISE EXCEPTION 'the oldest chunk is not removed: it is in use by %', coalesce(_users, 'another transaction')
+        USING ERRCODE = '55P03';
+END
+$$;
+
+--
+-- Name: FUNCTION retain_oldest(keep interval); Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON FUNCTION tidewire.retain_oldest(keep interval) IS 'Removes the oldest chunk if all its events are older than keep; says whether there was one.';
 
 --
 -- Name: wake_servers(); Type: FUNCTION; Schema: tidewire; Owner: -
@@ -1218,6 +1269,12 @@ REVOKE ALL ON FUNCTION tidewire.refuse_change() FROM PUBLIC;
 --
 
 REVOKE ALL ON FUNCTION tidewire.retain(keep interval) FROM PUBLIC;
+
+--
+-- Name: FUNCTION retain_oldest(keep interval); Type: ACL; Schema: tidewire; Owner: -
+--
+
+REVOKE ALL ON FUNCTION tidewire.retain_oldest(keep interval) FROM PUBLIC;
 
 --
 -- Name: FUNCTION wake_servers(); Type: ACL; Schema: tidewire; Owner: -

@@ -25,6 +25,7 @@ definitions![
     "functions/new_id.sql",
     "functions/append_many.sql",
     "functions/append.sql",
+    "functions/retain_oldest.sql",
     "functions/retain.sql",
     "functions/expire_keys.sql",
     "functions/begin_epoch.sql",

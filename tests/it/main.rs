@@ -35,6 +35,7 @@ mod patience;
 mod permissions;
 mod reading;
 mod restored;
+mod retaining;
 mod retention;
 mod schema;
 mod slow_reader;
