@@ -56,7 +56,7 @@ async fn a_dump_restored_under_the_same_name_begins_a_new_life() {
     let db = TestDb::new().await;
     let (_folder, file, cursors) = dumped(&db).await;
     db.empty_again().await;
-    restore(&file, &db).await;
+    restore(&file, &db, &[]).await;
     judge(&db, cursors).await;
 }
 
@@ -65,8 +65,22 @@ async fn a_dump_restored_into_another_database_of_the_cluster_begins_a_new_life(
     let db = TestDb::new().await;
     let (_folder, file, cursors) = dumped(&db).await;
     let other = TestDb::empty().await;
-    restore(&file, &other).await;
+    restore(&file, &other, &[]).await;
     judge(&other, cursors).await;
+}
+
+/// What a restore may leave out, the next start makes good: what the dump says of applied definitions is not believed.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restore_without_privileges_has_them_after_the_next_start() {
+    let db = TestDb::new().await;
+    let (_folder, file, _) = dumped(&db).await;
+    let other = TestDb::empty().await;
+    restore(&file, &other, &["--no-privileges"]).await;
+    let client = other.connect().await;
+    let may = "SELECT has_table_privilege('tidewire_analyst', 'tidewire.my_events', 'SELECT')";
+    assert!(!client.query_one(may, &[]).await.unwrap().get::<_, bool>(0));
+    Server::start(&other).await.stop().await;
+    assert!(client.query_one(may, &[]).await.unwrap().get::<_, bool>(0));
 }
 
 /// `CREATE DATABASE … TEMPLATE` keeps every oid but the database's.

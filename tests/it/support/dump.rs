@@ -9,11 +9,12 @@ pub async fn dump(db: &TestDb, file: &Path) {
     run("pg_dump", &["-Fc", "-f"], file, &db.url).await;
 }
 
-/// Restores a dump into `db`, which is empty.
-pub async fn restore(file: &Path, db: &TestDb) {
+/// Restores a dump into `db`, which is empty, with more options of `pg_restore`.
+pub async fn restore(file: &Path, db: &TestDb, options: &[&str]) {
     let before = "CREATE EXTENSION timescaledb; SELECT timescaledb_pre_restore()";
     db.connect().await.batch_execute(before).await.unwrap();
-    run("pg_restore", &["-d", &db.url], file, "").await;
+    let options = [&["-d", &db.url], options].concat();
+    run("pg_restore", &options, file, "").await;
     let after = "SELECT timescaledb_post_restore(); SELECT _timescaledb_functions.stop_background_workers()";
     db.connect().await.batch_execute(after).await.unwrap();
 }
