@@ -88,7 +88,7 @@ impl Looker {
         let (watermark, new_events) = tokio::time::timeout(DATABASE_SILENCE_MAX, prepared)
             .await
             .map_err(|_| Unavailable::Silent)?
-            .map_err(Unavailable::Lost)?;
+            .map_err(Unavailable::from)?;
         Ok(Self {
             client,
             watermark,
@@ -124,7 +124,7 @@ impl Looker {
         tokio::time::timeout(DATABASE_SILENCE_MAX, self.read(after, disorder_s))
             .await
             .map_err(|_| Unavailable::Silent)?
-            .map_err(Unavailable::Lost)
+            .map_err(Unavailable::from)
     }
 
     async fn read(&self, after: Position, disorder_s: i64) -> Result<Look, tokio_postgres::Error> {
