@@ -201,25 +201,29 @@ DECLARE
     _system   bigint := (SELECT s.system_identifier FROM pg_control_system() AS s);
     -- The first eight digits of a WAL file's name are its timeline; the control file lags until the next checkpoint.
     _timeline integer := ('x' || left(pg_walfile_name(pg_current_wal_lsn()), 8))::bit(32)::integer;
+    _database oid := (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database());
+    _events   oid := 'tidewire.events'::regclass;
     _current  tidewire.epochs;
     _newest   bigint;
 BEGIN
     PERFORM pg_advisory_xact_lock(1953064034, 1);
     SELECT e.* INTO _current FROM tidewire.epochs AS e ORDER BY e.epoch DESC LIMIT 1;
     IF _current.epoch IS NOT NULL AND NOT begin_epoch.force
-       AND _current.system_identifier = _system AND _current.timeline = _timeline THEN
+       AND _current.system_identifier = _system AND _current.timeline = _timeline
+       AND _current.database_oid = _database AND _current.events_oid = _events THEN
         RETURN _current.epoch;
     END IF;
     SELECT coalesce(max(e.seq), 0) INTO _newest FROM tidewire.events AS e;
     IF begin_epoch.force THEN
         PERFORM setval('tidewire.events_clock', (extract(epoch FROM clock_timestamp()) * 1000)::bigint);
     END IF;
-    INSERT INTO tidewire.epochs AS e (epoch, after_seq, system_identifier, timeline, reason)
-    VALUES (coalesce(_current.epoch, 0) + 1, _newest, _system, _timeline,
+    INSERT INTO tidewire.epochs AS e (epoch, after_seq, system_identifier, timeline, database_oid, events_oid, reason)
+    VALUES (coalesce(_current.epoch, 0) + 1, _newest, _system, _timeline, _database, _events,
             CASE WHEN _current.epoch IS NULL THEN 'created'
                  WHEN begin_epoch.force THEN begin_epoch.reason
                  WHEN _current.system_identifier <> _system THEN 'another cluster: restored or upgraded'
-                 ELSE 'another timeline: recovered or failed over' END);
+                 WHEN _current.timeline <> _timeline THEN 'another timeline: recovered or failed over'
+                 ELSE 'another database or table: restored or copied' END);
     RETURN coalesce(_current.epoch, 0) + 1;
 END
 $$;
@@ -510,6 +514,7 @@ COMMENT ON FUNCTION tidewire.new_id() IS 'A new event id (UUIDv7).';
 CREATE FUNCTION tidewire.prepare_chunks() RETURNS integer
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '500ms'
     AS $$
 DECLARE
     _interval interval := (SELECT d.time_interval FROM timescaledb_information.dimensions AS d
@@ -628,30 +633,20 @@ CREATE FUNCTION tidewire.retain(keep interval) RETURNS integer
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 DECLARE
-    _before  timestamptz := clock_timestamp() - retain.keep;
-    _newest  record;
-    _schema  name := (SELECT n.nspname FROM pg_extension AS x JOIN pg_namespace AS n ON n.oid = x.extnamespace
-                       WHERE x.extname = 'timescaledb');
-    _chunk   regclass;
-    _last    record;
     _removed integer := 0;
 BEGIN
-    IF retain.keep < interval '0' THEN
-        RAISE EXCEPTION 'keep must not be negative' USING ERRCODE = 'TW400';
-    END IF;
-    PERFORM pg_advisory_xact_lock(1953064034, 0);
-    SELECT 0::bigint AS seq, to_timestamp(0) AS recorded_at INTO _newest;
-    FOR _chunk IN EXECUTE format('SELECT %I.show_chunks(%L::regclass, older_than => %L::timestamptz)',
-                                 _schema, 'tidewire.events', _before) LOOP
-        EXECUTE format('SELECT c.seq, c.recorded_at FROM %s AS c ORDER BY c.seq DESC LIMIT 1', _chunk) INTO _last;
-        IF _last.seq > _newest.seq THEN
-            _newest := _last;
-        END IF;
+    LOOP
+        BEGIN
+            EXIT WHEN NOT tidewire.retain_oldest(retain.keep);
+        EXCEPTION WHEN lock_not_available THEN
+            IF _removed = 0 THEN
+                RAISE;
+            END IF;
+            RAISE WARNING '%', SQLERRM;
+            EXIT;
+        END;
         _removed := _removed + 1;
     END LOOP;
-    EXECUTE format('SELECT %I.drop_chunks(%L::regclass, older_than => %L::timestamptz)', _schema, 'tidewire.events', _before);
-    UPDATE tidewire.log AS l SET retained_seq = _newest.seq, retained_at = _newest.recorded_at
-     WHERE l.retained_seq < _newest.seq;
     RETURN _removed;
 END
 $$;
@@ -661,6 +656,67 @@ $$;
 --
 
 COMMENT ON FUNCTION tidewire.retain(keep interval) IS 'Removes whole chunks older than keep: SELECT tidewire.retain(''90 days'').';
+
+--
+-- Name: retain_oldest(interval); Type: FUNCTION; Schema: tidewire; Owner: -
+--
+
+CREATE FUNCTION tidewire.retain_oldest(keep interval) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '500ms'
+    AS $$
+DECLARE
+    _schema name := (SELECT n.nspname FROM pg_extension AS x JOIN pg_namespace AS n ON n.oid = x.extnamespace
+                      WHERE x.extname = 'timescaledb');
+    _chunk  regclass;
+    _start  timestamptz;
+    _end    timestamptz;
+    _last   record;
+    _users  text;
+BEGIN
+    IF retain_oldest.keep < interval '0' THEN
+        RAISE EXCEPTION 'keep must not be negative' USING ERRCODE = 'TW400';
+    END IF;
+    IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
+        RAISE EXCEPTION 'retention needs a READ COMMITTED transaction' USING ERRCODE = 'TW400';
+    END IF;
+    PERFORM pg_advisory_xact_lock(1953064034, 0);
+    SELECT format('%I.%I', c.chunk_schema, c.chunk_name)::regclass, c.range_start, c.range_end
+      INTO _chunk, _start, _end
+      FROM timescaledb_information.chunks AS c
+     WHERE c.hypertable_schema = 'tidewire' AND c.hypertable_name = 'events'
+       AND c.range_end <= clock_timestamp() - retain_oldest.keep
+     ORDER BY c.range_end LIMIT 1;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', _chunk);
+    EXECUTE format('SELECT c.seq, c.recorded_at FROM %s AS c ORDER BY c.seq DESC LIMIT 1', _chunk) INTO _last;
+    UPDATE tidewire.log AS l SET retained_seq = _last.seq, retained_at = _last.recorded_at WHERE l.retained_seq < _last.seq;
+    EXECUTE format('SELECT %I.drop_chunks(%L::regclass, older_than => %L::timestamptz, newer_than => %L::timestamptz)',
+                   _schema, 'tidewire.events', _end, _start);
+    RETURN true;
+EXCEPTION WHEN lock_not_available THEN
+    SELECT string_agg(format('%s (%s, %s)', coalesce('process ' || u.pid, 'a prepared transaction'),
+                             coalesce(nullif(a.application_name, ''), 'without a name'),
+                             coalesce(a.state, a.backend_type, 'of another role')), ', ')
+      INTO _users
+      FROM (SELECT DISTINCT l.pid FROM pg_locks AS l
+             WHERE l.locktype = 'relation' AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid()
+               AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
+               AND l.relation = _chunk) AS u
+      LEFT JOIN pg_stat_activity AS a ON a.pid = u.pid;
+    RAISE EXCEPTION 'the oldest chunk is not removed: it is in use by %', coalesce(_users, 'another transaction')
+        USING ERRCODE = '55P03';
+END
+$$;
+
+--
+-- Name: FUNCTION retain_oldest(keep interval); Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON FUNCTION tidewire.retain_oldest(keep interval) IS 'Removes the oldest chunk if all its events are older than keep; says whether there was one.';
 
 --
 -- Name: wake_servers(); Type: FUNCTION; Schema: tidewire; Owner: -
@@ -897,6 +953,22 @@ COMMENT ON COLUMN tidewire.events.data IS 'The payload as JSON.';
 COMMENT ON COLUMN tidewire.events.bytes IS 'The payload as bytes, instead of data.';
 
 --
+-- Name: definitions; Type: TABLE; Schema: tidewire; Owner: -
+--
+
+CREATE TABLE tidewire.definitions (
+    file text NOT NULL,
+    digest text NOT NULL,
+    applied_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL
+);
+
+--
+-- Name: TABLE definitions; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON TABLE tidewire.definitions IS 'Which definitions (functions, triggers, views, grants) this database has: what equals its digest is not applied again.';
+
+--
 -- Name: epochs; Type: TABLE; Schema: tidewire; Owner: -
 --
 
@@ -907,6 +979,8 @@ CREATE TABLE tidewire.epochs (
     system_identifier bigint NOT NULL,
     timeline integer NOT NULL,
     reason text NOT NULL,
+    database_oid oid NOT NULL,
+    events_oid oid NOT NULL,
     CONSTRAINT epochs_are_positive CHECK ((epoch > 0))
 );
 
@@ -1028,6 +1102,13 @@ CREATE VIEW tidewire.writers AS
 --
 
 COMMENT ON VIEW tidewire.writers IS 'Open transactions that have written events; readers stop below the lowest floor.';
+
+--
+-- Name: definitions definitions_pkey; Type: CONSTRAINT; Schema: tidewire; Owner: -
+--
+
+ALTER TABLE ONLY tidewire.definitions
+    ADD CONSTRAINT definitions_pkey PRIMARY KEY (file);
 
 --
 -- Name: epochs epochs_pkey; Type: CONSTRAINT; Schema: tidewire; Owner: -
@@ -1242,6 +1323,12 @@ REVOKE ALL ON FUNCTION tidewire.refuse_change() FROM PUBLIC;
 --
 
 REVOKE ALL ON FUNCTION tidewire.retain(keep interval) FROM PUBLIC;
+
+--
+-- Name: FUNCTION retain_oldest(keep interval); Type: ACL; Schema: tidewire; Owner: -
+--
+
+REVOKE ALL ON FUNCTION tidewire.retain_oldest(keep interval) FROM PUBLIC;
 
 --
 -- Name: FUNCTION wake_servers(); Type: ACL; Schema: tidewire; Owner: -

@@ -28,7 +28,7 @@ use crate::log::listener::Listener;
 use crate::log::tail::Tail;
 use crate::log::{Appender, History, Identity, Unavailable, upkeep};
 use crate::pg::embedded::{Embedded, EmbeddedConfig, EmbeddedError};
-use crate::pg::schema::{self, SchemaError};
+use crate::pg::schema::{self, Plan, SchemaError};
 use crate::pg::{ConnectError, Connector};
 use crate::tasks::Tasks;
 
@@ -233,7 +233,7 @@ async fn build(
     let versions = if config.no_migrate {
         schema::verify(&client).await?
     } else {
-        schema::apply(&mut client).await?
+        schema::apply(&mut client, Plan::default()).await?
     };
     tracing::info!(
         postgres = versions.postgres,

@@ -45,7 +45,9 @@ impl Database {
             .await
             .unwrap();
         schema::create_roles(&client).await.unwrap();
-        schema::apply(&mut client).await.unwrap();
+        schema::apply(&mut client, schema::Plan::default())
+            .await
+            .unwrap();
         Self { url, name }
     }
 

@@ -4,8 +4,10 @@
 -- can pass until that row's transaction ends. An application's transaction that was first after midnight and stayed open
 -- would stop everybody. So chunks are made ahead, by a row that comes and goes in a transaction of its own (the function
 -- that creates chunks is not in the Apache edition). Nobody ever sees the row.
+--
+-- Gives up after half a second (55P03): a server that starts must not wait for an open transaction.
 CREATE OR REPLACE FUNCTION tidewire.prepare_chunks()
-RETURNS integer LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $fn$
+RETURNS integer LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET lock_timeout = '500ms' AS $fn$
 DECLARE
     _interval interval := (SELECT d.time_interval FROM timescaledb_information.dimensions AS d
                             WHERE d.hypertable_schema = 'tidewire' AND d.hypertable_name = 'events'

@@ -1,4 +1,5 @@
--- Who may do what in SQL. Runs at every migrate and skips roles that do not exist (see sql/roles/roles.sql).
+-- Who may do what in SQL. Runs when a definition or one of these roles is new, and skips roles that do not
+-- exist (see sql/roles/roles.sql).
 -- Functions are open to everybody by default in PostgreSQL: here nothing is, but what is granted below.
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA tidewire FROM PUBLIC;
 REVOKE ALL ON ALL TABLES IN SCHEMA tidewire FROM PUBLIC;

@@ -31,6 +31,17 @@ pub enum Unavailable {
     Pool(String),
 }
 
+impl From<tokio_postgres::Error> for Unavailable {
+    fn from(error: tokio_postgres::Error) -> Self {
+        // The database has ended the statement before its connection was given up.
+        if error.code() == Some(&SqlState::QUERY_CANCELED) {
+            Self::Silent
+        } else {
+            Self::Lost(error)
+        }
+    }
+}
+
 /// Why a page could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
@@ -210,7 +221,7 @@ impl From<tokio_postgres::Error> for ReadError {
             None => error.is_closed() || is_io(&error),
         };
         if is_lost {
-            Self::Unavailable(Unavailable::Lost(error))
+            Self::Unavailable(error.into())
         } else {
             Self::Internal(error)
         }

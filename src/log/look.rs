@@ -6,7 +6,9 @@ use tokio_postgres::{Client, Row, Statement};
 use super::error::Unavailable;
 use super::row::event_columns;
 use super::rows::{self, Appetite};
-use crate::event::limits::{DATABASE_SILENCE_MAX, TAIL_PAGE_BYTES_MAX, TAIL_PAGE_EVENTS};
+use crate::event::limits::{
+    DATABASE_SILENCE_MAX, READ_STATEMENT_MAX, TAIL_PAGE_BYTES_MAX, TAIL_PAGE_EVENTS,
+};
 use crate::event::{Position, Seq};
 use crate::pg::Connector;
 
@@ -65,7 +67,9 @@ impl Looker {
     /// If the database does not answer in time.
     pub async fn connect(connector: &Connector) -> Result<Self, Unavailable> {
         let client = connector.connect("tail").await?;
+        let bounded = format!("SET statement_timeout = {}", READ_STATEMENT_MAX.as_millis());
         let prepared = async {
+            client.batch_execute(&bounded).await?;
             let chunks: i64 = client.query_one(CHUNKS, &[]).await?.try_get(0)?;
             let one_plan = "SET plan_cache_mode = force_generic_plan; SET jit = off";
             let plan_each = "SET plan_cache_mode = force_custom_plan; SET jit = off";
@@ -84,7 +88,7 @@ impl Looker {
         let (watermark, new_events) = tokio::time::timeout(DATABASE_SILENCE_MAX, prepared)
             .await
             .map_err(|_| Unavailable::Silent)?
-            .map_err(Unavailable::Lost)?;
+            .map_err(Unavailable::from)?;
         Ok(Self {
             client,
             watermark,
@@ -120,7 +124,7 @@ impl Looker {
         tokio::time::timeout(DATABASE_SILENCE_MAX, self.read(after, disorder_s))
             .await
             .map_err(|_| Unavailable::Silent)?
-            .map_err(Unavailable::Lost)
+            .map_err(Unavailable::from)
     }
 
     async fn read(&self, after: Position, disorder_s: i64) -> Result<Look, tokio_postgres::Error> {

@@ -10,14 +10,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use deadpool_postgres::{HookError, Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
+use deadpool_postgres::{
+    HookError, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime,
+};
+use tokio::time::error::Elapsed;
 use tokio_postgres::NoTls;
 
 use super::error::{ReadError, Unavailable};
 use super::identity::{Identity, Known};
 use super::rows::Appetite;
 use super::span;
-use crate::event::limits::{DATABASE_SILENCE_MAX, HISTORY_READS, PAGE_BYTES_MAX, PAGE_EVENTS_MAX};
+use crate::event::limits::{
+    DATABASE_SILENCE_MAX, HISTORY_READS, PAGE_BYTES_MAX, PAGE_EVENTS_MAX, READ_STATEMENT_MAX,
+};
 use crate::event::{Event, Filter, Position, Seq, Tenant};
 use crate::pg::Connector;
 
@@ -91,8 +96,12 @@ impl History {
             .post_create(deadpool_postgres::Hook::async_fn(|client, _| {
                 Box::pin(async move {
                     // As in the tail: the bound on time keeps chunks out of the plan only if it is known to the planner.
+                    let settings = format!(
+                        "SET statement_timeout = {}; SET plan_cache_mode = force_custom_plan; SET jit = off",
+                        READ_STATEMENT_MAX.as_millis()
+                    );
                     client
-                        .batch_execute("SET plan_cache_mode = force_custom_plan; SET jit = off")
+                        .batch_execute(&settings)
                         .await
                         .map_err(HookError::Backend)
                 })
@@ -126,18 +135,13 @@ impl History {
             Ok(page)
         };
         let answered = tokio::time::timeout(DATABASE_SILENCE_MAX, work).await;
-        if answered.is_err() {
-            // A silent connection is not given back to the pool.
-            let _ = deadpool_postgres::Object::take(client);
-            return Err(Unavailable::Silent.into());
-        }
-        answered.unwrap_or(Err(Unavailable::Silent.into()))
+        give_back(client, answered)
     }
 
     /// Reads a page in as many parts as it takes: how many events to ask for at once depends on what they weigh.
     async fn parts(
         &self,
-        client: &deadpool_postgres::Object,
+        client: &Object,
         query: &Query,
         known: &Known,
     ) -> Result<Page, ReadError> {
@@ -191,8 +195,8 @@ impl History {
         let client = self.client().await?;
         let known = self.identity.known();
         let work = span::count(&client, query, &known, COUNT_LOOKS_MAX);
-        let counted = tokio::time::timeout(DATABASE_SILENCE_MAX, work).await;
-        counted.map_err(|_| Unavailable::Silent)?
+        let answered = tokio::time::timeout(DATABASE_SILENCE_MAX, work).await;
+        give_back(client, answered)
     }
 
     /// The position before the first event recorded at `since` or later; `end` if there is none up to it.
@@ -230,12 +234,11 @@ impl History {
                 span = span.checked_mul(SPAN_GROWTH).unwrap_or(TimeDelta::MAX);
             }
         };
-        tokio::time::timeout(DATABASE_SILENCE_MAX, work)
-            .await
-            .map_err(|_| Unavailable::Silent)?
+        let answered = tokio::time::timeout(DATABASE_SILENCE_MAX, work).await;
+        give_back(client, answered)
     }
 
-    async fn client(&self) -> Result<deadpool_postgres::Object, ReadError> {
+    async fn client(&self) -> Result<Object, ReadError> {
         self.pool
             .get()
             .await
@@ -247,4 +250,15 @@ impl History {
     pub const fn pool(&self) -> &Pool {
         &self.pool
     }
+}
+
+/// Gives the connection back to the pool, but not one that has not answered: whoever took it next would wait as well.
+pub(super) fn give_back<T>(
+    client: Object,
+    answered: Result<Result<T, ReadError>, Elapsed>,
+) -> Result<T, ReadError> {
+    answered.unwrap_or_else(|_| {
+        let _ = Object::take(client);
+        Err(Unavailable::Silent.into())
+    })
 }

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::error::{ReadError, Unavailable};
-use super::read::History;
+use super::read::{History, give_back};
 use crate::event::limits::DATABASE_SILENCE_MAX;
 
 const DATABASE: &str = "
@@ -71,7 +71,6 @@ pub async fn ask(history: &History) -> Result<(Database, Option<Holder>), ReadEr
         };
         Ok::<_, ReadError>((database, holder))
     };
-    tokio::time::timeout(DATABASE_SILENCE_MAX, work)
-        .await
-        .map_err(|_| Unavailable::Silent)?
+    let answered = tokio::time::timeout(DATABASE_SILENCE_MAX, work).await;
+    give_back(client, answered)
 }

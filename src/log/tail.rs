@@ -101,10 +101,7 @@ impl Tail {
     ) -> Result<(Self, watch::Receiver<TailStatus>), Unavailable> {
         let looker = Looker::connect(&connector).await?;
         let known = identity.known();
-        let (begin, present) = looker
-            .begin_at(known.retained, PRELOAD_EVENTS)
-            .await
-            .map_err(Unavailable::Lost)?;
+        let (begin, present) = looker.begin_at(known.retained, PRELOAD_EVENTS).await?;
         let (status, receiver) = watch::channel(TailStatus {
             watermark: Watermark::at(begin),
             wake_up: WakeUp::Polling,
@@ -329,10 +326,7 @@ impl Tail {
 
     async fn reconnect(&mut self) -> Result<Looker, Unavailable> {
         let looker = Looker::connect(&self.connector).await?;
-        self.identity
-            .reload(&looker.client)
-            .await
-            .map_err(Unavailable::Lost)?;
+        self.identity.reload(&looker.client).await?;
         self.must_reset |= self.identity.known().identity.epoch != self.epoch;
         Ok(looker)
     }
@@ -342,15 +336,9 @@ impl Tail {
         let Some(looker) = &self.looker else {
             return Err(Unavailable::Silent);
         };
-        self.identity
-            .reload(&looker.client)
-            .await
-            .map_err(Unavailable::Lost)?;
+        self.identity.reload(&looker.client).await?;
         let known = self.identity.known();
-        let (begin, _) = looker
-            .begin_at(known.retained, PRELOAD_EVENTS)
-            .await
-            .map_err(Unavailable::Lost)?;
+        let (begin, _) = looker.begin_at(known.retained, PRELOAD_EVENTS).await?;
         tracing::warn!(
             event.seq = begin.seq,
             "the log has begun a new life: cursors beyond its newest event are unknown"

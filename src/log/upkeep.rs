@@ -1,6 +1,12 @@
 //! What the log needs now and then: chunks made ahead, old ids forgotten, retention, and noticing that it ran elsewhere.
+//!
+//! # Invariants
+//! - What fails is tried again in a later round, and keeps nothing else of a round from being done.
 
 use std::time::Duration;
+
+use deadpool_postgres::Object;
+use tokio_postgres::{Error, IsolationLevel};
 
 use super::identity::Identity;
 use super::read::History;
@@ -8,10 +14,10 @@ use crate::tasks::pause;
 
 const EXPIRE_KEYS: &str = "SELECT tidewire.expire_keys($1)";
 const PREPARE_CHUNKS: &str = "SELECT tidewire.prepare_chunks()";
-const RETAIN: &str = "SELECT tidewire.retain(make_interval(days => $1))";
+const RETAIN_OLDEST: &str = "SELECT tidewire.retain_oldest(make_interval(days => $1))";
 
 /// Statements of this file, for the test that prepares each.
-pub const STATEMENTS: &[&str] = &[EXPIRE_KEYS, PREPARE_CHUNKS, RETAIN];
+pub const STATEMENTS: &[&str] = &[EXPIRE_KEYS, PREPARE_CHUNKS, RETAIN_OLDEST];
 
 const ROUND_INTERVAL: Duration = Duration::from_secs(30);
 /// Ids forgotten in one statement.
@@ -23,34 +29,67 @@ const RETAIN_ROUNDS: u32 = 20;
 pub async fn run(history: History, identity: Identity, retention_days: Option<i32>) {
     let mut round = 0_u32;
     loop {
-        if let Err(error) = once(
-            &history,
-            &identity,
-            retention_days.filter(|_| round.is_multiple_of(RETAIN_ROUNDS)),
-        )
-        .await
-        {
-            tracing::debug!(%error, "upkeep is tried again in a moment");
+        match history.pool().get().await {
+            Ok(mut client) => {
+                if let Some(days) = retention_days.filter(|_| round.is_multiple_of(RETAIN_ROUNDS)) {
+                    retain(&mut client, days).await;
+                }
+                if let Err(error) = prepare(&client).await {
+                    let reason = said(&error);
+                    tracing::warn!(reason, "a chunk could not be made ahead: trying again");
+                }
+                if let Err(error) = refresh(&client, &identity).await {
+                    tracing::debug!(%error, "upkeep is tried again in a moment");
+                }
+            }
+            Err(error) => tracing::debug!(%error, "upkeep is tried again in a moment"),
         }
         round = round.wrapping_add(1);
         pause(ROUND_INTERVAL).await;
     }
 }
 
-async fn once(
-    history: &History,
-    identity: &Identity,
-    retention_days: Option<i32>,
-) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
-    let client = history.pool().get().await?;
-    if let Some(days) = retention_days {
-        let removed: i32 = client.query_one(RETAIN, &[&days]).await?.try_get(0)?;
-        if removed > 0 {
-            tracing::info!(chunks = removed, "retention removed old events");
+/// Chunk by chunk, so that what was removed stays so and its locks are let go.
+async fn retain(client: &mut Object, days: i32) {
+    let mut chunks = 0_u32;
+    let outcome = loop {
+        match retain_oldest(client, days).await {
+            Ok(true) => chunks = chunks.saturating_add(1),
+            Ok(false) => break Ok(()),
+            Err(error) => break Err(error),
         }
+    };
+    if chunks > 0 {
+        tracing::info!(chunks, "retention removed old events");
     }
+    if let Err(error) = outcome {
+        let reason = said(&error);
+        tracing::warn!(
+            reason,
+            "retention has not removed all that is old: trying again"
+        );
+    }
+}
+
+async fn retain_oldest(client: &mut Object, days: i32) -> Result<bool, Error> {
+    // Whatever the database's default: it has to see what was committed while it waited.
+    let transaction = client
+        .build_transaction()
+        .isolation_level(IsolationLevel::ReadCommitted)
+        .start()
+        .await?;
+    let row = transaction.query_one(RETAIN_OLDEST, &[&days]).await?;
+    transaction.commit().await?;
+    row.try_get(0)
+}
+
+async fn prepare(client: &Object) -> Result<(), Error> {
     client.execute(PREPARE_CHUNKS, &[]).await?;
-    identity.refresh(&client).await?;
+    Ok(())
+}
+
+async fn refresh(client: &Object, identity: &Identity) -> Result<(), Error> {
+    identity.refresh(client).await?;
     loop {
         let expired: i32 = client
             .query_one(EXPIRE_KEYS, &[&EXPIRE_ROWS])
@@ -60,4 +99,11 @@ async fn once(
             return Ok(());
         }
     }
+}
+
+/// What the database said, or what happened to the connection.
+fn said(error: &Error) -> String {
+    error
+        .as_db_error()
+        .map_or_else(|| error.to_string(), |db| db.message().to_owned())
 }

@@ -1,4 +1,4 @@
-//! What is applied whole at every migrate, in this order: functions, triggers, views, grants.
+//! What a migrate applies if the database has it not, or has it otherwise, in this order: functions, triggers, views, grants.
 //!
 //! A test fails when a file of those folders is not listed.
 
@@ -26,6 +26,7 @@ definitions![
     "functions/has_short_writer.sql",
     "functions/append_many.sql",
     "functions/append.sql",
+    "functions/retain_oldest.sql",
     "functions/retain.sql",
     "functions/expire_keys.sql",
     "functions/begin_epoch.sql",
@@ -39,6 +40,14 @@ definitions![
 
 /// Roles belong to the cluster: applied by the embedded server and the tests, otherwise by an operator.
 pub const ROLES: &str = include_str!("../../sql/roles/roles.sql");
+
+/// The roles of [`ROLES`]: an operator may create them later, or never.
+pub const OPTIONAL_ROLES: [&str; 4] = [
+    "tidewire_writer",
+    "tidewire_loader",
+    "tidewire_analyst",
+    "tidewire_monitor",
+];
 
 #[cfg(test)]
 mod tests {
@@ -56,6 +65,12 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn the_optional_roles_are_those_of_the_file() {
+        let list = OPTIONAL_ROLES.map(|role| format!("'{role}'")).join(", ");
+        assert!(ROLES.contains(&format!("ARRAY[{list}]")), "{list}");
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! # Invariants
 //! - Knows nothing of events; the log's SQL stands in `log`.
 
+mod applied;
+mod attempts;
 pub mod connect;
 pub mod definitions;
 pub mod embedded;

@@ -56,7 +56,9 @@ async fn applying_twice_equals_applying_once() {
         .await
         .unwrap();
     for _ in 0..2 {
-        schema::apply(&mut client).await.unwrap();
+        schema::apply(&mut client, schema::Plan::default())
+            .await
+            .unwrap();
     }
     assert_eq!(dump(&db.url).await, once);
     assert_eq!(db.log().await.len(), 1);

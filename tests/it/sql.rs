@@ -228,8 +228,8 @@ async fn forged_cursors_are_refused_in_sql() {
     // The next life began after it, the one after that before it.
     client
         .batch_execute(
-            "INSERT INTO tidewire.epochs (epoch, after_seq, system_identifier, timeline, reason)
-             VALUES (2, 1, 1, 1, 'test'), (3, 0, 1, 1, 'test')",
+            "INSERT INTO tidewire.epochs (epoch, after_seq, system_identifier, timeline, database_oid, events_oid, reason)
+             VALUES (2, 1, 1, 1, 1, 1, 'test'), (3, 0, 1, 1, 1, 1, 'test')",
         )
         .await
         .unwrap();

@@ -37,10 +37,15 @@ impl TestDb {
             .batch_execute(&format!("CREATE DATABASE {name} TEMPLATE {template}"))
             .await
             .unwrap();
-        Self {
+        let db = Self {
             url: url_of(&name),
             name,
-        }
+        };
+        // A copy would begin a second life: this one is to be in its first.
+        let adopt = "UPDATE tidewire.epochs SET database_oid =
+            (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())";
+        db.connect().await.batch_execute(adopt).await.unwrap();
+        db
     }
 
     /// A database without the schema, or any extension.
@@ -64,6 +69,30 @@ impl TestDb {
             url: url_of(&name),
             name,
         }
+    }
+
+    /// Drops it and creates it anew, without the schema, or any extension.
+    pub async fn empty_again(&self) {
+        let (admin, name) = (admin().await, &self.name);
+        for statement in [
+            format!("DROP DATABASE {name} WITH (FORCE)"),
+            format!("CREATE DATABASE {name} TEMPLATE template0"),
+        ] {
+            admin.batch_execute(&statement).await.unwrap();
+        }
+    }
+
+    /// A copy as it is, which nobody may be connected to.
+    pub async fn copy_of(db: &Self) -> Self {
+        let copy = Self::empty().await;
+        let (admin, name, from) = (admin().await, &copy.name, &db.name);
+        for statement in [
+            format!("DROP DATABASE {name} WITH (FORCE)"),
+            format!("CREATE DATABASE {name} TEMPLATE {from} STRATEGY file_copy"),
+        ] {
+            admin.batch_execute(&statement).await.unwrap();
+        }
+        copy
     }
 
     /// A connection of the superuser.
@@ -198,7 +227,9 @@ async fn template(admin: &Client) -> String {
             .await
             .unwrap();
         schema::create_roles(&client).await.unwrap();
-        schema::apply(&mut client).await.unwrap();
+        schema::apply(&mut client, schema::Plan::default())
+            .await
+            .unwrap();
         // TimescaleDB's scheduler holds a connection to every database that has the extension.
         client
             .batch_execute("SELECT _timescaledb_functions.stop_background_workers()")

@@ -2,6 +2,7 @@
 
 pub mod client;
 pub mod db;
+pub mod dump;
 pub mod proxy;
 pub mod raw;
 pub mod reader;

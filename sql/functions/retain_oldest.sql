@@ -1,0 +1,57 @@
+-- Removes the oldest chunk if all its events are older than keep, and moves the log's beginning in the same transaction:
+-- cursors below it are answered with "expired" and the earliest usable cursor, never with a silent jump. Returns whether
+-- there was one.
+--
+-- Locks the chunk first: what somebody commits into it while this waits is then read with the rest, and the beginning lies
+-- after it.
+--
+-- Refuses: TW400 a negative time, or a transaction that does not see what was committed while it waited · 55P03 if others
+-- hold the chunk for half a second (pg_dump, a long query): whoever reads the log would wait as long as this.
+CREATE OR REPLACE FUNCTION tidewire.retain_oldest(keep interval)
+RETURNS boolean LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET lock_timeout = '500ms' AS $fn$
+DECLARE
+    _schema name := (SELECT n.nspname FROM pg_extension AS x JOIN pg_namespace AS n ON n.oid = x.extnamespace
+                      WHERE x.extname = 'timescaledb');
+    _chunk  regclass;
+    _start  timestamptz;
+    _end    timestamptz;
+    _last   record;
+    _users  text;
+BEGIN
+    IF retain_oldest.keep < interval '0' THEN
+        RAISE EXCEPTION 'keep must not be negative' USING ERRCODE = 'TW400';
+    END IF;
+    IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
+        RAISE EXCEPTION 'retention needs a READ COMMITTED transaction' USING ERRCODE = 'TW400';
+    END IF;
+    PERFORM pg_advisory_xact_lock(1953064034, 0);
+    SELECT format('%I.%I', c.chunk_schema, c.chunk_name)::regclass, c.range_start, c.range_end
+      INTO _chunk, _start, _end
+      FROM timescaledb_information.chunks AS c
+     WHERE c.hypertable_schema = 'tidewire' AND c.hypertable_name = 'events'
+       AND c.range_end <= clock_timestamp() - retain_oldest.keep
+     ORDER BY c.range_end LIMIT 1;
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', _chunk);
+    EXECUTE format('SELECT c.seq, c.recorded_at FROM %s AS c ORDER BY c.seq DESC LIMIT 1', _chunk) INTO _last;
+    UPDATE tidewire.log AS l SET retained_seq = _last.seq, retained_at = _last.recorded_at WHERE l.retained_seq < _last.seq;
+    EXECUTE format('SELECT %I.drop_chunks(%L::regclass, older_than => %L::timestamptz, newer_than => %L::timestamptz)',
+                   _schema, 'tidewire.events', _end, _start);
+    RETURN true;
+EXCEPTION WHEN lock_not_available THEN
+    SELECT string_agg(format('%s (%s, %s)', coalesce('process ' || u.pid, 'a prepared transaction'),
+                             coalesce(nullif(a.application_name, ''), 'without a name'),
+                             coalesce(a.state, a.backend_type, 'of another role')), ', ')
+      INTO _users
+      FROM (SELECT DISTINCT l.pid FROM pg_locks AS l
+             WHERE l.locktype = 'relation' AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid()
+               AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
+               AND l.relation = _chunk) AS u
+      LEFT JOIN pg_stat_activity AS a ON a.pid = u.pid;
+    RAISE EXCEPTION 'the oldest chunk is not removed: it is in use by %', coalesce(_users, 'another transaction')
+        USING ERRCODE = '55P03';
+END
+$fn$;
+COMMENT ON FUNCTION tidewire.retain_oldest(interval) IS 'Removes the oldest chunk if all its events are older than keep; says whether there was one.';
