@@ -119,11 +119,11 @@ pub const SSE_HEARTBEAT: Duration = Duration::from_secs(15);
 pub const POLL_INTERVAL: Duration = Duration::from_secs(1);
 /// A database connection that has not answered for this long is replaced.
 pub const DATABASE_SILENCE_MAX: Duration = Duration::from_secs(5);
-/// A read that takes longer is ended by the database itself, before its connection is given up: else its backend would
-/// go on for nobody, as long as a lock is in its way.
-pub const READ_STATEMENT_MAX: Duration = Duration::from_millis(4_500);
+/// A statement that takes longer is ended by the database itself, before its connection is given up: else its backend
+/// would go on for nobody, as long as a lock is in its way.
+pub const STATEMENT_MAX: Duration = Duration::from_millis(4_500);
 
-const _: () = assert!(READ_STATEMENT_MAX.as_millis() < DATABASE_SILENCE_MAX.as_millis());
+const _: () = assert!(STATEMENT_MAX.as_millis() < DATABASE_SILENCE_MAX.as_millis());
 const _: () = assert!(PAGE_EVENTS <= PAGE_EVENTS_MAX);
 const _: () = assert!(PAGE_EVENTS_MAX <= PAGE_SCAN_MAX);
 const _: () = assert!(TAIL_PAGE_EVENTS <= WINDOW_EVENTS);

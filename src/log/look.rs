@@ -7,7 +7,7 @@ use super::error::Unavailable;
 use super::row::event_columns;
 use super::rows::{self, Appetite};
 use crate::event::limits::{
-    DATABASE_SILENCE_MAX, READ_STATEMENT_MAX, TAIL_PAGE_BYTES_MAX, TAIL_PAGE_EVENTS,
+    DATABASE_SILENCE_MAX, STATEMENT_MAX, TAIL_PAGE_BYTES_MAX, TAIL_PAGE_EVENTS,
 };
 use crate::event::{Position, Seq};
 use crate::pg::Connector;
@@ -67,7 +67,7 @@ impl Looker {
     /// If the database does not answer in time.
     pub async fn connect(connector: &Connector) -> Result<Self, Unavailable> {
         let client = connector.connect("tail").await?;
-        let bounded = format!("SET statement_timeout = {}", READ_STATEMENT_MAX.as_millis());
+        let bounded = format!("SET statement_timeout = {}", STATEMENT_MAX.as_millis());
         let prepared = async {
             client.batch_execute(&bounded).await?;
             let chunks: i64 = client.query_one(CHUNKS, &[]).await?.try_get(0)?;

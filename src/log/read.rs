@@ -21,7 +21,7 @@ use super::identity::{Identity, Known};
 use super::rows::Appetite;
 use super::span;
 use crate::event::limits::{
-    DATABASE_SILENCE_MAX, HISTORY_READS, PAGE_BYTES_MAX, PAGE_EVENTS_MAX, READ_STATEMENT_MAX,
+    DATABASE_SILENCE_MAX, HISTORY_READS, PAGE_BYTES_MAX, PAGE_EVENTS_MAX, STATEMENT_MAX,
 };
 use crate::event::{Event, Filter, Position, Seq, Tenant};
 use crate::pg::Connector;
@@ -98,7 +98,7 @@ impl History {
                     // As in the tail: the bound on time keeps chunks out of the plan only if it is known to the planner.
                     let settings = format!(
                         "SET statement_timeout = {}; SET plan_cache_mode = force_custom_plan; SET jit = off",
-                        READ_STATEMENT_MAX.as_millis()
+                        STATEMENT_MAX.as_millis()
                     );
                     client
                         .batch_execute(&settings)

@@ -16,7 +16,7 @@ use super::identity::Identity;
 use super::inbox::Commit;
 use super::listener::Listener;
 use super::row::event_columns;
-use crate::event::limits::DATABASE_SILENCE_MAX;
+use crate::event::limits::{DATABASE_SILENCE_MAX, STATEMENT_MAX};
 use crate::event::{Position, Seq};
 use crate::pg::Connector;
 use crate::tasks::pause;
@@ -231,8 +231,9 @@ impl Writer {
             // the arrays at hand takes longer than the insert of a few events.
             client
                 .batch_execute(&format!(
-                    "SET idle_in_transaction_session_timeout = '10s'; SET statement_timeout = '10s';
+                    "SET idle_in_transaction_session_timeout = '10s'; SET statement_timeout = {};
                      SET lock_timeout = {}; SET plan_cache_mode = force_generic_plan; SET jit = off",
+                    STATEMENT_MAX.as_millis(),
                     self.lock_timeout.as_millis()
                 ))
                 .await?;
