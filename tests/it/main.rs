@@ -25,6 +25,7 @@ mod history;
 mod hostile;
 mod http2;
 mod lag;
+mod memory;
 mod ndjson;
 mod overtaken;
 mod own;
