@@ -71,6 +71,8 @@ pub const FILTER_TOPICS_MAX: usize = 100;
 pub const FILTER_SUBJECTS_MAX: usize = 1_000;
 /// Subscriptions of one WebSocket. More: an error frame.
 pub const SUBSCRIPTIONS_MAX: usize = 100;
+/// Topics and subjects of all subscriptions of one WebSocket, each of which costs about 250 bytes. More: an error frame.
+pub const SOCKET_NAMES_MAX: usize = 10_000;
 /// Bytes of a frame that a client may send. More: close 1009.
 pub const FRAME_BYTES_MAX: usize = 1024 * 1024;
 /// Appends of one WebSocket under way at once. More: the socket is not read until one has ended.

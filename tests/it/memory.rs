@@ -7,7 +7,42 @@ use serde_json::{Value, json};
 use tidewire::event::{Filter, Tenant};
 use tidewire::feed::{Follower, Start};
 
-use crate::support::{Server, TestDb, eventually};
+use crate::support::{Process, Server, TestDb, eventually, raw};
+
+#[tokio::test]
+async fn a_socket_names_so_many_topics_and_subjects_and_no_more() {
+    let db = TestDb::new().await;
+    let server = Process::start(&db.url, &["--log", "warn"]).await;
+    let mut ws = server.api.ws().await;
+    let before = raw::resident_bytes(server.pid());
+    let topics: Vec<String> = (0..100).map(|n| format!("t{n}.x")).collect();
+    let mut begun = Vec::new();
+    for id in 0..100 {
+        let id = id.to_string();
+        let subjects: Vec<String> = (0..1_000).map(|n| format!("{id}-{n}")).collect();
+        let wanted = json!({"type": "subscribe", "id": id, "topics": topics, "subjects": subjects});
+        ws.send(wanted).await;
+        loop {
+            let frame = ws.next().await.unwrap().unwrap();
+            match frame["type"].as_str().unwrap() {
+                "subscribed" => begun.push(id.clone()),
+                "error" => assert_eq!(frame["code"], "invalid-parameter", "{frame}"),
+                _ => continue,
+            }
+            break;
+        }
+    }
+    let grown = raw::resident_bytes(server.pid()).saturating_sub(before);
+    assert!(grown < 32 << 20, "{} MiB for {}", grown >> 20, begun.len());
+    assert_eq!(begun.len(), 9, "10,000 names are 9 times 1,100 and a rest");
+    // Who unsubscribes has room again.
+    ws.send(json!({"type": "unsubscribe", "id": begun[0]}))
+        .await;
+    ws.until("unsubscribed").await;
+    ws.send(json!({"type": "subscribe", "id": "again", "topics": topics}))
+        .await;
+    assert_eq!(ws.until("subscribed").await["id"], "again");
+}
 
 #[tokio::test]
 async fn who_takes_what_there_is_enters_no_index_before_it_waits_and_misses_nothing() {

@@ -131,6 +131,14 @@ pub struct Subscribe {
     pub with_state: bool,
 }
 
+impl Subscribe {
+    /// Topics and subjects.
+    #[must_use]
+    pub fn names(&self) -> usize {
+        self.topics.len().saturating_add(self.subjects.len())
+    }
+}
+
 /// Why a frame could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {

@@ -14,8 +14,9 @@ use super::close::Close;
 use super::frame::{self, ClientFrame};
 use super::socket::{Ended, Socket};
 use super::subscription;
+use crate::event::Filter;
 use crate::event::encode::push_string;
-use crate::event::limits::{FRAME_BYTES_MAX, SUBSCRIPTIONS_MAX};
+use crate::event::limits::{FRAME_BYTES_MAX, SOCKET_NAMES_MAX, SUBSCRIPTIONS_MAX};
 use crate::http::append::{self, Answer};
 use crate::http::ingest;
 use crate::http::problem::{Kind, Problem};
@@ -92,6 +93,11 @@ impl Socket {
                 Kind::InvalidParameter,
                 format!("a socket has at most {SUBSCRIPTIONS_MAX} subscriptions"),
             ))
+        } else if self.names().saturating_add(wanted.names()) > SOCKET_NAMES_MAX {
+            let detail = format!(
+                "the subscriptions of a socket name at most {SOCKET_NAMES_MAX} topics and subjects"
+            );
+            Err(Problem::new(Kind::InvalidParameter, detail))
         } else {
             subscription::begin(&self.app, &self.principal, wanted, &self.wake).await
         };
@@ -104,6 +110,20 @@ impl Socket {
             }
             Err(problem) => self.send(&frame::error(&problem, None, Some(&id))).await,
         }
+    }
+
+    /// Topics and subjects of all subscriptions.
+    fn names(&self) -> usize {
+        let names = |filter: &Filter| {
+            filter
+                .topics()
+                .len()
+                .saturating_add(filter.subjects().len())
+        };
+        self.subscriptions
+            .iter()
+            .map(|one| names(&one.filter))
+            .sum()
     }
 
     /// Stores events while the socket goes on; the answer comes when they are committed.

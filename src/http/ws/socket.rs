@@ -27,7 +27,7 @@ use super::subscription::Subscription;
 use crate::access::Principal;
 use crate::event::limits::{
     CATCH_UP_EVENTS, CLOSE_TIMEOUT, FRAME_BYTES_MAX, PAGE_EVENTS_MAX, SEND_TIMEOUT,
-    SOCKET_APPENDS_MAX, SUBSCRIPTIONS_MAX, WS_HEARTBEAT,
+    SOCKET_APPENDS_MAX, SOCKET_NAMES_MAX, SUBSCRIPTIONS_MAX, WS_HEARTBEAT,
 };
 use crate::feed::{FollowError, Turn};
 use crate::http::app::App;
@@ -161,6 +161,7 @@ impl Socket {
                 "append_events": self.app.ingest.array_events,
                 "appends_in_flight": SOCKET_APPENDS_MAX,
                 "subscriptions": SUBSCRIPTIONS_MAX,
+                "names": SOCKET_NAMES_MAX,
                 "page_events": PAGE_EVENTS_MAX,
             },
         })
