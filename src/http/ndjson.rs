@@ -9,9 +9,10 @@
 //!   not stored, or may be sent again with the same ids.
 
 mod report;
+mod sent;
 
 use std::convert::Infallible;
-use std::pin::{Pin, pin};
+use std::pin::pin;
 use std::time::Duration;
 
 use axum::body::{Body, BodyDataStream};
@@ -19,7 +20,7 @@ use axum::extract::Request;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
-use futures_util::future::{BoxFuture, Either, MaybeDone, maybe_done, select};
+use futures_util::future::{Either, select};
 use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -27,7 +28,6 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::app::App;
 use super::append::admit;
 use super::coding::Received;
-use super::errors;
 use super::ingest::{self, LineSplitter};
 use super::problem::{Kind, Problem};
 use super::serve::Patience;
@@ -36,8 +36,8 @@ use crate::event::NewEvent;
 use crate::event::limits::{
     CHUNK_BYTES_MAX, CHUNK_EVENTS_MAX, INFLATION_MAX, LINE_BYTES_MAX, UPLOAD_TURN_BYTES,
 };
-use crate::log::{self, AppendError, Identity};
 use report::{Reporter, Summary};
+use sent::{Sent, are_stored, settle};
 
 /// Lines that are committed together, each with its number, or why it is no event.
 type Chunk = Vec<(u64, Result<NewEvent, Problem>)>;
@@ -294,77 +294,4 @@ impl Reader {
         });
         (line.number, event)
     }
-}
-
-type Appending<'a> = BoxFuture<'a, Result<log::append::Answers, AppendError>>;
-
-/// A chunk on its way to the log.
-struct Sent<'a> {
-    /// The number of each line, and why it is no event.
-    lines: Vec<(u64, Option<Problem>)>,
-    /// Of the lines that are events. Not on its way before it is first polled.
-    answers: Pin<Box<MaybeDone<Appending<'a>>>>,
-}
-
-impl<'a> Sent<'a> {
-    fn new(app: &'a App, principal: &'a Principal, chunk: Chunk) -> Self {
-        let mut events = Vec::with_capacity(chunk.len());
-        let mut lines = Vec::with_capacity(chunk.len());
-        for (line, event) in chunk {
-            match event {
-                Ok(event) => {
-                    events.push(event);
-                    lines.push((line, None));
-                }
-                Err(problem) => lines.push((line, Some(problem))),
-            }
-        }
-        let append = app.appender.append_each(&principal.tenant, events);
-        let answers = Box::pin(maybe_done(append.boxed()));
-        Self { lines, answers }
-    }
-}
-
-type Committed = Option<Result<log::append::Answers, AppendError>>;
-
-/// Whether nothing speaks against sending the next chunk. After a failure it may have to wait, or the stream to end.
-fn are_stored(committed: Option<&Result<log::append::Answers, AppendError>>) -> bool {
-    committed.is_some_and(|answers| {
-        answers
-            .as_ref()
-            .is_ok_and(|answers| answers.iter().all(Result::is_ok))
-    })
-}
-
-/// Puts every line's answer into its place.
-fn settle(
-    lines: Vec<(u64, Option<Problem>)>,
-    committed: Committed,
-    identity: &Identity,
-) -> Vec<(u64, Result<log::Appended, Problem>)> {
-    let unanswered = || errors::unavailable("the log did not answer for this line");
-    let mut answers = match committed.transpose() {
-        Ok(answers) => answers.unwrap_or_default().into_iter(),
-        Err(error) => {
-            let problem = errors::append(&error, identity);
-            return lines
-                .into_iter()
-                .map(|(line, own)| (line, Err(own.unwrap_or_else(|| problem.clone()))))
-                .collect();
-        }
-    };
-    lines
-        .into_iter()
-        .map(|(line, own)| {
-            let outcome = match own {
-                Some(problem) => Err(problem),
-                None => match answers.next() {
-                    Some(Ok(appended)) => Ok(appended),
-                    Some(Err(error)) => Err(errors::append(&error.at(0), identity)),
-                    None => Err(unanswered()),
-                },
-            };
-            (line, outcome)
-        })
-        .collect()
 }
