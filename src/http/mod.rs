@@ -7,6 +7,8 @@
 mod agents;
 pub mod app;
 mod append;
+mod body;
+mod budget;
 mod caller;
 mod coding;
 mod docs;

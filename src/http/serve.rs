@@ -16,7 +16,9 @@ use hyper_util::service::TowerToHyperService;
 
 use super::entrance::Entrance;
 use super::line::Line;
-use crate::event::limits::{HEAD_TIMEOUT, LINE_IDLE_TIMEOUT, STREAMS_MAX};
+use crate::event::limits::{
+    BODY_TIMEOUT, HEAD_BYTES_MAX, HEAD_TIMEOUT, LINE_IDLE_TIMEOUT, STREAMS_MAX,
+};
 use crate::tasks::Tasks;
 
 /// How long a client is waited for.
@@ -26,6 +28,8 @@ pub struct Patience {
     pub head: Duration,
     /// For the next part of a body, or for it to take what is written.
     pub idle: Duration,
+    /// For a whole body, or for a line of a streamed one.
+    pub body: Duration,
 }
 
 impl Default for Patience {
@@ -33,6 +37,7 @@ impl Default for Patience {
         Self {
             head: HEAD_TIMEOUT,
             idle: LINE_IDLE_TIMEOUT,
+            body: BODY_TIMEOUT,
         }
     }
 }
@@ -76,7 +81,8 @@ fn builder(patience: Patience) -> Builder<TokioExecutor> {
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(patience.head);
+        .header_read_timeout(patience.head)
+        .max_buf_size(HEAD_BYTES_MAX);
     builder
         .http2()
         .timer(TokioTimer::new())

@@ -43,6 +43,7 @@ struct Status {
     window: WindowStatus,
     readers: ReaderStatus,
     append_queue: QueueStatus,
+    bodies: BodyStatus,
     #[serde(skip_serializing_if = "Option::is_none")]
     database: Option<Database>,
 }
@@ -75,6 +76,11 @@ struct ReaderStatus {
 #[derive(Debug, Serialize)]
 struct QueueStatus {
     requests: usize,
+    bytes: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct BodyStatus {
     bytes: usize,
 }
 
@@ -182,6 +188,9 @@ async fn status(app: &App) -> Status {
         append_queue: QueueStatus {
             requests,
             bytes: queued_bytes,
+        },
+        bodies: BodyStatus {
+            bytes: app.bodies.taken(),
         },
         database,
     }

@@ -6,8 +6,152 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tidewire::event::{Filter, Tenant};
 use tidewire::feed::{Follower, Start};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 
 use crate::support::{Process, Server, TestDb, eventually, raw};
+
+/// What all bodies may take.
+const BODIES_BYTES: u64 = 128 << 20;
+/// What the allocator and the buffers of many connections take on top.
+const SLACK_BYTES: u64 = 72 << 20;
+
+/// A connection to whose server these bytes were sent, and what came back of it so far.
+struct Client {
+    stream: TcpStream,
+    heard: Vec<u8>,
+}
+
+impl Client {
+    async fn sending(server: &Process, bytes: &[u8]) -> Self {
+        let mut stream = raw::connect(&server.api).await;
+        stream.write_all(bytes).await.unwrap();
+        let heard = Vec::new();
+        Self { stream, heard }
+    }
+
+    /// Whether the answer holds this, as far as it has come.
+    fn has_heard(&mut self, text: &[u8]) -> bool {
+        let mut more = [0; 4096];
+        while let Ok(read @ 1..) = self.stream.try_read(&mut more) {
+            self.heard.extend_from_slice(&more[..read]);
+        }
+        self.heard.windows(text.len()).any(|part| part == text)
+    }
+}
+
+/// Waits until this many of the clients have heard this.
+async fn hear(clients: &mut [Client], count: usize, text: &[u8]) {
+    let mut ticks = tokio::time::interval(Duration::from_millis(20));
+    let hearing = async {
+        loop {
+            ticks.tick().await;
+            let heard = clients
+                .iter_mut()
+                .filter_map(|one| one.has_heard(text).then_some(()));
+            if heard.count() >= count {
+                return;
+            }
+        }
+    };
+    let heard = tokio::time::timeout(Duration::from_secs(30), hearing).await;
+    assert!(
+        heard.is_ok(),
+        "fewer than {count} are told {:?}",
+        str::from_utf8(text)
+    );
+}
+
+/// The head of an upload, chunked.
+fn head_of(server: &Process, more: &str) -> String {
+    let host = server.address();
+    format!("POST /v1/events HTTP/1.1\r\nHost: {host}\r\nTransfer-Encoding: chunked\r\n{more}\r\n")
+}
+
+fn chunk(bytes: &[u8]) -> Vec<u8> {
+    [format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat()
+}
+
+/// What is held of bodies, by the server's own account.
+async fn bodies(server: &Process) -> u64 {
+    server.api.get("/v1/status").await["bodies"]["bytes"]
+        .as_u64()
+        .unwrap()
+}
+
+async fn nothing_is_held(server: &Process) {
+    eventually(Duration::from_secs(10), async || {
+        match bodies(server).await {
+            0 => Ok(()),
+            held => Err(held),
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn bodies_that_are_never_ended_cost_no_more_than_their_budget_and_those_beyond_are_told() {
+    let db = TestDb::new().await;
+    let server = Process::start(&db.url, &["--log", "warn"]).await;
+    server.api.append(&json!({"topic": "warm"})).await;
+    let before = raw::resident_bytes(server.pid());
+    let zipped = raw::gzip(vec![b' '; (8 << 20) - 100]);
+    // All but the checksum and the length.
+    let most = chunk(&zipped[..zipped.len() - 8]);
+    let head = head_of(
+        &server,
+        "Content-Type: application/json\r\nContent-Encoding: gzip\r\n",
+    );
+    let upload = [head.as_bytes(), &most].concat();
+    let mut clients = Vec::new();
+    for _ in 0..60 {
+        clients.push(Client::sending(&server, &upload).await);
+    }
+    hear(&mut clients, 44, b"HTTP/1.1 503 ").await;
+    let grown = raw::peak_bytes(server.pid()).saturating_sub(before);
+    assert!(grown < BODIES_BYTES + SLACK_BYTES, "{} MiB", grown >> 20);
+    let taken = bodies(&server).await;
+    assert!(
+        (BODIES_BYTES / 2..=BODIES_BYTES).contains(&taken),
+        "{taken}"
+    );
+    let told = String::from_utf8(clients[59].heard.clone()).unwrap();
+    assert!(
+        told.contains("retry-after: ") && told.contains("/problems/overloaded"),
+        "{told}"
+    );
+    // Who sends little is served all the same, and who sends much as soon as there is room.
+    server.api.append(&json!({"topic": "small"})).await;
+    drop(clients);
+    nothing_is_held(&server).await;
+    let large: Vec<_> = (0..30)
+        .map(|_| json!({"topic": "large", "data": "x".repeat(250_000)}))
+        .collect();
+    server.api.append(&json!(large)).await;
+    nothing_is_held(&server).await;
+}
+
+#[tokio::test]
+async fn lines_that_are_never_ended_count_with_the_bodies() {
+    let db = TestDb::new().await;
+    let server = Process::start(&db.url, &["--log", "warn"]).await;
+    server.api.append(&json!({"topic": "warm"})).await;
+    let before = raw::resident_bytes(server.pid());
+    let head = head_of(&server, "Content-Type: application/x-ndjson\r\n");
+    let upload = [head.as_bytes(), &chunk(&vec![b' '; 520_000])].concat();
+    let mut clients = Vec::new();
+    for _ in 0..400 {
+        clients.push(Client::sending(&server, &upload).await);
+    }
+    hear(&mut clients, 100, b"/problems/overloaded").await;
+    let grown = raw::peak_bytes(server.pid()).saturating_sub(before);
+    // Each connection may have read 128 KiB ahead.
+    let ahead = 400 * (128 << 10);
+    let max = BODIES_BYTES + SLACK_BYTES + ahead;
+    assert!(grown < max, "{} MiB", grown >> 20);
+    drop(clients);
+    nothing_is_held(&server).await;
+}
 
 #[tokio::test]
 async fn a_socket_names_so_many_topics_and_subjects_and_no_more() {

@@ -8,6 +8,7 @@ use futures_util::future::{BoxFuture, MaybeDone, maybe_done};
 use super::Chunk;
 use crate::access::Principal;
 use crate::http::app::App;
+use crate::http::budget::Share;
 use crate::http::errors;
 use crate::http::problem::Problem;
 use crate::log::{self, AppendError, Identity};
@@ -20,10 +21,12 @@ pub(super) struct Sent<'a> {
     pub(super) lines: Vec<(u64, Option<Problem>)>,
     /// Of the lines that are events. Not on its way before it is first polled.
     pub(super) answers: Pin<Box<MaybeDone<Appending<'a>>>>,
+    /// What it counts for until it is reported.
+    _share: Share,
 }
 
 impl<'a> Sent<'a> {
-    pub(super) fn new(app: &'a App, principal: &'a Principal, chunk: Chunk) -> Self {
+    pub(super) fn new(app: &'a App, principal: &'a Principal, chunk: Chunk, share: Share) -> Self {
         let mut events = Vec::with_capacity(chunk.len());
         let mut lines = Vec::with_capacity(chunk.len());
         for (line, event) in chunk {
@@ -37,7 +40,11 @@ impl<'a> Sent<'a> {
         }
         let append = app.appender.append_each(&principal.tenant, events);
         let answers = Box::pin(maybe_done(append.boxed()));
-        Self { lines, answers }
+        Self {
+            lines,
+            answers,
+            _share: share,
+        }
     }
 }
 
