@@ -26,7 +26,7 @@ pub const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Bytes of all request bodies that are held at once: as they come, until they are answered. More: `503` with `Retry-After`,
 /// and of NDJSON an error line, and the upload ends. Beyond half of it uploads do not read ahead.
 pub const BODIES_BYTES_MAX: usize = 128 * 1024 * 1024;
-/// Bytes of each body that do not count: a connection's own buffers hold more.
+/// Bytes of each body or message that do not count: a connection's own buffers hold as much.
 pub const SHARE_BYTES_FREE: usize = 16 * 1024;
 /// Bytes of one line of NDJSON: one event and its envelope. Longer: that line is refused.
 pub const LINE_BYTES_MAX: usize = DATA_BYTES_MAX * 2;
@@ -80,6 +80,8 @@ pub const SUBSCRIPTIONS_MAX: usize = 100;
 pub const SOCKET_NAMES_MAX: usize = 10_000;
 /// Bytes of a frame that a client may send. More: close 1009.
 pub const FRAME_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of all messages of `WebSockets` that are not complete. More: close 1013 of the one that sends on.
+pub const MESSAGES_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Appends of one WebSocket under way at once. More: the socket is not read until one has ended.
 pub const SOCKET_APPENDS_MAX: usize = 16;
 /// Open connections of readers. More: `503` or close 1013.
@@ -118,6 +120,8 @@ pub const BODY_TIMEOUT: Duration = Duration::from_mins(5);
 pub const UNREAD_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// How long they are read. Longer: the line is cut.
 pub const UNREAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a message of a WebSocket may take from its first byte to its last, whatever comes in between. Longer: close 4408.
+pub const MESSAGE_TIMEOUT: Duration = Duration::from_mins(1);
 /// A WebSocket that has not taken a frame for this long is closed: it resumes with its cursor.
 pub const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the last frame of a WebSocket may take. Longer: the line is cut.

@@ -26,6 +26,7 @@ mod read;
 pub mod serve;
 mod sse;
 mod status;
+mod unfinished;
 mod unread;
 pub mod ws;
 

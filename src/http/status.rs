@@ -43,7 +43,8 @@ struct Status {
     window: WindowStatus,
     readers: ReaderStatus,
     append_queue: QueueStatus,
-    bodies: BodyStatus,
+    bodies: HeldStatus,
+    messages: HeldStatus,
     #[serde(skip_serializing_if = "Option::is_none")]
     database: Option<Database>,
 }
@@ -80,7 +81,7 @@ struct QueueStatus {
 }
 
 #[derive(Debug, Serialize)]
-struct BodyStatus {
+struct HeldStatus {
     bytes: usize,
 }
 
@@ -189,8 +190,11 @@ async fn status(app: &App) -> Status {
             requests,
             bytes: queued_bytes,
         },
-        bodies: BodyStatus {
+        bodies: HeldStatus {
             bytes: app.bodies.taken(),
+        },
+        messages: HeldStatus {
+            bytes: app.messages.taken(),
         },
         database,
     }

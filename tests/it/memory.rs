@@ -72,16 +72,16 @@ fn chunk(bytes: &[u8]) -> Vec<u8> {
     [format!("{:x}\r\n", bytes.len()).as_bytes(), bytes, b"\r\n"].concat()
 }
 
-/// What is held of bodies, by the server's own account.
-async fn bodies(server: &Process) -> u64 {
-    server.api.get("/v1/status").await["bodies"]["bytes"]
+/// What is held of bodies or of messages, by the server's own account.
+async fn held(server: &Process, what: &str) -> u64 {
+    server.api.get("/v1/status").await[what]["bytes"]
         .as_u64()
         .unwrap()
 }
 
-async fn nothing_is_held(server: &Process) {
+async fn nothing_is_held(server: &Process, what: &str) {
     eventually(Duration::from_secs(10), async || {
-        match bodies(server).await {
+        match held(server, what).await {
             0 => Ok(()),
             held => Err(held),
         }
@@ -110,7 +110,7 @@ async fn bodies_that_are_never_ended_cost_no_more_than_their_budget_and_those_be
     hear(&mut clients, 44, b"HTTP/1.1 503 ").await;
     let grown = raw::peak_bytes(server.pid()).saturating_sub(before);
     assert!(grown < BODIES_BYTES + SLACK_BYTES, "{} MiB", grown >> 20);
-    let taken = bodies(&server).await;
+    let taken = held(&server, "bodies").await;
     assert!(
         (BODIES_BYTES / 2..=BODIES_BYTES).contains(&taken),
         "{taken}"
@@ -123,12 +123,12 @@ async fn bodies_that_are_never_ended_cost_no_more_than_their_budget_and_those_be
     // Who sends little is served all the same, and who sends much as soon as there is room.
     server.api.append(&json!({"topic": "small"})).await;
     drop(clients);
-    nothing_is_held(&server).await;
+    nothing_is_held(&server, "bodies").await;
     let large: Vec<_> = (0..30)
         .map(|_| json!({"topic": "large", "data": "x".repeat(250_000)}))
         .collect();
     server.api.append(&json!(large)).await;
-    nothing_is_held(&server).await;
+    nothing_is_held(&server, "bodies").await;
 }
 
 #[tokio::test]
@@ -150,7 +150,54 @@ async fn lines_that_are_never_ended_count_with_the_bodies() {
     let max = BODIES_BYTES + SLACK_BYTES + ahead;
     assert!(grown < max, "{} MiB", grown >> 20);
     drop(clients);
-    nothing_is_held(&server).await;
+    nothing_is_held(&server, "bodies").await;
+}
+
+/// The head and the payload of a client's frame, masked with zeros.
+fn part(opcode: u8, payload: &[u8]) -> Vec<u8> {
+    let length = u64::try_from(payload.len()).unwrap().to_be_bytes();
+    [&[opcode, 0xff][..], &length, &[0; 4], payload].concat()
+}
+
+#[tokio::test]
+async fn messages_that_are_never_ended_cost_no_more_than_their_budget_and_those_beyond_are_told() {
+    const MESSAGES_BYTES: u64 = 64 << 20;
+    let db = TestDb::new().await;
+    let server = Process::start(&db.url, &["--log", "warn"]).await;
+    server.api.ws().await;
+    let before = raw::resident_bytes(server.pid());
+    let upgrade = format!(
+        "GET /v1/ws HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+        server.address()
+    );
+    let payload = vec![b' '; 500_000];
+    // One part, and most of a second.
+    let most = part(0x00, &payload);
+    let message = [part(0x01, &payload), most[..most.len() - 10].to_vec()].concat();
+    let mut clients = Vec::new();
+    for _ in 0..200 {
+        clients.push(Client::sending(&server, upgrade.as_bytes()).await);
+    }
+    hear(&mut clients, 200, b"welcome").await;
+    for client in &mut clients {
+        client.stream.write_all(&message).await.unwrap();
+    }
+    let told = b"\x03\xf5too much is being received at once";
+    hear(&mut clients, 130, told).await;
+    let grown = raw::peak_bytes(server.pid()).saturating_sub(before);
+    assert!(grown < MESSAGES_BYTES + SLACK_BYTES, "{} MiB", grown >> 20);
+    let taken = held(&server, "messages").await;
+    assert!(
+        (MESSAGES_BYTES / 2..=MESSAGES_BYTES).contains(&taken),
+        "{taken}"
+    );
+    // Small messages pass.
+    let mut ws = server.api.ws().await;
+    ws.send(json!({"type": "ping"})).await;
+    ws.until("pong").await;
+    drop(clients);
+    nothing_is_held(&server, "messages").await;
 }
 
 #[tokio::test]

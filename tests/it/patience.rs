@@ -2,10 +2,14 @@
 
 use std::time::Duration;
 
+use futures_util::SinkExt as _;
 use serde_json::json;
 use tidewire::http::serve::Patience;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
 use crate::support::{Server, TestDb, raw};
 
@@ -13,6 +17,7 @@ const SHORT: Patience = Patience {
     head: Duration::from_secs(1),
     idle: Duration::from_secs(1),
     body: Duration::from_secs(3),
+    message: Duration::from_secs(3),
 };
 
 /// Reads until the server ends the connection.
@@ -103,6 +108,36 @@ async fn a_body_or_a_line_that_comes_a_byte_at_a_time_ends() {
         }
         assert!(sent > 5, "more than one byte's patience");
     }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_message_that_is_never_ended_ends_the_socket_whatever_comes_in_between() {
+    let db = TestDb::new().await;
+    let server = Server::start_patient(&db.url, &[], SHORT).await;
+    let (mut never, mut other) = (server.api.ws().await, server.api.ws().await);
+    let part = Frame::message("{", OpCode::Data(Data::Text), false);
+    never.socket.send(Message::Frame(part)).await.unwrap();
+    let mut sent = 0;
+    let pace = Duration::from_millis(200);
+    let code = loop {
+        assert!(sent < 100, "nothing ends it");
+        never
+            .socket
+            .send(Message::Pong("alive".into()))
+            .await
+            .unwrap();
+        other.send(json!({"type": "ping"})).await;
+        other.until("pong").await;
+        sent += 1;
+        if let Ok(code) = tokio::time::timeout(pace, never.close_code()).await {
+            break code;
+        }
+    };
+    assert_eq!(code, 4408);
+    assert!(sent > 5, "not for its pongs");
+    other.send(json!({"type": "ping"})).await;
+    other.until("pong").await;
     server.stop().await;
 }
 

@@ -150,15 +150,6 @@ pub enum FrameError {
     Kind(&'static str),
 }
 
-/// Bytes of a client's frame.
-pub fn bytes(message: &Message) -> usize {
-    match message {
-        Message::Text(text) => text.as_str().len(),
-        Message::Binary(bytes) => bytes.len(),
-        Message::Ping(_) | Message::Pong(_) | Message::Close(_) => 0,
-    }
-}
-
 /// Reads a client's frame; `None` for those the protocol itself answers.
 ///
 /// # Errors

@@ -16,7 +16,7 @@ use super::socket::{Ended, Socket};
 use super::subscription;
 use crate::event::Filter;
 use crate::event::encode::push_string;
-use crate::event::limits::{FRAME_BYTES_MAX, SOCKET_NAMES_MAX, SUBSCRIPTIONS_MAX};
+use crate::event::limits::{SOCKET_NAMES_MAX, SUBSCRIPTIONS_MAX};
 use crate::http::append::{self, Answer};
 use crate::http::ingest;
 use crate::http::problem::{Kind, Problem};
@@ -31,9 +31,6 @@ impl Socket {
             // The protocol's own answer: taken before more is read, else who never reads piles them up here.
             Message::Ping(_) => return self.flush().await,
             _ => {}
-        }
-        if frame::bytes(&message) > FRAME_BYTES_MAX {
-            return Err(Some(Close::TooLarge));
         }
         let frame = match frame::read(self.encoding, &message) {
             Ok(Some(frame)) => frame,

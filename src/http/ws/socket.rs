@@ -32,6 +32,7 @@ use crate::event::limits::{
 use crate::feed::{FollowError, Turn};
 use crate::http::app::App;
 use crate::http::errors;
+use crate::http::unfinished::{Refusal, Unfinished};
 use crate::log::ReadError;
 
 /// Clients are told to come back within this time after a restart, each at its own moment.
@@ -56,6 +57,7 @@ pub struct Socket {
     pub(super) principal: Principal,
     pub(super) encoding: Encoding,
     line: WebSocket,
+    message: Unfinished,
     pub(super) subscriptions: VecDeque<Subscription>,
     pub(super) wake: Arc<Notify>,
     pub(super) work: FuturesUnordered<BoxFuture<'static, serde_json::Value>>,
@@ -65,12 +67,19 @@ pub struct Socket {
 impl Socket {
     /// A socket that has just been opened.
     #[must_use]
-    pub fn new(app: App, principal: Principal, encoding: Encoding, line: WebSocket) -> Self {
+    pub fn new(
+        app: App,
+        principal: Principal,
+        encoding: Encoding,
+        line: WebSocket,
+        message: Unfinished,
+    ) -> Self {
         Self {
             app,
             principal,
             encoding,
             line,
+            message,
             subscriptions: VecDeque::new(),
             wake: Arc::new(Notify::new()),
             work: FuturesUnordered::new(),
@@ -85,6 +94,7 @@ impl Socket {
             let frame = CloseFrame::from(close);
             let sending = self.line.send(Message::Close(Some(frame)));
             let _ = tokio::time::timeout(CLOSE_TIMEOUT, sending).await;
+            self.message.close();
         }
     }
 
@@ -131,12 +141,25 @@ impl Socket {
                 Some(answer) = self.work.next(), if !self.work.is_empty() => self.send(&answer).await?,
                 // While too much of its work is under way the client is not listened to.
                 message = self.line.recv(), if self.work.len() < SOCKET_APPENDS_MAX => match message {
-                    Some(Ok(message)) => self.hear(message).await?,
-                    Some(Err(_)) | None => return Err(None),
+                    Some(Ok(message)) => {
+                        self.message.handed_on(&message);
+                        self.hear(message).await?;
+                    }
+                    Some(Err(error)) => return Err(self.refusal(error)),
+                    None => return Err(None),
                 },
                 () = async {}, if is_behind => {}
             }
         }
+    }
+
+    /// Why the client cannot be heard, if that is its own doing.
+    fn refusal(&self, error: axum::Error) -> Ended {
+        let inner = error.into_inner();
+        if let Some(tungstenite::Error::Capacity(_)) = inner.downcast_ref() {
+            self.message.refuse(Refusal::TooLong);
+        }
+        self.message.refusal().map(Close::from)
     }
 
     fn has_news(&self) -> bool {
