@@ -82,7 +82,13 @@ impl Filter {
     #[must_use]
     pub fn matches(&self, topic: &str, subject: Option<&str>) -> bool {
         (self.subjects.is_empty() || subject.is_some_and(|s| self.subjects.contains(s)))
-            && self.topics.iter().any(|pattern| pattern.matches(topic))
+            && self.matches_topic(topic)
+    }
+
+    /// Whether an event of this topic is wanted, if its subject is.
+    #[must_use]
+    pub fn matches_topic(&self, topic: &str) -> bool {
+        self.topics.iter().any(|pattern| pattern.matches(topic))
     }
 }
 

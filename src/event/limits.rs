@@ -23,6 +23,11 @@ pub const EVENT_FIELDS_MAX: usize = 64;
 pub const ARRAY_EVENTS_MAX: usize = 1_000;
 /// Bytes of a request body that is not streamed. More: `413`.
 pub const BODY_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Bytes of all request bodies that are held at once: as they come, until they are answered. More: `503` with `Retry-After`,
+/// and of NDJSON an error line, and the upload ends. Beyond half of it uploads do not read ahead.
+pub const BODIES_BYTES_MAX: usize = 128 * 1024 * 1024;
+/// Bytes of each body or message that do not count: a connection's own buffers hold as much.
+pub const SHARE_BYTES_FREE: usize = 16 * 1024;
 /// Bytes of one line of NDJSON: one event and its envelope. Longer: that line is refused.
 pub const LINE_BYTES_MAX: usize = DATA_BYTES_MAX * 2;
 /// Events of one NDJSON chunk, committed together at most. Their statement takes about 40 ms, for which the watermark
@@ -71,8 +76,12 @@ pub const FILTER_TOPICS_MAX: usize = 100;
 pub const FILTER_SUBJECTS_MAX: usize = 1_000;
 /// Subscriptions of one WebSocket. More: an error frame.
 pub const SUBSCRIPTIONS_MAX: usize = 100;
+/// Topics and subjects of all subscriptions of one WebSocket, each of which costs about 250 bytes. More: an error frame.
+pub const SOCKET_NAMES_MAX: usize = 10_000;
 /// Bytes of a frame that a client may send. More: close 1009.
 pub const FRAME_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of all messages of `WebSockets` that are not complete. More: close 1013 of the one that sends on.
+pub const MESSAGES_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Appends of one WebSocket under way at once. More: the socket is not read until one has ended.
 pub const SOCKET_APPENDS_MAX: usize = 16;
 /// Open connections of readers. More: `503` or close 1013.
@@ -98,15 +107,21 @@ pub const PAGE_CACHE_BYTES: u64 = 32 * 1024 * 1024;
 /// Reads of history under way at once.
 pub const HISTORY_READS: usize = 4;
 
+/// Bytes of a request's head, and of what an HTTP/1 connection reads ahead of a body. A longer head: `431`.
+pub const HEAD_BYTES_MAX: usize = 128 * 1024;
 /// How long a connection may take to send a request's head, idle ones between two requests too. Longer: it is closed.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long an upload may send nothing, or a client take nothing of what is written. Longer: `408` where an answer is
 /// possible, else the line is cut.
 pub const LINE_IDLE_TIMEOUT: Duration = Duration::from_mins(1);
+/// How long a body that is not streamed may take, or a line of NDJSON: 8 MiB at 28 kB a second. Longer: `408`.
+pub const BODY_TIMEOUT: Duration = Duration::from_mins(5);
 /// Bytes of a refused request's body that are still read, so that its sender gets the answer. More: the line is cut.
 pub const UNREAD_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// How long they are read. Longer: the line is cut.
 pub const UNREAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a message of a WebSocket may take from its first byte to its last, whatever comes in between. Longer: close 4408.
+pub const MESSAGE_TIMEOUT: Duration = Duration::from_mins(1);
 /// A WebSocket that has not taken a frame for this long is closed: it resumes with its cursor.
 pub const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the last frame of a WebSocket may take. Longer: the line is cut.

@@ -1,8 +1,8 @@
 //! The one loop that every reader runs: read after my cursor, hand on, wait for a wake-up, repeat.
 //!
 //! # Invariants
-//! - The reader is in the index before it reads first, and its mark is taken before each read: an event that arrives
-//!   during a read is seen as a mark after it.
+//! - A reader is in the index before the read after which it waits, and its mark is taken before each read: an event that
+//!   arrives during a read is seen as a mark after it. Who is not in the index looks at everything after its place.
 //! - Order is log order, nothing twice, no gap. Holds one page at most.
 //! - Dropping the future of [`Follower::next`] loses nothing: the place moves only when a batch is handed out.
 
@@ -103,8 +103,9 @@ pub struct Follower {
     tenant: Tenant,
     filter: Arc<Filter>,
     after: Position,
-    reader: Reader,
-    mark: Arc<Mark>,
+    wake: Arc<Notify>,
+    /// Its place in the index. None before it first waits, if it began with a look.
+    entry: Option<(Reader, Arc<Mark>)>,
     is_caught_up: bool,
     /// It has been caught up at some time: falling behind now is lag.
     was_live: bool,
@@ -127,24 +128,54 @@ impl Follower {
         start: Start,
         wake: Arc<Notify>,
     ) -> Result<Self, FollowError> {
-        let cuts = hub.cuts();
-        let (reader, mark) = hub.enter(&tenant, &filter, wake);
-        let mut follower = Self {
+        let mut follower = Self::new(hub, tenant, filter, start, wake);
+        follower.enter();
+        follower.after = Box::pin(place(hub, start)).await?;
+        Ok(follower)
+    }
+
+    /// A reader that takes what there is, most likely without waiting: to enter it and to take it out would hold up those
+    /// who write and those who wait. It enters when it first waits.
+    ///
+    /// # Errors
+    /// As [`Follower::start`].
+    pub async fn look(
+        hub: &Arc<Hub>,
+        tenant: Tenant,
+        filter: Arc<Filter>,
+        start: Start,
+    ) -> Result<Self, FollowError> {
+        let mut follower = Self::new(hub, tenant, filter, start, Arc::new(Notify::new()));
+        follower.after = Box::pin(place(hub, start)).await?;
+        Ok(follower)
+    }
+
+    fn new(
+        hub: &Arc<Hub>,
+        tenant: Tenant,
+        filter: Arc<Filter>,
+        start: Start,
+        wake: Arc<Notify>,
+    ) -> Self {
+        Self {
             hub: Arc::clone(hub),
             tenant,
             filter,
             after: Position::START,
-            reader,
-            mark,
+            wake,
+            entry: None,
             is_caught_up: false,
             was_live: false,
             on_lag: OnLag::CatchUp,
-            cuts,
+            cuts: hub.cuts(),
             turn: None,
             takes_what_is_left: matches!(start, Start::Earliest | Start::Since(_)),
-        };
-        follower.after = Box::pin(place(hub, start)).await?;
-        Ok(follower)
+        }
+    }
+
+    fn enter(&mut self) {
+        let wake = Arc::clone(&self.wake);
+        self.entry = Some(self.hub.enter(&self.tenant, &self.filter, wake));
     }
 
     /// What to do when it falls behind the window.
@@ -157,7 +188,8 @@ impl Follower {
     /// Whether a read would find something, as far as can be told without one.
     #[must_use]
     pub fn has_news(&self) -> bool {
-        !self.is_caught_up || self.mark.is_set()
+        let is_marked = |(_, mark): &(Reader, Arc<Mark>)| mark.is_set();
+        !self.is_caught_up || self.entry.as_ref().is_none_or(is_marked)
     }
 
     /// Everything that matches up to here has been handed out.
@@ -174,7 +206,7 @@ impl Follower {
         self.check_cuts()?;
         self.take_turn().await;
         let page = self.hub.read_window(
-            &self.mark,
+            self.entry.as_ref().map(|(_, mark)| &**mark),
             self.is_caught_up,
             &self.tenant,
             &self.filter,
@@ -274,7 +306,12 @@ impl Follower {
             }
             if batch.is_caught_up {
                 self.turn = None;
-                self.mark.wake.notified().await;
+                if self.entry.is_some() {
+                    self.wake.notified().await;
+                } else {
+                    // And reads again: of what came before there is no mark.
+                    self.enter();
+                }
             }
         }
     }
@@ -318,7 +355,9 @@ impl Follower {
 
 impl Drop for Follower {
     fn drop(&mut self) {
-        self.hub.leave(self.reader, &self.tenant, &self.filter);
+        if let Some((reader, _)) = self.entry {
+            self.hub.leave(reader, &self.tenant, &self.filter);
+        }
     }
 }
 

@@ -184,16 +184,16 @@ impl Hub {
         self.through.send_replace(began.seq);
     }
 
-    /// Enters a reader into the index.
+    /// Enters a reader into the index. Its first read sees everything after its place.
     pub(super) fn enter(
         &self,
         tenant: &Tenant,
-        filter: &Filter,
+        filter: &Arc<Filter>,
         wake: Arc<Notify>,
     ) -> (Reader, Arc<Mark>) {
         let reader = self.next_reader.fetch_add(1, Ordering::Relaxed);
         let mark = Arc::new(Mark {
-            unseen: AtomicI64::new(NONE),
+            unseen: AtomicI64::new(0),
             wake,
         });
         let mut state = self.write();
@@ -209,14 +209,15 @@ impl Hub {
         state.marks.remove(&reader);
     }
 
-    /// Reads the window for a reader. `is_caught_up`: it had read all up to its last read, so its mark says what is new.
+    /// Reads the window for a reader. `is_caught_up`: it had read all up to its last read, so its mark, if it has one, says
+    /// what is new.
     ///
     /// # Errors
     /// With the window's end if it no longer holds what follows `after`. What lies beyond this end is marked again; what
     /// the mark named lies before it.
     pub(super) fn read_window(
         &self,
-        mark: &Mark,
+        mark: Option<&Mark>,
         is_caught_up: bool,
         tenant: &Tenant,
         filter: &Filter,
@@ -224,7 +225,8 @@ impl Hub {
         limit: usize,
     ) -> Result<Page, Position> {
         let state = self.read();
-        let unseen = mark.take();
+        let is_caught_up = is_caught_up && mark.is_some();
+        let unseen = mark.and_then(Mark::take);
         let head = state.window.head();
         if is_caught_up && unseen.is_none() {
             let through = after.max(head);

@@ -1,10 +1,14 @@
 //! The index from topics and subjects to those who want them.
 //!
 //! # Invariants
-//! - The cost of a match grows with those who match and with the depth of the topic, not with those who are connected.
+//! - The cost of a match grows with those who match or name the event's subject and with the depth of the topic, not with
+//!   those who are connected.
+//! - A reader costs its topics or its subjects, never their product: who names subjects stands under each of them, and its
+//!   topics are looked at when one is met.
 //! - Tenants have trees of their own: nothing of one is looked at for an event of another.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use crate::event::{Filter, Label, Tenant};
 
@@ -14,8 +18,17 @@ pub type Reader = u64;
 /// See the module.
 #[derive(Debug, Default)]
 pub struct MatchIndex {
-    tenants: HashMap<Tenant, Node>,
+    tenants: HashMap<Tenant, TenantIndex>,
     readers: usize,
+}
+
+/// The readers of one tenant.
+#[derive(Debug, Default)]
+struct TenantIndex {
+    /// Those who take any subject.
+    by_topic: Node,
+    /// Those who name subjects, under each.
+    by_subject: HashMap<Label, Vec<(Reader, Arc<Filter>)>>,
 }
 
 /// One segment of the patterns.
@@ -25,42 +38,38 @@ struct Node {
     /// `*` that stands for exactly one segment.
     one: Option<Box<Node>>,
     /// Patterns that end here.
-    here: Leaf,
+    here: Vec<Reader>,
     /// Patterns that end here with a closing `*`: one or more segments follow.
-    rest: Leaf,
+    rest: Vec<Reader>,
 }
 
-/// Readers whose patterns end at a node.
-#[derive(Debug, Default)]
-struct Leaf {
-    any_subject: Vec<Reader>,
-    by_subject: HashMap<Label, Vec<Reader>>,
-}
-
-impl Leaf {
+impl TenantIndex {
     fn is_empty(&self) -> bool {
-        self.any_subject.is_empty() && self.by_subject.is_empty()
+        self.by_topic.is_empty() && self.by_subject.is_empty()
     }
 
-    fn add(&mut self, reader: Reader, filter: &Filter) {
+    fn add(&mut self, reader: Reader, filter: &Arc<Filter>) {
         if filter.subjects().is_empty() {
-            self.any_subject.push(reader);
+            self.by_topic
+                .change_each(filter, &mut |leaf| leaf.push(reader));
         }
         for subject in filter.subjects() {
-            self.by_subject
-                .entry(subject.clone())
-                .or_default()
-                .push(reader);
+            let readers = self.by_subject.entry(subject.clone());
+            // Most subjects are named by one reader.
+            let readers = readers.or_insert_with(|| Vec::with_capacity(1));
+            readers.push((reader, Arc::clone(filter)));
         }
     }
 
     fn remove(&mut self, reader: Reader, filter: &Filter) {
         if filter.subjects().is_empty() {
-            self.any_subject.retain(|one| *one != reader);
+            self.by_topic.change_each(filter, &mut |leaf| {
+                leaf.retain(|one| *one != reader);
+            });
         }
         for subject in filter.subjects() {
             if let Some(readers) = self.by_subject.get_mut(subject) {
-                readers.retain(|one| *one != reader);
+                readers.retain(|(one, _)| *one != reader);
                 if readers.is_empty() {
                     self.by_subject.remove(subject);
                 }
@@ -68,10 +77,13 @@ impl Leaf {
         }
     }
 
-    fn each(&self, subject: Option<&str>, found: &mut impl FnMut(Reader)) {
-        self.any_subject.iter().copied().for_each(&mut *found);
-        if let Some(readers) = subject.and_then(|subject| self.by_subject.get(subject)) {
-            readers.iter().copied().for_each(&mut *found);
+    fn each(&self, topic: &str, subject: Option<&str>, found: &mut impl FnMut(Reader)) {
+        self.by_topic.each(topic.split('.'), found);
+        let named = subject.and_then(|subject| self.by_subject.get(subject));
+        for (reader, filter) in named.into_iter().flatten() {
+            if filter.matches_topic(topic) {
+                found(*reader);
+            }
         }
     }
 }
@@ -81,11 +93,18 @@ impl Node {
         self.exact.is_empty() && self.one.is_none() && self.here.is_empty() && self.rest.is_empty()
     }
 
+    /// Changes the leaf of each of a filter's patterns.
+    fn change_each(&mut self, filter: &Filter, change: &mut impl FnMut(&mut Vec<Reader>)) {
+        for pattern in filter.topics() {
+            self.change(pattern.as_str().split('.').peekable(), change);
+        }
+    }
+
     /// Changes the leaf of a pattern, and drops nodes that are left empty.
     fn change(
         &mut self,
         mut segments: std::iter::Peekable<std::str::Split<'_, char>>,
-        change: &mut impl FnMut(&mut Leaf),
+        change: &mut impl FnMut(&mut Vec<Reader>),
     ) {
         let Some(segment) = segments.next() else {
             change(&mut self.here);
@@ -111,47 +130,34 @@ impl Node {
         }
     }
 
-    fn each(
-        &self,
-        mut segments: std::str::Split<'_, char>,
-        subject: Option<&str>,
-        found: &mut impl FnMut(Reader),
-    ) {
+    fn each(&self, mut segments: std::str::Split<'_, char>, found: &mut impl FnMut(Reader)) {
         let Some(segment) = segments.next() else {
-            self.here.each(subject, found);
+            self.here.iter().copied().for_each(found);
             return;
         };
-        self.rest.each(subject, found);
+        self.rest.iter().copied().for_each(&mut *found);
         if let Some(next) = &self.one {
-            next.each(segments.clone(), subject, found);
+            next.each(segments.clone(), found);
         }
         if let Some(next) = self.exact.get(segment) {
-            next.each(segments, subject, found);
+            next.each(segments, found);
         }
     }
 }
 
 impl MatchIndex {
-    /// Adds a reader under each of its patterns.
-    pub fn add(&mut self, reader: Reader, tenant: &Tenant, filter: &Filter) {
-        let root = self.tenants.entry(tenant.clone()).or_default();
-        for pattern in filter.topics() {
-            root.change(pattern.as_str().split('.').peekable(), &mut |leaf| {
-                leaf.add(reader, filter);
-            });
-        }
+    /// Adds a reader under each of its subjects or, if it takes any, under each of its patterns.
+    pub fn add(&mut self, reader: Reader, tenant: &Tenant, filter: &Arc<Filter>) {
+        let readers = self.tenants.entry(tenant.clone()).or_default();
+        readers.add(reader, filter);
         self.readers = self.readers.saturating_add(1);
     }
 
     /// Removes what `add` added.
     pub fn remove(&mut self, reader: Reader, tenant: &Tenant, filter: &Filter) {
-        if let Some(root) = self.tenants.get_mut(tenant) {
-            for pattern in filter.topics() {
-                root.change(pattern.as_str().split('.').peekable(), &mut |leaf| {
-                    leaf.remove(reader, filter);
-                });
-            }
-            if root.is_empty() {
+        if let Some(readers) = self.tenants.get_mut(tenant) {
+            readers.remove(reader, filter);
+            if readers.is_empty() {
                 self.tenants.remove(tenant);
             }
         }
@@ -166,8 +172,8 @@ impl MatchIndex {
         subject: Option<&str>,
         found: &mut impl FnMut(Reader),
     ) {
-        if let Some(root) = self.tenants.get(tenant) {
-            root.each(topic.split('.'), subject, found);
+        if let Some(readers) = self.tenants.get(tenant) {
+            readers.each(topic, subject, found);
         }
     }
 
@@ -184,12 +190,19 @@ mod tests {
     use crate::event::TopicPattern;
     use proptest::prelude::*;
 
-    fn filter(topics: &[String], subjects: &[String]) -> Filter {
-        Filter::new(
+    fn filter(topics: &[String], subjects: &[String]) -> Arc<Filter> {
+        let filter = Filter::new(
             topics.iter().map(|t| TopicPattern::parse(t).unwrap()),
             subjects.iter().map(|s| Label::parse(s).unwrap()),
-        )
-        .unwrap()
+        );
+        Arc::new(filter.unwrap())
+    }
+
+    /// Places in which a reader stands.
+    fn places(node: &Node) -> usize {
+        let own = node.here.len() + node.rest.len();
+        let one = node.one.as_deref().map_or(0, places);
+        own + one + node.exact.values().map(places).sum::<usize>()
     }
 
     proptest! {
@@ -205,7 +218,7 @@ mod tests {
         ) {
             let tenant = Tenant::parse("t").unwrap();
             let other = Tenant::parse("other").unwrap();
-            let filters: Vec<Filter> = filters.iter().map(|(t, s)| filter(t, s)).collect();
+            let filters: Vec<Arc<Filter>> = filters.iter().map(|(t, s)| filter(t, s)).collect();
             let mut index = MatchIndex::default();
             for (reader, filter) in (0..).zip(&filters) {
                 index.add(reader, &tenant, filter);
@@ -240,5 +253,18 @@ mod tests {
         let mut looked_at = 0;
         index.each(&tenant, "deal.stage.updated", None, &mut |_| looked_at += 1);
         assert_eq!(looked_at, 10);
+    }
+
+    #[test]
+    fn a_reader_costs_its_topics_or_its_subjects_and_not_their_product() {
+        let tenant = Tenant::parse("t").unwrap();
+        let topics: Vec<String> = (0..100).map(|n| format!("t{n}.*")).collect();
+        let subjects: Vec<String> = (0..1_000).map(|n| format!("s{n}")).collect();
+        let mut index = MatchIndex::default();
+        index.add(0, &tenant, &filter(&topics, &subjects));
+        index.add(1, &tenant, &filter(&topics, &[]));
+        let held = &index.tenants[&tenant];
+        let named: usize = held.by_subject.values().map(Vec::len).sum();
+        assert_eq!((places(&held.by_topic), named), (100, 1_000));
     }
 }

@@ -8,11 +8,11 @@ use axum::extract::{Path, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use axum::response::Response;
-use bytes::Bytes;
 use serde_json::value::RawValue;
 
 use super::app::App;
-use super::append::{admit, append, created, read_body};
+use super::append::{admit, append, created};
+use super::body::{self, Whole};
 use super::caller::Caller;
 use super::ingest;
 use super::problem::{Kind, Problem};
@@ -30,7 +30,7 @@ pub async fn replace_state(
     agent: AgentId,
     request: Request,
 ) -> Result<Response, Problem> {
-    let (parts, body) = read(request).await?;
+    let (parts, body) = read(&app, request).await?;
     store(
         &app,
         &principal,
@@ -52,7 +52,7 @@ pub async fn patch_state(
     agent: AgentId,
     request: Request,
 ) -> Result<Response, Problem> {
-    let (parts, body) = read(request).await?;
+    let (parts, body) = read(&app, request).await?;
     store(
         &app,
         &principal,
@@ -74,7 +74,7 @@ pub async fn command(
     agent: AgentId,
     request: Request,
 ) -> Result<Response, Problem> {
-    let (parts, body) = read(request).await?;
+    let (parts, body) = read(&app, request).await?;
     let wanted: serde_json::Value = serde_json::from_slice(&body)
         .map_err(|error| Problem::new(Kind::Malformed, format!("the body is not JSON: {error}")))?;
     if !wanted
@@ -101,9 +101,9 @@ pub async fn command(
 
 type AgentId = Result<Path<String>, PathRejection>;
 
-async fn read(request: Request) -> Result<(Parts, Bytes), Problem> {
+async fn read(app: &App, request: Request) -> Result<(Parts, Whole), Problem> {
     let (parts, body) = request.into_parts();
-    let body = read_body(&parts, body).await?;
+    let body = body::read(app, &parts, body).await?;
     Ok((parts, body))
 }
 

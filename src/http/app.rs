@@ -7,7 +7,9 @@ use std::time::Instant;
 use tokio::sync::Notify;
 
 use crate::access::Access;
+use crate::event::limits::{BODIES_BYTES_MAX, MESSAGES_BYTES_MAX};
 use crate::feed::Hub;
+use crate::http::budget::Budget;
 use crate::http::ingest::IngestLimits;
 use crate::log::{Appender, History};
 use crate::tasks::Tasks;
@@ -29,6 +31,10 @@ pub struct Inner {
     pub access: Access,
     /// Bounds of what is taken in.
     pub ingest: IngestLimits,
+    /// What is held of request bodies.
+    pub bodies: Budget,
+    /// What is held of messages that are not complete.
+    pub messages: Budget,
     /// Ends when the server drains.
     pub tasks: Tasks,
     /// When the server began.
@@ -78,6 +84,8 @@ impl App {
             history,
             access,
             ingest,
+            bodies: Budget::new(BODIES_BYTES_MAX),
+            messages: Budget::new(MESSAGES_BYTES_MAX),
             tasks,
             started,
             connections_max,

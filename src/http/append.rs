@@ -4,25 +4,20 @@
 //! - The tenant is the caller's. An event without a source gets the caller's name.
 //! - `201` is sent after the commit.
 
-use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::request::Parts;
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
-use bytes::{Bytes, BytesMut};
-use futures_util::StreamExt as _;
 use serde::Serialize;
 
 use super::app::App;
+use super::body;
 use super::caller::Caller;
 use super::errors;
 use super::ingest::{self, Media};
 use super::ndjson;
 use super::problem::{Kind, MemberError, Problem};
-use super::serve::Patience;
 use crate::access::Principal;
 use crate::event::NewEvent;
-use crate::event::limits::BODY_BYTES_MAX;
 use crate::log::{Appended, Identity, Sequence};
 
 /// The answer to one event.
@@ -70,7 +65,7 @@ pub async fn post(
         return Ok(ndjson::post(app, principal, key, request));
     }
     let (parts, body) = request.into_parts();
-    let body = read_body(&parts, body).await?;
+    let body = body::read(&app, &parts, body).await?;
     let mut events = ingest::decode(media, &parts.headers, &body, &app.ingest)?.events;
     if let Some(key) = &key {
         ingest::assign_ids(&mut events, key, 0);
@@ -142,48 +137,4 @@ pub fn admit(principal: &Principal, events: &mut [NewEvent]) -> Result<(), Probl
     forbidden.truncate(super::problem::ERRORS_MAX);
     problem.errors = forbidden;
     Err(problem)
-}
-
-/// Reads a body that is not streamed.
-///
-/// # Errors
-/// 413 if it is longer than the bound, 408 if nothing comes for a while, 400 if it breaks off.
-pub async fn read_body(parts: &Parts, body: Body) -> Result<Bytes, Problem> {
-    let too_large = || {
-        Problem::new(
-            Kind::TooLarge,
-            format!(
-                "a body is at most {BODY_BYTES_MAX} bytes; longer ones go as application/x-ndjson"
-            ),
-        )
-    };
-    let declared = parts
-        .headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|v| v.to_str().ok())
-        .and_then(|t| t.parse::<usize>().ok());
-    if declared.is_some_and(|length| length > BODY_BYTES_MAX) {
-        return Err(too_large());
-    }
-    let patience = parts.extensions.get::<Patience>();
-    let patience = patience.copied().unwrap_or_default();
-    let mut pieces = body.into_data_stream();
-    let mut whole = BytesMut::new();
-    loop {
-        match tokio::time::timeout(patience.idle, pieces.next()).await {
-            Ok(None) => return Ok(whole.freeze()),
-            Ok(Some(Ok(piece))) if piece.len() <= BODY_BYTES_MAX.saturating_sub(whole.len()) => {
-                whole.extend_from_slice(&piece);
-            }
-            Ok(Some(Ok(_))) => return Err(too_large()),
-            Ok(Some(Err(_))) => {
-                let detail = "the body ended before it was complete";
-                return Err(Problem::new(Kind::Malformed, detail));
-            }
-            Err(_) => {
-                let detail = "the body did not come in time";
-                return Err(Problem::new(Kind::RequestTimeout, detail));
-            }
-        }
-    }
 }

@@ -1,7 +1,10 @@
-//! A connection that does not wait for ever: who says nothing at the start, or takes nothing of what is written, is cut.
+//! A connection that does not wait for ever: who says nothing at the start, takes nothing of what is written, or does not
+//! complete a message of a WebSocket, is cut.
 //!
 //! # Invariants
 //! - A clock runs only while something is waited for: idle streams, and sockets that are heard of, cost none.
+//! - What is read of a WebSocket counts until its message is complete.
+//! - Whose WebSocket is closed while sending gets to read why: what still comes is read and dropped, up to a bound.
 //! - The wait for a request's head is the HTTP server's; before it knows which HTTP is spoken, it has no clock.
 
 use std::io;
@@ -9,8 +12,14 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::serve::Patience;
+use super::unfinished::{Refusal, Unfinished};
+use crate::event::limits::{UNREAD_BYTES_MAX, UNREAD_TIMEOUT};
+use crate::tasks::Tasks;
 
 /// What HTTP/2 begins with.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -19,9 +28,14 @@ const FAR: Duration = Duration::from_hours(24 * 365);
 
 /// See the module.
 #[derive(Debug)]
-pub struct Line<S> {
-    stream: S,
-    idle: Duration,
+pub struct Line {
+    /// There until the line is dropped.
+    stream: Option<TcpStream>,
+    patience: Patience,
+    message: Unfinished,
+    /// Runs while a message is not complete and nothing more of it is there.
+    late: Option<Pin<Box<Sleep>>>,
+    tasks: Tasks,
     /// Runs until the first bytes say which HTTP is spoken.
     beginning: Option<Pin<Box<Sleep>>>,
     /// What was read of the preface so far.
@@ -30,14 +44,17 @@ pub struct Line<S> {
     stalled: Option<Pin<Box<Sleep>>>,
 }
 
-impl<S> Line<S> {
-    /// A new connection, cut if it has not begun after `head` or takes nothing for `idle`.
+impl Line {
+    /// A new connection; `message` is what its WebSocket has not been given, should it become one.
     #[must_use]
-    pub fn new(stream: S, head: Duration, idle: Duration) -> Self {
+    pub fn new(stream: TcpStream, patience: Patience, message: Unfinished, tasks: Tasks) -> Self {
         Self {
-            stream,
-            idle,
-            beginning: Some(clock(head)),
+            stream: Some(stream),
+            patience,
+            message,
+            late: None,
+            tasks,
+            beginning: Some(clock(patience.head)),
             preface: 0,
             stalled: None,
         }
@@ -53,6 +70,32 @@ impl<S> Line<S> {
         }
     }
 
+    /// Counts what was read of a message, and cuts the line if there is no room for it or it is late.
+    fn count(
+        &mut self,
+        read: Poll<io::Result<()>>,
+        length: usize,
+        context: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        if !self.message.is_begun() {
+            self.late = None;
+        }
+        if !self.message.read(length) {
+            self.message.refuse(Refusal::Full);
+            return Poll::Ready(Err(io::ErrorKind::QuotaExceeded.into()));
+        }
+        if read.is_pending() && self.message.is_begun() && self.late.is_none() {
+            self.late = Some(clock(self.patience.message));
+        }
+        if let Some(late) = &mut self.late
+            && late.as_mut().poll(context).is_ready()
+        {
+            self.message.refuse(Refusal::Late);
+            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+        }
+        read
+    }
+
     /// Cuts the line if `written` has been pending for too long.
     fn watch<T>(
         &mut self,
@@ -63,12 +106,43 @@ impl<S> Line<S> {
             self.stalled = None;
             return written;
         }
-        let idle = self.idle;
+        let idle = self.patience.idle;
         let stalled = self.stalled.get_or_insert_with(|| clock(idle));
         match stalled.as_mut().poll(context) {
             Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
             Poll::Pending => Poll::Pending,
         }
+    }
+}
+
+impl Drop for Line {
+    fn drop(&mut self) {
+        let Some(mut stream) = self.stream.take() else {
+            return;
+        };
+        if !self.message.is_closed() {
+            return;
+        }
+        // To close with bytes unread would reset the connection, and with it the close code that was sent.
+        self.tasks.spawn_until_stop(async move {
+            let reading = async {
+                stream.shutdown().await?;
+                let most = u64::try_from(UNREAD_BYTES_MAX).unwrap_or(u64::MAX);
+                tokio::io::copy(&mut stream.take(most), &mut tokio::io::sink()).await
+            };
+            let _ = tokio::time::timeout(UNREAD_TIMEOUT, reading).await;
+        });
+    }
+}
+
+/// Does something with the stream of a line, which is there.
+fn poll<T>(
+    stream: &mut Option<TcpStream>,
+    poll: impl FnOnce(Pin<&mut TcpStream>) -> Poll<io::Result<T>>,
+) -> Poll<io::Result<T>> {
+    match stream {
+        Some(stream) => poll(Pin::new(stream)),
+        None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
     }
 }
 
@@ -78,7 +152,7 @@ fn clock(duration: Duration) -> Pin<Box<Sleep>> {
     Box::pin(sleep_until(end))
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Line<S> {
+impl AsyncRead for Line {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -86,7 +160,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Line<S> {
     ) -> Poll<io::Result<()>> {
         let line = &mut *self;
         let before = buffer.filled().len();
-        let read = Pin::new(&mut line.stream).poll_read(context, buffer);
+        let read = poll(&mut line.stream, |stream| stream.poll_read(context, buffer));
         if let Some(beginning) = &mut line.beginning {
             if read.is_ready() {
                 line.heard(buffer.filled().get(before..).unwrap_or_default());
@@ -94,17 +168,18 @@ impl<S: AsyncRead + Unpin> AsyncRead for Line<S> {
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
         }
-        read
+        let length = buffer.filled().len().saturating_sub(before);
+        line.count(read, length, context)
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Line<S> {
+impl AsyncWrite for Line {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write(context, bytes);
+        let written = poll(&mut self.stream, |stream| stream.poll_write(context, bytes));
         self.watch(written, context)
     }
 
@@ -113,19 +188,23 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Line<S> {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = Pin::new(&mut self.stream).poll_write_vectored(context, slices);
+        let written = poll(&mut self.stream, |stream| {
+            stream.poll_write_vectored(context, slices)
+        });
         self.watch(written, context)
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+        self.stream
+            .as_ref()
+            .is_some_and(AsyncWrite::is_write_vectored)
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(context)
+        poll(&mut self.stream, |stream| stream.poll_flush(context))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(context)
+        poll(&mut self.stream, |stream| stream.poll_shutdown(context))
     }
 }

@@ -7,6 +7,8 @@
 mod agents;
 pub mod app;
 mod append;
+mod body;
+mod budget;
 mod caller;
 mod coding;
 mod docs;
@@ -24,6 +26,7 @@ mod read;
 pub mod serve;
 mod sse;
 mod status;
+mod unfinished;
 mod unread;
 pub mod ws;
 

@@ -1,7 +1,7 @@
 //! `POST /v1/events` with `application/x-ndjson`: a stream of any length, committed chunk by chunk.
 //!
 //! # Invariants
-//! - Bounded memory: a chunk is being committed while the next is being read, and no more.
+//! - Bounded memory: a chunk is being committed while the next is being read, and no more. Both count with all bodies.
 //! - Order in the log is the order of the lines. One result line an event, in order; a line that is refused does not hold
 //!   up the others.
 //! - Whatever comes, blank lines without end too, others get to work in between.
@@ -9,23 +9,25 @@
 //!   not stored, or may be sent again with the same ids.
 
 mod report;
+mod sent;
 
 use std::convert::Infallible;
-use std::pin::{Pin, pin};
-use std::time::Duration;
+use std::pin::pin;
+use std::time::Instant;
 
 use axum::body::{Body, BodyDataStream};
 use axum::extract::Request;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
-use futures_util::future::{BoxFuture, Either, MaybeDone, maybe_done, select};
+use futures_util::future::{Either, select};
 use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
 use super::app::App;
 use super::append::admit;
+use super::budget::Share;
 use super::coding::Received;
 use super::errors;
 use super::ingest::{self, LineSplitter};
@@ -36,11 +38,13 @@ use crate::event::NewEvent;
 use crate::event::limits::{
     CHUNK_BYTES_MAX, CHUNK_EVENTS_MAX, INFLATION_MAX, LINE_BYTES_MAX, UPLOAD_TURN_BYTES,
 };
-use crate::log::{self, AppendError, Identity};
 use report::{Reporter, Summary};
+use sent::{Sent, are_stored, settle};
 
-/// Lines that are committed together, each with its number, or why it is no event.
-type Chunk = Vec<(u64, Result<NewEvent, Problem>)>;
+/// Lines that are committed together.
+type Chunk = Vec<Numbered>;
+/// A line with its number, or why it is no event.
+type Numbered = (u64, Result<NewEvent, Problem>);
 
 /// Streams the result lines; `Prefer: return=minimal` gives refused lines and a summary only.
 pub fn post(app: App, principal: Principal, key: Option<String>, request: Request) -> Response {
@@ -53,12 +57,12 @@ pub fn post(app: App, principal: Principal, key: Option<String>, request: Reques
     let trace = ingest::traceparent(&parts.headers).map(str::to_owned);
     let received = parts.extensions.get::<Received>().cloned();
     let patience = parts.extensions.get::<Patience>().copied();
-    let idle = patience.unwrap_or_default().idle;
     let (results, lines) = mpsc::channel::<Result<Bytes, Infallible>>(2);
     let tasks = app.tasks.clone();
     let reader = Reader {
         lines: LineSplitter::new(LINE_BYTES_MAX),
         body: body.into_data_stream(),
+        share: app.bodies.share(),
         app,
         principal,
         key,
@@ -66,9 +70,10 @@ pub fn post(app: App, principal: Principal, key: Option<String>, request: Reques
         chunk: Chunk::new(),
         chunk_bytes: 0,
         passed_bytes: 0,
+        line: (0, Instant::now()),
         turn_bytes: 0,
         received,
-        idle,
+        patience: patience.unwrap_or_default(),
         inflated: 0,
         ended: false,
         is_broken: false,
@@ -100,13 +105,17 @@ struct Reader {
     chunk_bytes: usize,
     /// What came in since the last chunk was taken, blank lines included.
     passed_bytes: usize,
+    /// What counts of the lines that have been read and not been taken.
+    share: Share,
+    /// The number of the line at hand, and since when it is waited for.
+    line: (u64, Instant),
     /// What was worked through since others got to work.
     turn_bytes: usize,
     /// What came in before it was inflated, if it was compressed, and what became of it.
     received: Option<Received>,
     inflated: u64,
     /// How long the client is waited for, to send or to take results.
-    idle: Duration,
+    patience: Patience,
     ended: bool,
     is_broken: bool,
 }
@@ -118,7 +127,7 @@ async fn run(
 ) {
     let (app, principal) = (reader.app.clone(), reader.principal.clone());
     let identity = app.hub.identity();
-    let submit = |chunk| Sent::new(&app, &principal, chunk);
+    let submit = |(chunk, share)| Sent::new(&app, &principal, chunk, share);
     reader.read_some(results).await;
     let mut next = reader.take().map(submit);
     while let Some(mut sent) = next {
@@ -142,7 +151,7 @@ async fn run(
         let committed = settle(sent.lines, answers, identity);
         let (lines, is_over) = reporter.report(committed, identity);
         // Nobody reads them for ever either.
-        let taken = tokio::time::timeout(reader.idle, results.send(Ok(lines))).await;
+        let taken = tokio::time::timeout(reader.patience.idle, results.send(Ok(lines))).await;
         if !matches!(taken, Ok(Ok(()))) || is_over {
             return;
         }
@@ -157,14 +166,14 @@ async fn run(
     if reporter.is_minimal && !reader.is_broken {
         let mut line = serde_json::json!({ "summary": reporter.summary }).to_string();
         line.push('\n');
-        let _ = tokio::time::timeout(reader.idle, results.send(Ok(line.into()))).await;
+        let _ = tokio::time::timeout(reader.patience.idle, results.send(Ok(line.into()))).await;
     }
 }
 
 impl Reader {
     /// Reads lines until the chunk is full or the stream ends. What has been read stays if this is dropped.
     async fn fill(&mut self) {
-        while self.take_lines() && !self.ended && !self.is_enough() {
+        while self.take_lines() && !self.ended && !self.is_enough() && !self.app.bodies.is_tight() {
             self.wait_for_more().await;
             self.let_others_work().await;
         }
@@ -189,19 +198,37 @@ impl Reader {
         }
     }
 
-    /// Reads on; who sends nothing for too long has ended the upload.
+    /// Reads on; who sends nothing for too long, or makes a line last for too long, has ended the upload.
     async fn wait_for_more(&mut self) {
-        match tokio::time::timeout(self.idle, self.body.next()).await {
+        let number = self.lines.number();
+        if self.line.0 != number || !self.lines.is_within_line() {
+            self.line = (number, Instant::now());
+        }
+        let left = self.patience.body.saturating_sub(self.line.1.elapsed());
+        let patience = self.patience.idle.min(left);
+        match tokio::time::timeout(patience, self.body.next()).await {
             Ok(more) => self.push(more),
-            Err(_) => self.cut(Kind::RequestTimeout, "nothing came for too long".into()),
+            Err(_) => self.cut(Problem::new(
+                Kind::RequestTimeout,
+                "nothing came for too long, or the line was not complete in time",
+            )),
         }
     }
 
-    /// Ends the upload with an error on the line at hand.
-    fn cut(&mut self, kind: Kind, detail: String) {
-        let problem = Problem::new(kind, detail);
+    /// Ends the upload with an error on the line at hand, from which on nothing is kept.
+    fn cut(&mut self, problem: Problem) {
         self.chunk.push((self.lines.number(), Err(problem)));
+        self.lines = LineSplitter::new(LINE_BYTES_MAX);
         (self.ended, self.is_broken) = (true, true);
+    }
+
+    /// Takes what is held from the budget of all bodies, or ends the upload.
+    fn count(&mut self) {
+        let places = self.chunk.capacity().saturating_mul(size_of::<Numbered>());
+        let bytes = self.lines.bytes().saturating_add(self.chunk_bytes);
+        if !self.share.resize(bytes.saturating_add(places)) && !self.is_broken {
+            self.cut(errors::overloaded("too much is being received at once"));
+        }
     }
 
     /// Whether the lines at hand have waited for enough of what follows them.
@@ -218,16 +245,17 @@ impl Reader {
     }
 
     /// The lines that were read, if there are any.
-    fn take(&mut self) -> Option<Chunk> {
+    fn take(&mut self) -> Option<(Chunk, Share)> {
         (self.chunk_bytes, self.passed_bytes) = (0, 0);
-        Some(std::mem::take(&mut self.chunk)).filter(|chunk| !chunk.is_empty())
+        let chunk = Some(std::mem::take(&mut self.chunk)).filter(|chunk| !chunk.is_empty())?;
+        Some((chunk, self.share.split(self.lines.bytes())))
     }
 
     fn push(&mut self, more: Option<Result<Bytes, axum::Error>>) {
         match more {
             Some(Ok(data)) if self.is_bomb(data.len()) => {
                 let detail = format!("the body is more than {INFLATION_MAX} times what was sent");
-                self.cut(Kind::TooLarge, detail);
+                self.cut(Problem::new(Kind::TooLarge, detail));
                 return;
             }
             Some(Ok(data)) => self.lines.push(data),
@@ -250,8 +278,14 @@ impl Reader {
         received.is_some_and(|received| received.is_bomb(self.inflated))
     }
 
-    /// Makes events of the lines that are complete; whether there is room for more.
+    /// Makes events of the lines that are complete; whether the chunk has room for more.
     fn take_lines(&mut self) -> bool {
+        let has_room = self.take_complete();
+        self.count();
+        has_room
+    }
+
+    fn take_complete(&mut self) -> bool {
         while self.chunk.len() < CHUNK_EVENTS_MAX && self.chunk_bytes < CHUNK_BYTES_MAX {
             let line = match self.lines.next_line() {
                 None if self.ended && !self.is_broken => self.lines.finish(),
@@ -266,10 +300,7 @@ impl Reader {
         false
     }
 
-    fn event(
-        &self,
-        line: Result<ingest::Line, ingest::LineTooLong>,
-    ) -> (u64, Result<NewEvent, Problem>) {
+    fn event(&self, line: Result<ingest::Line, ingest::LineTooLong>) -> Numbered {
         let line = match line {
             Ok(line) => line,
             Err(long) => {
@@ -294,77 +325,4 @@ impl Reader {
         });
         (line.number, event)
     }
-}
-
-type Appending<'a> = BoxFuture<'a, Result<log::append::Answers, AppendError>>;
-
-/// A chunk on its way to the log.
-struct Sent<'a> {
-    /// The number of each line, and why it is no event.
-    lines: Vec<(u64, Option<Problem>)>,
-    /// Of the lines that are events. Not on its way before it is first polled.
-    answers: Pin<Box<MaybeDone<Appending<'a>>>>,
-}
-
-impl<'a> Sent<'a> {
-    fn new(app: &'a App, principal: &'a Principal, chunk: Chunk) -> Self {
-        let mut events = Vec::with_capacity(chunk.len());
-        let mut lines = Vec::with_capacity(chunk.len());
-        for (line, event) in chunk {
-            match event {
-                Ok(event) => {
-                    events.push(event);
-                    lines.push((line, None));
-                }
-                Err(problem) => lines.push((line, Some(problem))),
-            }
-        }
-        let append = app.appender.append_each(&principal.tenant, events);
-        let answers = Box::pin(maybe_done(append.boxed()));
-        Self { lines, answers }
-    }
-}
-
-type Committed = Option<Result<log::append::Answers, AppendError>>;
-
-/// Whether nothing speaks against sending the next chunk. After a failure it may have to wait, or the stream to end.
-fn are_stored(committed: Option<&Result<log::append::Answers, AppendError>>) -> bool {
-    committed.is_some_and(|answers| {
-        answers
-            .as_ref()
-            .is_ok_and(|answers| answers.iter().all(Result::is_ok))
-    })
-}
-
-/// Puts every line's answer into its place.
-fn settle(
-    lines: Vec<(u64, Option<Problem>)>,
-    committed: Committed,
-    identity: &Identity,
-) -> Vec<(u64, Result<log::Appended, Problem>)> {
-    let unanswered = || errors::unavailable("the log did not answer for this line");
-    let mut answers = match committed.transpose() {
-        Ok(answers) => answers.unwrap_or_default().into_iter(),
-        Err(error) => {
-            let problem = errors::append(&error, identity);
-            return lines
-                .into_iter()
-                .map(|(line, own)| (line, Err(own.unwrap_or_else(|| problem.clone()))))
-                .collect();
-        }
-    };
-    lines
-        .into_iter()
-        .map(|(line, own)| {
-            let outcome = match own {
-                Some(problem) => Err(problem),
-                None => match answers.next() {
-                    Some(Ok(appended)) => Ok(appended),
-                    Some(Err(error)) => Err(errors::append(&error.at(0), identity)),
-                    None => Err(unanswered()),
-                },
-            };
-            (line, outcome)
-        })
-        .collect()
 }

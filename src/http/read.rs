@@ -12,7 +12,6 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, Version, header};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
-use tokio::sync::Notify;
 
 use super::app::App;
 use super::caller;
@@ -23,8 +22,8 @@ use super::problem::{Kind, Problem};
 use super::serve::Patience;
 use super::sse;
 use crate::access::Principal;
-use crate::event::Event;
 use crate::event::limits::AT_LEAST_WAIT_MAX;
+use crate::event::{Event, Filter};
 use crate::feed::{Batch, Follower, Start};
 
 /// A full page after a cursor never changes.
@@ -73,7 +72,10 @@ async fn page(
 ) -> Result<Response, Problem> {
     let (limit, wait) = (params.limit()?, params.wait()?);
     wait_at_least(app, params).await?;
-    let mut follower = follower(app, principal, params, None, Start::Earliest).await?;
+    let (filter, start) = place(app, principal, params, None, Start::Earliest)?;
+    let mut follower = Follower::look(&app.hub, principal.tenant.clone(), filter, start)
+        .await
+        .map_err(|error| errors::follow(&error, app.hub.identity()))?;
     let mut batch = read_page(&mut follower, limit)
         .await
         .map_err(|e| errors::follow(&e, app.hub.identity()))?;
@@ -163,23 +165,20 @@ pub async fn wait_at_least(app: &App, params: &ReadParams) -> Result<(), Problem
     }
 }
 
-/// A follower as the request asks.
+/// What the request wants to see, and from where.
 ///
 /// # Errors
-/// 400, 403, 409 or 410.
-pub async fn follower(
+/// 400, 403 or 409.
+pub fn place(
     app: &App,
     principal: &Principal,
     params: &ReadParams,
     resume: Option<&str>,
     default: Start,
-) -> Result<Follower, Problem> {
+) -> Result<(Arc<Filter>, Start), Problem> {
     let filter = Arc::new(params.filter(principal)?);
     let start = params.start(resume, default, app.hub.identity())?;
-    let wake = Arc::new(Notify::new());
-    Follower::start(&app.hub, principal.tenant.clone(), filter, start, wake)
-        .await
-        .map_err(|error| errors::follow(&error, app.hub.identity()))
+    Ok((filter, start))
 }
 
 fn write_page(

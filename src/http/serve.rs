@@ -13,10 +13,14 @@ use axum::{Extension, Router};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
+use tower::Layer as _;
 
 use super::entrance::Entrance;
 use super::line::Line;
-use crate::event::limits::{HEAD_TIMEOUT, LINE_IDLE_TIMEOUT, STREAMS_MAX};
+use super::unfinished::Unfinished;
+use crate::event::limits::{
+    BODY_TIMEOUT, HEAD_BYTES_MAX, HEAD_TIMEOUT, LINE_IDLE_TIMEOUT, MESSAGE_TIMEOUT, STREAMS_MAX,
+};
 use crate::tasks::Tasks;
 
 /// How long a client is waited for.
@@ -26,6 +30,10 @@ pub struct Patience {
     pub head: Duration,
     /// For the next part of a body, or for it to take what is written.
     pub idle: Duration,
+    /// For a whole body, or for a line of a streamed one.
+    pub body: Duration,
+    /// For a message of a WebSocket.
+    pub message: Duration,
 }
 
 impl Default for Patience {
@@ -33,6 +41,8 @@ impl Default for Patience {
         Self {
             head: HEAD_TIMEOUT,
             idle: LINE_IDLE_TIMEOUT,
+            body: BODY_TIMEOUT,
+            message: MESSAGE_TIMEOUT,
         }
     }
 }
@@ -50,8 +60,12 @@ pub async fn serve(
     let connections = tasks.child();
     let stop = connections.token().clone();
     while let Some((stream, _)) = stop.run_until_cancelled(entrance.accept()).await {
-        let line = TokioIo::new(Line::new(stream, patience.head, patience.idle));
-        let service = TowerToHyperService::new(router.clone());
+        let message = Unfinished::default();
+        let line = Line::new(stream, patience, message.clone(), connections.clone());
+        let line = TokioIo::new(line);
+        // Whoever upgrades the connection tells its line what has been handed on.
+        let service = Extension(message).layer(router.clone());
+        let service = TowerToHyperService::new(service);
         let (builder, stop) = (Arc::clone(&builder), stop.clone());
         connections.spawn(async move {
             let mut serving = pin!(builder.serve_connection_with_upgrades(line, service));
@@ -76,7 +90,8 @@ fn builder(patience: Patience) -> Builder<TokioExecutor> {
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(patience.head);
+        .header_read_timeout(patience.head)
+        .max_buf_size(HEAD_BYTES_MAX);
     builder
         .http2()
         .timer(TokioTimer::new())

@@ -16,13 +16,14 @@ use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use futures_util::stream;
 use rand::RngExt as _;
+use tokio::sync::Notify;
 
 use super::app::{App, Seat};
 use super::caller;
 use super::errors;
 use super::params::ReadParams;
 use super::problem::{Kind, Problem};
-use super::read::{follower, join_json, wait_at_least};
+use super::read::{join_json, place, wait_at_least};
 use crate::event::Event;
 use crate::event::limits::{CATCH_UP_EVENTS, SSE_HEARTBEAT};
 use crate::feed::{Batch, Follower, Start};
@@ -84,7 +85,11 @@ async fn open(
         ));
     }
     wait_at_least(app, params).await?;
-    let follower = follower(app, &principal, params, resume, Start::Latest).await?;
+    let (filter, start) = place(app, &principal, params, resume, Start::Latest)?;
+    let (tenant, wake) = (principal.tenant.clone(), Arc::new(Notify::new()));
+    let follower = Follower::start(&app.hub, tenant, filter, start, wake)
+        .await
+        .map_err(|error| errors::follow(&error, app.hub.identity()))?;
     let greeting = format!(
         "retry: {RETRY_MS}\nid: {}\n\n",
         app.hub.identity().encode(follower.after())

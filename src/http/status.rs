@@ -43,6 +43,8 @@ struct Status {
     window: WindowStatus,
     readers: ReaderStatus,
     append_queue: QueueStatus,
+    bodies: HeldStatus,
+    messages: HeldStatus,
     #[serde(skip_serializing_if = "Option::is_none")]
     database: Option<Database>,
 }
@@ -75,6 +77,11 @@ struct ReaderStatus {
 #[derive(Debug, Serialize)]
 struct QueueStatus {
     requests: usize,
+    bytes: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct HeldStatus {
     bytes: usize,
 }
 
@@ -182,6 +189,12 @@ async fn status(app: &App) -> Status {
         append_queue: QueueStatus {
             requests,
             bytes: queued_bytes,
+        },
+        bodies: HeldStatus {
+            bytes: app.bodies.taken(),
+        },
+        messages: HeldStatus {
+            bytes: app.messages.taken(),
         },
         database,
     }

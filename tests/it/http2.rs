@@ -51,13 +51,18 @@ async fn connect(server: &Server, window: [u8; 4]) -> (TcpStream, Vec<u8>) {
 fn get(stream: u8, path: &str) -> Vec<u8> {
     let mut block = vec![0x82, 0x86];
     for (name, value) in [(":path", path), (":authority", "localhost")] {
-        block.push(0);
-        for text in [name, value] {
-            block.push(u8::try_from(text.len()).unwrap());
-            block.extend(text.as_bytes());
-        }
+        literal(&mut block, name, value);
     }
     frame(1, 5, stream, &block)
+}
+
+/// A header that no table holds.
+fn literal(block: &mut Vec<u8>, name: &str, value: &str) {
+    block.push(0);
+    for text in [name, value] {
+        block.push(u8::try_from(text.len()).unwrap());
+        block.extend(text.as_bytes());
+    }
 }
 
 #[tokio::test]
@@ -125,6 +130,39 @@ async fn a_page_comes_whole_and_not_at_all_once_it_was_not_taken_in_time() {
         }
     }
     assert!(taken < 100_000, "{taken} bytes were kept");
+    drop(stream);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_bodies_of_all_streams_count_together() {
+    let db = TestDb::new().await;
+    let server = Server::start(&db).await;
+    let (mut stream, _) = connect(&server, WINDOW).await;
+    let zipped = raw::gzip(vec![b' '; (8 << 20) - 100]);
+    for id in (0..32).map(|number| 2 * number + 1) {
+        // `:method POST`, `:scheme http`.
+        let mut block = vec![0x83, 0x86];
+        for (name, value) in [
+            (":path", "/v1/events"),
+            (":authority", "localhost"),
+            ("content-type", "application/json"),
+            ("content-encoding", "gzip"),
+        ] {
+            literal(&mut block, name, value);
+        }
+        let body = frame(0, 0, id, &zipped[..zipped.len() - 8]);
+        stream
+            .write_all(&[frame(1, 4, id, &block), body].concat())
+            .await
+            .unwrap();
+    }
+    // Only those are answered for which there is no room.
+    for _ in 0..16 {
+        while next(&mut stream).await.0 != 1 {}
+    }
+    let held = server.api.get("/v1/status").await["bodies"]["bytes"].as_u64();
+    assert!(held.unwrap() <= 128 << 20, "{held:?}");
     drop(stream);
     server.stop().await;
 }

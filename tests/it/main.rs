@@ -27,6 +27,7 @@ mod hostile;
 mod http2;
 mod lag;
 mod locks;
+mod memory;
 mod ndjson;
 mod overtaken;
 mod own;

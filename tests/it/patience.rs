@@ -2,16 +2,22 @@
 
 use std::time::Duration;
 
+use futures_util::SinkExt as _;
 use serde_json::json;
 use tidewire::http::serve::Patience;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::Message;
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 
 use crate::support::{Server, TestDb, raw};
 
 const SHORT: Patience = Patience {
     head: Duration::from_secs(1),
     idle: Duration::from_secs(1),
+    body: Duration::from_secs(3),
+    message: Duration::from_secs(3),
 };
 
 /// Reads until the server ends the connection.
@@ -70,6 +76,68 @@ async fn an_upload_that_stands_still_ends() {
     let answer = read_to_end(&mut stream).await;
     assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
     assert_eq!(db.log().await.len(), 1);
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_body_or_a_line_that_comes_a_byte_at_a_time_ends() {
+    let db = TestDb::new().await;
+    let server = Server::start_patient(&db.url, &[], SHORT).await;
+    let host = server.api.url.trim_start_matches("http://").to_owned();
+    for (kind, expected) in [
+        ("application/json", "HTTP/1.1 408"),
+        ("application/x-ndjson", "/problems/request-timeout"),
+    ] {
+        let mut stream = raw::connect(&server.api).await;
+        let head = format!(
+            "POST /v1/events HTTP/1.1\r\nHost: {host}\r\nContent-Type: {kind}\r\nContent-Length: 1000\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        let mut sent = 0;
+        let pace = Duration::from_millis(200);
+        while !String::from_utf8_lossy(&answer).contains(expected) {
+            assert!(sent < 100, "{}", String::from_utf8_lossy(&answer));
+            let reading = stream.read_buf(&mut answer);
+            if let Ok(read) = tokio::time::timeout(pace, reading).await {
+                assert_ne!(read.unwrap(), 0, "{kind}");
+            } else {
+                stream.write_all(b" ").await.unwrap();
+                sent += 1;
+            }
+        }
+        assert!(sent > 5, "more than one byte's patience");
+    }
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_message_that_is_never_ended_ends_the_socket_whatever_comes_in_between() {
+    let db = TestDb::new().await;
+    let server = Server::start_patient(&db.url, &[], SHORT).await;
+    let (mut never, mut other) = (server.api.ws().await, server.api.ws().await);
+    let part = Frame::message("{", OpCode::Data(Data::Text), false);
+    never.socket.send(Message::Frame(part)).await.unwrap();
+    let mut sent = 0;
+    let pace = Duration::from_millis(200);
+    let code = loop {
+        assert!(sent < 100, "nothing ends it");
+        never
+            .socket
+            .send(Message::Pong("alive".into()))
+            .await
+            .unwrap();
+        other.send(json!({"type": "ping"})).await;
+        other.until("pong").await;
+        sent += 1;
+        if let Ok(code) = tokio::time::timeout(pace, never.close_code()).await {
+            break code;
+        }
+    };
+    assert_eq!(code, 4408);
+    assert!(sent > 5, "not for its pongs");
+    other.send(json!({"type": "ping"})).await;
+    other.until("pong").await;
     server.stop().await;
 }
 

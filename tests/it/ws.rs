@@ -3,6 +3,8 @@
 use futures_util::SinkExt as _;
 use serde_json::{Value, json};
 use tidewire::access::{Claims, Role};
+use tokio_tungstenite::tungstenite::protocol::frame::Frame;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::{Data, OpCode};
 use tokio_tungstenite::tungstenite::{Error, Message};
 
 use crate::support::token::{self, WITH_TOKENS};
@@ -191,9 +193,19 @@ async fn frames_that_are_none_are_answered_and_end_nothing() {
 async fn a_frame_that_is_too_large_ends_the_socket_with_1009() {
     let db = TestDb::new().await;
     let server = Server::start(&db).await;
+    for bytes in [1 << 20, 32 << 20] {
+        let mut ws = server.api.ws().await;
+        let large = json!({"type": "append", "events": {"topic": "a", "data": "x".repeat(bytes)}});
+        // To its end, though nothing of it is kept.
+        ws.send(large).await;
+        assert_eq!(ws.close_code().await, 1009);
+    }
+    // The same in parts.
     let mut ws = server.api.ws().await;
-    let large = json!({"type": "append", "events": {"topic": "a", "data": "x".repeat(1 << 20)}});
-    ws.send(large).await;
+    for part in [Data::Text, Data::Continue] {
+        let frame = Frame::message(vec![b' '; 600 << 10], OpCode::Data(part), false);
+        ws.socket.send(Message::Frame(frame)).await.unwrap();
+    }
     assert_eq!(ws.close_code().await, 1009);
     assert!(db.log().await.is_empty());
     server.stop().await;

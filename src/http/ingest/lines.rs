@@ -91,6 +91,18 @@ impl LineSplitter {
         self.number
     }
 
+    /// Bytes that are kept of lines that have not been given out.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.chunk.len().saturating_add(self.partial.capacity())
+    }
+
+    /// Whether a line has begun that is still to be given out.
+    #[must_use]
+    pub fn is_within_line(&self) -> bool {
+        !self.partial.is_empty()
+    }
+
     /// The last line if no line end follows it. Call it when the stream has ended and `next_line` gives nothing.
     pub fn finish(&mut self) -> Option<Result<Line, LineTooLong>> {
         let piece = std::mem::take(&mut self.chunk);

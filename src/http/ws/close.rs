@@ -2,6 +2,8 @@
 
 use axum::extract::ws::CloseFrame;
 
+use crate::http::unfinished::Refusal;
+
 /// See PROTOCOL: codes, and what a client does about each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Close {
@@ -17,6 +19,18 @@ pub enum Close {
     Unauthenticated,
     /// No sign of life. Come back.
     HeartbeatMissed,
+    /// A message was not complete in time. Come back.
+    MessageLate,
+}
+
+impl From<Refusal> for Close {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Full => Self::Overloaded("too much is being received at once"),
+            Refusal::Late => Self::MessageLate,
+            Refusal::TooLong => Self::TooLarge,
+        }
+    }
 }
 
 impl From<Close> for CloseFrame {
@@ -28,6 +42,7 @@ impl From<Close> for CloseFrame {
             Close::Overloaded(reason) => (1013, reason),
             Close::Unauthenticated => (4401, "the credential has expired"),
             Close::HeartbeatMissed => (4408, "no sign of life"),
+            Close::MessageLate => (4408, "a message was not complete in time"),
         };
         Self {
             code,

@@ -131,6 +131,14 @@ pub struct Subscribe {
     pub with_state: bool,
 }
 
+impl Subscribe {
+    /// Topics and subjects.
+    #[must_use]
+    pub fn names(&self) -> usize {
+        self.topics.len().saturating_add(self.subjects.len())
+    }
+}
+
 /// Why a frame could not be read.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
@@ -140,15 +148,6 @@ pub enum FrameError {
     /// The other kind of frame than the subprotocol says.
     #[error("this subprotocol uses {0} frames")]
     Kind(&'static str),
-}
-
-/// Bytes of a client's frame.
-pub fn bytes(message: &Message) -> usize {
-    match message {
-        Message::Text(text) => text.as_str().len(),
-        Message::Binary(bytes) => bytes.len(),
-        Message::Ping(_) | Message::Pong(_) | Message::Close(_) => 0,
-    }
 }
 
 /// Reads a client's frame; `None` for those the protocol itself answers.

@@ -20,14 +20,13 @@ use super::caller;
 use super::errors;
 use super::params::ReadParams;
 use super::problem::{Kind, Problem};
+use super::unfinished::Unfinished;
 use crate::event::limits::{FRAME_BYTES_MAX, PAGE_BYTES_MAX};
 
 /// The subprotocols, the default first.
 pub const PROTOCOLS: [&str; 2] = ["tidewire.v1.json", "tidewire.v1.msgpack"];
 /// Bytes a socket keeps for reading; idle sockets are many.
 const READ_BUFFER_BYTES: usize = 4 * 1024;
-/// What is read of a frame. One between the bound and this is answered with a close code; beyond this the line is cut.
-const READ_BYTES_MAX: usize = 4 * FRAME_BYTES_MAX;
 /// Frames below this size are gathered before they are written; each delivery flushes.
 const WRITE_BUFFER_BYTES: usize = 4 * 1024;
 /// What a socket may hold for writing: one frame with its page, or one event of the table's largest size, in whichever
@@ -47,6 +46,8 @@ pub async fn get(State(app): State<App>, request: Request) -> Result<Response, P
         return Err(errors::overloaded("the server is shutting down"));
     }
     let encoding = encoding(&parts)?;
+    let message = parts.extensions.get::<Unfinished>();
+    let message = message.cloned().unwrap_or_default();
     // Opening a socket costs as much as a page: those who come take turns with those who catch up.
     let _turn = app.hub.turn().await;
     let seat = app
@@ -60,10 +61,11 @@ pub async fn get(State(app): State<App>, request: Request) -> Result<Response, P
         .read_buffer_size(READ_BUFFER_BYTES)
         .write_buffer_size(WRITE_BUFFER_BYTES)
         .max_write_buffer_size(WRITE_BYTES_MAX)
-        .max_message_size(READ_BYTES_MAX)
-        .max_frame_size(READ_BYTES_MAX)
+        .max_message_size(FRAME_BYTES_MAX)
+        .max_frame_size(FRAME_BYTES_MAX)
         .on_upgrade(move |socket| async move {
-            socket::Socket::new(app, principal, encoding, socket)
+            message.begin(app.messages.share());
+            socket::Socket::new(app, principal, encoding, socket, message)
                 .run()
                 .await;
             drop(seat);

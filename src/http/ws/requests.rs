@@ -14,8 +14,9 @@ use super::close::Close;
 use super::frame::{self, ClientFrame};
 use super::socket::{Ended, Socket};
 use super::subscription;
+use crate::event::Filter;
 use crate::event::encode::push_string;
-use crate::event::limits::{FRAME_BYTES_MAX, SUBSCRIPTIONS_MAX};
+use crate::event::limits::{SOCKET_NAMES_MAX, SUBSCRIPTIONS_MAX};
 use crate::http::append::{self, Answer};
 use crate::http::ingest;
 use crate::http::problem::{Kind, Problem};
@@ -30,9 +31,6 @@ impl Socket {
             // The protocol's own answer: taken before more is read, else who never reads piles them up here.
             Message::Ping(_) => return self.flush().await,
             _ => {}
-        }
-        if frame::bytes(&message) > FRAME_BYTES_MAX {
-            return Err(Some(Close::TooLarge));
         }
         let frame = match frame::read(self.encoding, &message) {
             Ok(Some(frame)) => frame,
@@ -92,6 +90,11 @@ impl Socket {
                 Kind::InvalidParameter,
                 format!("a socket has at most {SUBSCRIPTIONS_MAX} subscriptions"),
             ))
+        } else if self.names().saturating_add(wanted.names()) > SOCKET_NAMES_MAX {
+            let detail = format!(
+                "the subscriptions of a socket name at most {SOCKET_NAMES_MAX} topics and subjects"
+            );
+            Err(Problem::new(Kind::InvalidParameter, detail))
         } else {
             subscription::begin(&self.app, &self.principal, wanted, &self.wake).await
         };
@@ -104,6 +107,20 @@ impl Socket {
             }
             Err(problem) => self.send(&frame::error(&problem, None, Some(&id))).await,
         }
+    }
+
+    /// Topics and subjects of all subscriptions.
+    fn names(&self) -> usize {
+        let names = |filter: &Filter| {
+            filter
+                .topics()
+                .len()
+                .saturating_add(filter.subjects().len())
+        };
+        self.subscriptions
+            .iter()
+            .map(|one| names(&one.filter))
+            .sum()
     }
 
     /// Stores events while the socket goes on, in the order of its frames; the answer comes when they are committed.

@@ -27,11 +27,12 @@ use super::subscription::Subscription;
 use crate::access::Principal;
 use crate::event::limits::{
     CATCH_UP_EVENTS, CLOSE_TIMEOUT, FRAME_BYTES_MAX, PAGE_EVENTS_MAX, SEND_TIMEOUT,
-    SOCKET_APPENDS_MAX, SUBSCRIPTIONS_MAX, WS_HEARTBEAT,
+    SOCKET_APPENDS_MAX, SOCKET_NAMES_MAX, SUBSCRIPTIONS_MAX, WS_HEARTBEAT,
 };
 use crate::feed::{FollowError, Turn};
 use crate::http::app::App;
 use crate::http::errors;
+use crate::http::unfinished::{Refusal, Unfinished};
 use crate::log::{ReadError, Sequence};
 
 /// Clients are told to come back within this time after a restart, each at its own moment.
@@ -56,6 +57,7 @@ pub struct Socket {
     pub(super) principal: Principal,
     pub(super) encoding: Encoding,
     line: WebSocket,
+    message: Unfinished,
     pub(super) subscriptions: VecDeque<Subscription>,
     pub(super) wake: Arc<Notify>,
     pub(super) work: FuturesUnordered<BoxFuture<'static, serde_json::Value>>,
@@ -67,12 +69,19 @@ pub struct Socket {
 impl Socket {
     /// A socket that has just been opened.
     #[must_use]
-    pub fn new(app: App, principal: Principal, encoding: Encoding, line: WebSocket) -> Self {
+    pub fn new(
+        app: App,
+        principal: Principal,
+        encoding: Encoding,
+        line: WebSocket,
+        message: Unfinished,
+    ) -> Self {
         Self {
             app,
             principal,
             encoding,
             line,
+            message,
             subscriptions: VecDeque::new(),
             wake: Arc::new(Notify::new()),
             work: FuturesUnordered::new(),
@@ -88,6 +97,7 @@ impl Socket {
             let frame = CloseFrame::from(close);
             let sending = self.line.send(Message::Close(Some(frame)));
             let _ = tokio::time::timeout(CLOSE_TIMEOUT, sending).await;
+            self.message.close();
         }
     }
 
@@ -134,12 +144,25 @@ impl Socket {
                 Some(answer) = self.work.next(), if !self.work.is_empty() => self.send(&answer).await?,
                 // While too much of its work is under way the client is not listened to.
                 message = self.line.recv(), if self.work.len() < SOCKET_APPENDS_MAX => match message {
-                    Some(Ok(message)) => self.hear(message).await?,
-                    Some(Err(_)) | None => return Err(None),
+                    Some(Ok(message)) => {
+                        self.message.handed_on(&message);
+                        self.hear(message).await?;
+                    }
+                    Some(Err(error)) => return Err(self.refusal(error)),
+                    None => return Err(None),
                 },
                 () = async {}, if is_behind => {}
             }
         }
+    }
+
+    /// Why the client cannot be heard, if that is its own doing.
+    fn refusal(&self, error: axum::Error) -> Ended {
+        let inner = error.into_inner();
+        if let Some(tungstenite::Error::Capacity(_)) = inner.downcast_ref() {
+            self.message.refuse(Refusal::TooLong);
+        }
+        self.message.refusal().map(Close::from)
     }
 
     fn has_news(&self) -> bool {
@@ -164,6 +187,7 @@ impl Socket {
                 "append_events": self.app.ingest.array_events,
                 "appends_in_flight": SOCKET_APPENDS_MAX,
                 "subscriptions": SUBSCRIPTIONS_MAX,
+                "names": SOCKET_NAMES_MAX,
                 "page_events": PAGE_EVENTS_MAX,
             },
         })

@@ -1,0 +1,93 @@
+//! A chunk on its way to the log, and each line's answer.
+
+use std::pin::Pin;
+
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, MaybeDone, maybe_done};
+
+use super::Chunk;
+use crate::access::Principal;
+use crate::http::app::App;
+use crate::http::budget::Share;
+use crate::http::errors;
+use crate::http::problem::Problem;
+use crate::log::{self, AppendError, Identity};
+
+type Appending<'a> = BoxFuture<'a, Result<log::append::Answers, AppendError>>;
+
+/// A chunk on its way to the log.
+pub(super) struct Sent<'a> {
+    /// The number of each line, and why it is no event.
+    pub(super) lines: Vec<(u64, Option<Problem>)>,
+    /// Of the lines that are events. Not on its way before it is first polled.
+    pub(super) answers: Pin<Box<MaybeDone<Appending<'a>>>>,
+    /// What it counts for until it is reported.
+    _share: Share,
+}
+
+impl<'a> Sent<'a> {
+    pub(super) fn new(app: &'a App, principal: &'a Principal, chunk: Chunk, share: Share) -> Self {
+        let mut events = Vec::with_capacity(chunk.len());
+        let mut lines = Vec::with_capacity(chunk.len());
+        for (line, event) in chunk {
+            match event {
+                Ok(event) => {
+                    events.push(event);
+                    lines.push((line, None));
+                }
+                Err(problem) => lines.push((line, Some(problem))),
+            }
+        }
+        let append = app.appender.append_each(&principal.tenant, events);
+        let answers = Box::pin(maybe_done(append.boxed()));
+        Self {
+            lines,
+            answers,
+            _share: share,
+        }
+    }
+}
+
+type Committed = Option<Result<log::append::Answers, AppendError>>;
+
+/// Whether nothing speaks against sending the next chunk. After a failure it may have to wait, or the stream to end.
+pub(super) fn are_stored(committed: Option<&Result<log::append::Answers, AppendError>>) -> bool {
+    committed.is_some_and(|answers| {
+        answers
+            .as_ref()
+            .is_ok_and(|answers| answers.iter().all(Result::is_ok))
+    })
+}
+
+/// Puts every line's answer into its place.
+pub(super) fn settle(
+    lines: Vec<(u64, Option<Problem>)>,
+    committed: Committed,
+    identity: &Identity,
+) -> Vec<(u64, Result<log::Appended, Problem>)> {
+    let unanswered = || errors::unavailable("the log did not answer for this line");
+    let mut answers = match committed.transpose() {
+        Ok(answers) => answers.unwrap_or_default().into_iter(),
+        Err(error) => {
+            let problem = errors::append(&error, identity);
+            return lines
+                .into_iter()
+                .map(|(line, own)| (line, Err(own.unwrap_or_else(|| problem.clone()))))
+                .collect();
+        }
+    };
+    lines
+        .into_iter()
+        .map(|(line, own)| {
+            let outcome = match own {
+                Some(problem) => Err(problem),
+                None => match answers.next() {
+                    Some(Ok(appended)) => Ok(appended),
+                    Some(Err(error)) => Err(errors::append(&error.at(0), identity)),
+                    None => Err(unanswered()),
+                },
+            };
+            (line, outcome)
+        })
+        .collect()
+}
