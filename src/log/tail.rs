@@ -338,7 +338,8 @@ impl Tail {
         };
         self.identity.reload(&looker.client).await?;
         let known = self.identity.known();
-        let (begin, _) = looker.begin_at(known.retained, PRELOAD_EVENTS).await?;
+        // Without a preload: while it ran, the latest would be the past.
+        let (begin, _) = looker.begin_at(known.retained, 0).await?;
         tracing::warn!(
             event.seq = begin.seq,
             "the log has begun a new life: cursors beyond its newest event are unknown"

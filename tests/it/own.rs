@@ -121,9 +121,13 @@ async fn a_new_life_of_the_log_is_noticed_by_those_who_write() {
     let db = TestDb::new().await;
     let server = Server::start(&db).await;
     let client = db.connect().await;
-    post(&server, "before").await;
+    // So many that reading them again takes a while: whoever asks for the latest must not be given the past.
     client
-        .batch_execute("SELECT tidewire.begin_epoch('a test')")
+        .batch_execute(
+            "INSERT INTO tidewire.events (tenant, topic, data)
+             SELECT 'dev', 'before', to_jsonb(repeat('x', 2000)) FROM generate_series(1, 5000);
+             SELECT tidewire.begin_epoch('a test')",
+        )
         .await
         .unwrap();
     // Whoever reconnects learns of it.
