@@ -2,13 +2,14 @@
 //!
 //! # Invariants
 //! - May be empty at any time; an answer from it equals the log's.
+//! - A look ends after so many events that do not match, as history's does: meanwhile nothing can be put in.
 //! - Bounded by events and bytes over all tenants; whoever holds most gives way first, so one tenant's flood does not
 //!   push out the others' events.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
-use crate::event::limits::PAGE_BYTES_MAX;
+use crate::event::limits::{PAGE_BYTES_MAX, PAGE_SCAN_MAX};
 use crate::event::{Event, Filter, Position, Seq, Tenant};
 use crate::log::Page;
 
@@ -146,7 +147,16 @@ impl Window {
             .partition_point(|event| event.position.seq <= from);
         let mut events = Vec::new();
         let mut bytes = 0_usize;
-        for event in held.events.range(first..) {
+        for (looks, event) in held.events.range(first..).enumerate() {
+            if looks >= PAGE_SCAN_MAX {
+                let last = first.saturating_add(looks).saturating_sub(1);
+                let through = held.events.get(last).map_or(after, |last| last.position);
+                return Some(Page {
+                    events,
+                    through,
+                    has_more: true,
+                });
+            }
             if !filter.matches(
                 event.topic.as_str(),
                 event.subject.as_ref().map(crate::event::Label::as_str),
@@ -189,7 +199,7 @@ impl Window {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::event::{Priority, Topic};
+    use crate::event::{Priority, Topic, TopicPattern};
 
     fn event(tenant: &str, seq: Seq) -> Arc<Event> {
         let position = Position { seq, at_ms: seq };
@@ -248,6 +258,27 @@ mod tests {
             );
         }
         assert!(window.page(&tenant, &all, at(5), Some(9), 9).is_none());
+    }
+
+    #[test]
+    fn a_look_at_what_does_not_match_ends_and_says_where() {
+        let tenant = Tenant::parse("a").unwrap();
+        let at = |seq| Position { seq, at_ms: seq };
+        let mut window = Window::new(at(0), 100_000, usize::MAX);
+        let events: Vec<_> = (1..=12_000).map(|seq| event("a", seq)).collect();
+        window.extend(&events, at(12_000));
+        let none = Filter::new([TopicPattern::parse("none").unwrap()], []).unwrap();
+        let (mut after, mut ends) = (at(0), Vec::new());
+        loop {
+            let page = window.page(&tenant, &none, after, None, 9).unwrap();
+            assert!(page.events.is_empty());
+            after = page.through;
+            ends.push(after.seq);
+            if !page.has_more {
+                break;
+            }
+        }
+        assert_eq!(ends, [5_000, 10_000, 12_000]);
     }
 
     #[test]
