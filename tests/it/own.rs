@@ -125,9 +125,19 @@ async fn a_new_life_of_the_log_is_noticed_by_those_who_write() {
     client
         .batch_execute(
             "INSERT INTO tidewire.events (tenant, topic, data)
-             SELECT 'dev', 'before', to_jsonb(repeat('x', 2000)) FROM generate_series(1, 5000);
-             SELECT tidewire.begin_epoch('a test')",
+             SELECT 'dev', 'before', to_jsonb(repeat('x', 500)) FROM generate_series(1, 18000)",
         )
+        .await
+        .unwrap();
+    let newest =
+        "SELECT tidewire.cursor(seq, recorded_at) FROM tidewire.events ORDER BY seq DESC LIMIT 1";
+    let newest: String = client.query_one(newest, &[]).await.unwrap().get(0);
+    server
+        .api
+        .page("latest", &format!("&at_least={newest}"))
+        .await;
+    client
+        .batch_execute("SELECT tidewire.begin_epoch('a test')")
         .await
         .unwrap();
     // Whoever reconnects learns of it.
