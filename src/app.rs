@@ -5,16 +5,18 @@
 //!   were accepted finished, then the log, then the embedded database; each with a deadline.
 //! - Every failure of the start is a sentence that says what to do.
 
+mod credentials;
+
 use std::io::ErrorKind;
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
 
-use crate::access::jwt::WeakSecret;
-use crate::access::{Access, Secret, Verifier};
+pub use credentials::{CredentialsError, development_secret};
+
+use crate::access::{Access, Secret};
 use crate::config::{self, NoHome};
 use crate::event::Seq;
 use crate::feed::Hub;
@@ -58,22 +60,12 @@ pub enum StartError {
         "cannot listen on {0} ({1}): is this an address of this machine? See --listen (TIDEWIRE_LISTEN)"
     )]
     Listen(SocketAddr, std::io::Error),
-    /// No credentials and not loopback.
-    #[error(
-        "{0} can be reached from other machines, but no credentials are configured: set TIDEWIRE_JWT_SECRET (openssl rand -base64 32), or listen on 127.0.0.1"
-    )]
-    Open(SocketAddr),
-    /// The secret is too short.
+    /// The credentials' settings are not usable.
     #[error(transparent)]
-    WeakSecret(#[from] WeakSecret),
+    Credentials(#[from] CredentialsError),
     /// No home folder.
     #[error(transparent)]
     NoHome(#[from] NoHome),
-    /// The development secret cannot be kept.
-    #[error(
-        "cannot keep the development secret in {0} ({1}): let this user write there, or choose another folder with --data-dir (TIDEWIRE_DATA_DIR)"
-    )]
-    DevelopmentSecret(PathBuf, std::io::Error),
     /// The embedded database did not start.
     #[error(transparent)]
     Embedded(#[from] EmbeddedError),
@@ -116,8 +108,8 @@ impl Server {
         let address = listener
             .local_addr()
             .map_err(|error| StartError::Listen(config.listen, error))?;
-        let (access, development_secret) = access(&config)?;
         let log_tasks = Tasks::new();
+        let (access, development_secret) = credentials::access(&config, &log_tasks)?;
         let readers = Tasks::new();
         let (embedded, url) = if let Some(url) = &config.database.database_url {
             (None, url.clone())
@@ -322,49 +314,4 @@ fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
         ErrorKind::PermissionDenied => StartError::PortForbidden(address),
         _ => StartError::Listen(address, error),
     })
-}
-
-/// How callers are known: by the configured secret, or development mode on loopback.
-fn access(config: &config::Serve) -> Result<(Access, Option<Secret>), StartError> {
-    if let Some(secret) = &config.jwt_secret {
-        return Ok((Access::tokens(Verifier::new(secret)?), None));
-    }
-    if !config.listen.ip().is_loopback() {
-        return Err(StartError::Open(config.listen));
-    }
-    let secret = development_secret(&config.database)?;
-    Ok((Access::development(Verifier::new(&secret)?), Some(secret)))
-}
-
-/// The development secret: kept beside the embedded database, so that tokens outlive a restart.
-///
-/// # Errors
-/// If it can be neither read nor written.
-pub fn development_secret(database: &config::Database) -> Result<Secret, StartError> {
-    let folder = database.folders()?.data;
-    let file = folder.join("development-secret");
-    read_or_create(&folder, &file).map_err(|error| StartError::DevelopmentSecret(file, error))
-}
-
-fn read_or_create(folder: &Path, file: &Path) -> Result<Secret, std::io::Error> {
-    use std::io::Write as _;
-    use std::os::unix::fs::OpenOptionsExt as _;
-    match std::fs::read_to_string(file) {
-        Ok(text) if text.trim().len() >= crate::access::jwt::SECRET_BYTES_MIN => {
-            return Ok(Secret::new(text.trim()));
-        }
-        Ok(_) => {}
-        Err(error) if error.kind() == ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
-    }
-    std::fs::create_dir_all(folder)?;
-    let secret = data_encoding::BASE64URL_NOPAD.encode(&rand::random::<[u8; 32]>());
-    let mut opened = std::fs::OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(file)?;
-    opened.write_all(secret.as_bytes())?;
-    Ok(Secret::new(secret))
 }

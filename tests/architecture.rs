@@ -15,7 +15,7 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("telemetry", &[]),
     ("pg", &["tasks"]),
     ("log", &["event", "pg", "tasks"]),
-    ("access", &["event"]),
+    ("access", &["event", "tasks"]),
     ("feed", &["event", "log", "tasks"]),
     ("http", &["access", "event", "feed", "log", "tasks"]),
     // Only where settings take their types from.
@@ -54,7 +54,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("postgres_types", &["log"]),
     ("refinery", &["pg"]),
     ("jsonwebtoken", &["access"]),
-    ("reqwest", &["client", "cli"]),
+    ("reqwest", &["access", "client", "cli"]),
     ("indicatif", &["cli"]),
     ("moka", &["feed"]),
     ("anyhow", &["cli", "main"]),

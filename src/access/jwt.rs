@@ -1,22 +1,23 @@
-//! JSON Web Tokens: HS256 with a shared secret.
+//! JSON Web Tokens: HS256 with a shared secret; RS256, ES256 and Ed25519 with public keys, from files or from a URL.
 //!
 //! # Invariants
-//! - The algorithm is fixed by the server, never by the token.
-//! - A token without `exp`, tenant or role is refused.
+//! - The algorithm is fixed by the key, never by the token.
+//! - A token without `exp`, tenant or role is refused; one that names an audience is for that audience only.
 
-use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use jsonwebtoken::{Algorithm, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
+use super::claims::ClaimNames;
+use super::jwks::Jwks;
+use super::keys::{Key, SECRET_BYTES_MIN, WeakSecret};
 use super::{Principal, Role, Secret};
-use crate::event::{Label, Tenant, TopicPattern};
 
-/// Shortest secret: HS256 is as strong as its key, and RFC 7518 demands 256 bits.
-pub const SECRET_BYTES_MIN: usize = 32;
-/// Clocks may differ by so much.
-const LEEWAY_S: u64 = 30;
+/// Bytes of a token. Headers are no longer.
+const TOKEN_BYTES_MAX: usize = 16 * 1024;
 
 /// Why a caller is not let in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
     /// No token.
     #[error("a token is needed: Authorization: Bearer <token>")]
@@ -24,15 +25,24 @@ pub enum Denied {
     /// Expired.
     #[error("the token has expired")]
     Expired,
+    /// Not valid yet.
+    #[error("the token is not valid yet (nbf): are the clocks right?")]
+    Early,
+    /// Of another issuer, or for somebody else.
+    #[error("the token is not meant for this server: iss or aud is another")]
+    Elsewhere,
     /// Not a token of this server, or altered.
     #[error("the token is not valid here")]
     Invalid,
+    /// Withdrawn.
+    #[error("the credential has been revoked")]
+    Revoked,
     /// Valid, but a claim is missing or is not what it should be.
-    #[error("the token's claims are not usable: tenant, role, read and write are needed")]
-    Claims,
+    #[error("the token's claim {0} is missing or not usable")]
+    Claim(String),
 }
 
-/// What a token says.
+/// What a token of our own says.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Claims {
     /// The credential's name.
@@ -51,147 +61,110 @@ pub struct Claims {
     pub write: Vec<String>,
 }
 
-/// Verifies and issues tokens.
-#[derive(Clone)]
+/// Verifies tokens.
+#[derive(Debug, Clone, Default)]
 pub struct Verifier {
-    decoding: DecodingKey,
-    validation: Validation,
+    /// Keys that do not change.
+    pub keys: Vec<Key>,
+    /// Keys that do.
+    pub jwks: Option<Jwks>,
+    /// Where the claims stand.
+    pub names: ClaimNames,
+    /// Who may have issued a token; empty: anybody who has a key.
+    pub issuers: Vec<String>,
+    /// What a token's audience may be; empty: only tokens without one.
+    pub audiences: Vec<String>,
+    /// Seconds by which clocks may differ.
+    pub leeway_s: u64,
 }
-
-impl std::fmt::Debug for Verifier {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Verifier(HS256)")
-    }
-}
-
-/// The secret is too short.
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "TIDEWIRE_JWT_SECRET has {0} bytes; at least {SECRET_BYTES_MIN} are needed: openssl rand -base64 32"
-)]
-pub struct WeakSecret(usize);
 
 impl Verifier {
-    /// Verifies tokens signed with `secret`.
-    ///
-    /// # Errors
-    /// If the secret is too short.
-    pub fn new(secret: &Secret) -> Result<Self, WeakSecret> {
-        let bytes = secret.reveal().as_bytes();
-        if bytes.len() < SECRET_BYTES_MIN {
-            return Err(WeakSecret(bytes.len()));
-        }
-        let mut validation = Validation::new(Algorithm::HS256);
-        validation.leeway = LEEWAY_S;
-        validation.validate_nbf = true;
-        validation.set_required_spec_claims(&["exp", "sub"]);
-        Ok(Self {
-            decoding: DecodingKey::from_secret(bytes),
-            validation,
-        })
-    }
-
     /// Who the holder of `token` is.
     ///
     /// # Errors
     /// If the token is not valid, has expired, or lacks a claim.
-    pub fn verify(&self, token: &str) -> Result<Principal, Denied> {
+    pub async fn verify(&self, token: &str) -> Result<Principal, Denied> {
+        if token.len() > TOKEN_BYTES_MAX {
+            return Err(Denied::Invalid);
+        }
+        let header = jsonwebtoken::decode_header(token).map_err(|_| Denied::Invalid)?;
+        // RFC 7515, 4.1.11: what must be understood and is not.
+        if header.extras.inner().contains_key("crit") {
+            return Err(Denied::Invalid);
+        }
+        if let Some(result) = self.try_keys(token, &header) {
+            return result;
+        }
+        // A key that is not known: perhaps a new one.
+        if let Some(jwks) = &self.jwks {
+            jwks.look_again().await;
+        }
+        self.try_keys(token, &header)
+            .unwrap_or(Err(Denied::Invalid))
+    }
+
+    /// The outcome with the key that signed it, or the last that might have; `None` if there is none.
+    fn try_keys(&self, token: &str, header: &Header) -> Option<Result<Principal, Denied>> {
+        let published = self.jwks.as_ref().map(Jwks::keys);
+        let published = published.iter().flat_map(|keys| keys.iter());
+        let mut last = None;
+        for key in self.keys.iter().chain(published) {
+            if !key.is_for(header.kid.as_deref(), header.alg) {
+                continue;
+            }
+            let result = self.try_key(token, key);
+            if result != Err(Denied::Invalid) {
+                return Some(result);
+            }
+            last = Some(result);
+        }
+        last
+    }
+
+    fn try_key(&self, token: &str, key: &Key) -> Result<Principal, Denied> {
         use jsonwebtoken::errors::ErrorKind;
-        // A header that names another algorithm, or none, is no token of ours.
-        jsonwebtoken::decode_header(token).map_err(|_| Denied::Invalid)?;
-        let claims = jsonwebtoken::decode::<Claims>(token, &self.decoding, &self.validation)
+        let validation = self.validation(key.algorithm);
+        let claims = jsonwebtoken::decode::<Map<String, Value>>(token, &key.decoding, &validation)
             .map_err(|error| match error.kind() {
                 ErrorKind::ExpiredSignature => Denied::Expired,
-                ErrorKind::Json(_) | ErrorKind::MissingRequiredClaim(_) => Denied::Claims,
+                ErrorKind::ImmatureSignature => Denied::Early,
+                ErrorKind::InvalidIssuer | ErrorKind::InvalidAudience => Denied::Elsewhere,
+                ErrorKind::MissingRequiredClaim(name) => Denied::Claim(name.clone()),
+                ErrorKind::Json(_) => Denied::Claim("exp, nbf, iss, sub or aud".into()),
                 _ => Denied::Invalid,
             })?
             .claims;
-        let patterns = |texts: &[String]| {
-            texts
-                .iter()
-                .map(|text| TopicPattern::parse(text))
-                .collect::<Result<Vec<_>, _>>()
-                .map_err(|_| Denied::Claims)
-        };
-        Ok(Principal {
-            tenant: Tenant::parse(&claims.tenant).map_err(|_| Denied::Claims)?,
-            name: Label::parse(&claims.sub).map_err(|_| Denied::Claims)?,
-            role: claims.role,
-            read: patterns(&claims.read)?,
-            write: patterns(&claims.write)?,
-            expires_at: Some(claims.exp),
-        })
+        self.names.principal(&claims).map_err(Denied::Claim)
+    }
+
+    fn validation(&self, algorithm: Algorithm) -> Validation {
+        let mut validation = Validation::new(algorithm);
+        validation.leeway = self.leeway_s;
+        validation.validate_nbf = true;
+        let mut required = vec!["exp", "sub"];
+        if !self.issuers.is_empty() {
+            validation.set_issuer(&self.issuers);
+            required.push("iss");
+        }
+        if !self.audiences.is_empty() {
+            validation.set_audience(&self.audiences);
+            required.push("aud");
+        }
+        validation.set_required_spec_claims(&required);
+        validation
     }
 }
 
-/// Issues a token.
+/// Issues a token, signed with a shared secret.
 ///
 /// # Errors
 /// If the secret is too short.
 pub fn issue(secret: &Secret, claims: &Claims) -> Result<String, WeakSecret> {
     let bytes = secret.reveal().as_bytes();
     if bytes.len() < SECRET_BYTES_MIN {
-        return Err(WeakSecret(bytes.len()));
+        return Err(WeakSecret::of(bytes.len()));
     }
     let key = EncodingKey::from_secret(bytes);
     jsonwebtoken::encode(&Header::new(Algorithm::HS256), claims, &key)
-        .map_err(|_| WeakSecret(bytes.len()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn claims() -> Claims {
-        Claims {
-            sub: "agent-1".into(),
-            exp: 4_000_000_000,
-            tenant: "acme".into(),
-            role: Role::Agent,
-            read: vec!["agent.command.*".into()],
-            write: vec!["agent.*".into()],
-        }
-    }
-
-    fn secret() -> Secret {
-        Secret::new("0123456789abcdef0123456789abcdef")
-    }
-
-    #[test]
-    fn what_is_issued_is_verified() {
-        let token = issue(&secret(), &claims()).unwrap();
-        let principal = Verifier::new(&secret()).unwrap().verify(&token).unwrap();
-        assert_eq!(principal.tenant.as_str(), "acme");
-        assert!(principal.may_write(&crate::event::Topic::parse("agent.state.updated").unwrap()));
-        assert!(!principal.may_write(&crate::event::Topic::parse("deal.won").unwrap()));
-    }
-
-    #[test]
-    fn others_are_not() {
-        let verifier = Verifier::new(&secret()).unwrap();
-        let token = issue(
-            &Secret::new("another secret of at least 32 bytes!"),
-            &claims(),
-        )
-        .unwrap();
-        assert_eq!(verifier.verify(&token), Err(Denied::Invalid));
-        let token = issue(&secret(), &Claims { exp: 1, ..claims() }).unwrap();
-        assert_eq!(verifier.verify(&token), Err(Denied::Expired));
-        let token = issue(
-            &secret(),
-            &Claims {
-                tenant: "a/b".into(),
-                ..claims()
-            },
-        )
-        .unwrap();
-        assert_eq!(verifier.verify(&token), Err(Denied::Claims));
-        // {"alg":"none"}
-        let payload = token.split('.').nth(1).unwrap();
-        assert_eq!(
-            verifier.verify(&format!("eyJhbGciOiJub25lIn0.{payload}.")),
-            Err(Denied::Invalid)
-        );
-        assert!(Verifier::new(&Secret::new("short")).is_err());
-    }
+        .map_err(|_| WeakSecret::of(bytes.len()))
 }

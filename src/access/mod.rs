@@ -4,13 +4,19 @@
 //! - The tenant comes from the credential alone.
 //! - A secret never stands in `Debug`, an error or a log line.
 
+pub mod claims;
+pub mod jwks;
 pub mod jwt;
+pub mod keys;
 pub mod principal;
 
 use std::fmt;
 
+pub use claims::ClaimNames;
+pub use jwks::Jwks;
 pub use jwt::{Claims, Denied, Verifier};
-pub use principal::{Principal, Role};
+pub use keys::Key;
+pub use principal::{Credential, Principal, Role};
 
 /// A text that must not be seen.
 #[derive(Clone, PartialEq, Eq)]
@@ -81,9 +87,9 @@ impl Access {
     ///
     /// # Errors
     /// If there is no token and one is needed, or it is not valid.
-    pub fn identify(&self, token: Option<&str>) -> Result<Principal, Denied> {
+    pub async fn identify(&self, token: Option<&str>) -> Result<Principal, Denied> {
         match (token, &self.anonymous) {
-            (Some(token), _) => self.verifier.verify(token),
+            (Some(token), _) => self.verifier.verify(token).await,
             (None, Some(principal)) => Ok(principal.clone()),
             (None, None) => Err(Denied::Missing),
         }

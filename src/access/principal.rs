@@ -21,6 +21,34 @@ pub enum Role {
     Admin,
 }
 
+impl Role {
+    /// The role with this name.
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        match name {
+            "agent" => Some(Self::Agent),
+            "dashboard" => Some(Self::Dashboard),
+            "analyst" => Some(Self::Analyst),
+            "admin" => Some(Self::Admin),
+            _ => None,
+        }
+    }
+}
+
+/// What a principal showed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Credential {
+    /// Nothing: development mode.
+    None,
+    /// A token.
+    Token {
+        /// Its `jti`.
+        id: Option<Box<str>>,
+        /// Its `iat`, in seconds since 1970.
+        issued_at: Option<u64>,
+    },
+}
+
 /// The holder of a credential.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Principal {
@@ -36,6 +64,8 @@ pub struct Principal {
     pub write: Vec<TopicPattern>,
     /// Seconds since 1970 at which it ends.
     pub expires_at: Option<u64>,
+    /// What it showed.
+    pub credential: Credential,
 }
 
 impl Principal {
@@ -49,6 +79,7 @@ impl Principal {
             read: vec![TopicPattern::any()],
             write: vec![TopicPattern::any()],
             expires_at: None,
+            credential: Credential::None,
         }
     }
 

@@ -19,7 +19,7 @@ impl FromRequestParts<App> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
-        identify(app, parts, None).map(Self)
+        identify(app, parts, None).await.map(Self)
     }
 }
 
@@ -27,7 +27,7 @@ impl OptionalFromRequestParts<App> for Caller {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Option<Self>, Problem> {
-        Ok(identify(app, parts, None).ok().map(Self))
+        Ok(identify(app, parts, None).await.ok().map(Self))
     }
 }
 
@@ -35,7 +35,7 @@ impl OptionalFromRequestParts<App> for Caller {
 ///
 /// # Errors
 /// 401.
-pub fn identify(app: &App, parts: &Parts, token: Option<&str>) -> Result<Principal, Problem> {
+pub async fn identify(app: &App, parts: &Parts, token: Option<&str>) -> Result<Principal, Problem> {
     let header = match parts.headers.get(AUTHORIZATION) {
         None => None,
         Some(value) => Some(
@@ -45,14 +45,17 @@ pub fn identify(app: &App, parts: &Parts, token: Option<&str>) -> Result<Princip
                 .and_then(|text| text.split_once(' '))
                 .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
                 .map(|(_, token)| token.trim())
-                .ok_or_else(|| denied(Denied::Invalid))?,
+                .ok_or_else(|| denied(&Denied::Invalid))?,
         ),
     };
-    app.access.identify(header.or(token)).map_err(denied)
+    app.access
+        .identify(header.or(token))
+        .await
+        .map_err(|why| denied(&why))
 }
 
 /// The answer to a caller who is not let in.
 #[must_use]
-pub fn denied(denied: Denied) -> Problem {
+pub fn denied(denied: &Denied) -> Problem {
     Problem::new(Kind::Unauthenticated, denied.to_string())
 }

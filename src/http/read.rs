@@ -59,7 +59,7 @@ pub async fn get(State(app): State<App>, request: Request) -> Result<Response, P
             "counts on WebSocket and server-sent events only; send Authorization: Bearer",
         ));
     }
-    let principal = caller::identify(&app, &parts, None)?;
+    let principal = caller::identify(&app, &parts, None).await?;
     page(&app, &principal, &parts, &params, format).await
 }
 

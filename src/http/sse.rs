@@ -69,7 +69,7 @@ async fn open(
     params: &ReadParams,
     resume: Option<&str>,
 ) -> Result<Stream, Problem> {
-    let principal = caller::identify(app, parts, params.token.as_deref())?;
+    let principal = caller::identify(app, parts, params.token.as_deref()).await?;
     if app.tasks.token().is_cancelled() {
         return Err(errors::overloaded("the server is shutting down"));
     }

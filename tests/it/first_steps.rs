@@ -10,6 +10,7 @@ use tokio::process::Command;
 
 use crate::crash::Cluster;
 use crate::history::writers::connect;
+use crate::support::keys::KeyPair;
 use crate::support::{TestDb, eventually};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -90,6 +91,42 @@ async fn a_port_that_is_taken_and_an_address_that_is_not_ours() {
         said.contains("an IP address and a port, such as 127.0.0.1:8080"),
         "{said}"
     );
+}
+
+#[tokio::test]
+async fn keys_that_verify_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("key.pem");
+    let name = path.display().to_string();
+    let words = ["--jwt-public-keys", &name];
+    let setting = "TIDEWIRE_JWT_PUBLIC_KEYS";
+    fails(
+        serve(program(), &words),
+        &["cannot read the public key", &name, setting],
+    )
+    .await;
+    let pair = KeyPair::ec();
+    for (text, said) in [
+        ("hush", "begins with -----BEGIN PUBLIC KEY-----"),
+        (&pair.private_pem, "openssl pkey -pubout"),
+        (&KeyPair::rsa(1024).public_pem, "RSA (2048 bits or more)"),
+        (
+            "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n",
+            "openssl x509 -pubkey -noout",
+        ),
+        (&pair.public_pem.replace('A', "B"), "none of RSA"),
+    ] {
+        std::fs::write(&path, text).unwrap();
+        fails(serve(program(), &words), &[said, &name, setting]).await;
+    }
+    for url in [
+        "http://id.example/keys",
+        "ftp://127.0.0.1/keys",
+        "id.example",
+    ] {
+        let parts = ["TIDEWIRE_JWKS_URL must begin with https://"];
+        fails(serve(program(), &["--jwks-url", url]), &parts).await;
+    }
 }
 
 #[tokio::test]

@@ -25,6 +25,7 @@ mod first_writer;
 mod history;
 mod hostile;
 mod http2;
+mod jwt;
 mod lag;
 mod locks;
 mod memory;

@@ -41,7 +41,7 @@ const WRITE_BYTES_MAX: usize = 8 * (PAGE_BYTES_MAX + FRAME_BYTES_MAX);
 pub async fn get(State(app): State<App>, request: Request) -> Result<Response, Problem> {
     let (mut parts, _) = request.into_parts();
     let params = ReadParams::parse(parts.uri.query())?;
-    let principal = caller::identify(&app, &parts, params.token.as_deref())?;
+    let principal = caller::identify(&app, &parts, params.token.as_deref()).await?;
     if app.tasks.token().is_cancelled() {
         return Err(errors::overloaded("the server is shutting down"));
     }

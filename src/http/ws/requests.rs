@@ -158,7 +158,7 @@ impl Socket {
     }
 
     async fn authenticate(&mut self, token: &str) -> Result<(), Ended> {
-        match self.app.access.identify(Some(token)) {
+        match self.app.access.identify(Some(token)).await {
             Ok(principal) if principal.tenant == self.principal.tenant => {
                 self.principal = principal;
                 let lost: Vec<String> = self

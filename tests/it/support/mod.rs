@@ -3,6 +3,7 @@
 pub mod client;
 pub mod db;
 pub mod dump;
+pub mod keys;
 pub mod proxy;
 pub mod raw;
 pub mod reader;
