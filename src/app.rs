@@ -23,6 +23,7 @@ use crate::feed::Hub;
 use crate::feed::hub::WindowLimits;
 use crate::http::entrance::{self, Entrance};
 use crate::http::ingest::IngestLimits;
+use crate::http::origin::Origins;
 use crate::http::serve::{Patience, serve};
 use crate::http::{self, App};
 use crate::log::inbox::Inbox;
@@ -236,16 +237,19 @@ async fn build(
     let identity = Identity::load(&client).await.map_err(Unavailable::Lost)?;
     drop(client);
 
-    let (hub, appender, history) = feed(config, connector, direct, identity, log_tasks).await?;
+    let log = feed(config, connector, direct, identity, log_tasks).await?;
     let ingest = IngestLimits {
         data_bytes: config.data_bytes_max,
         ..IngestLimits::default()
     };
+    let origins = Origins {
+        allowed: config.allowed_origins.clone(),
+        is_development: access.is_development(),
+    };
     Ok(App::new(
-        hub,
-        appender,
-        history,
+        log,
         access,
+        origins,
         ingest,
         config.connections_max,
         readers.clone(),

@@ -149,6 +149,17 @@ pub struct Serve {
     #[command(flatten)]
     pub credentials: Credentials,
 
+    /// Origins whose web pages may use the server, as <https://app.example>, separated by commas; * for all. Its own may
+    /// always.
+    #[arg(
+        long,
+        env = "TIDEWIRE_ALLOWED_ORIGINS",
+        value_delimiter = ',',
+        value_parser = origin,
+        value_name = "ORIGINS"
+    )]
+    pub allowed_origins: Vec<String>,
+
     /// When writers notify this server: auto (when it sleeps), always, never (it polls).
     #[arg(long, env = "TIDEWIRE_NOTIFY", value_enum, default_value = "auto")]
     pub notify: NotifyMode,
@@ -195,6 +206,14 @@ fn address(text: &str) -> Result<SocketAddr, String> {
     text.parse().map_err(|_| {
         "write an IP address and a port, such as 127.0.0.1:8080 or [::1]:8080".to_owned()
     })
+}
+
+fn origin(text: &str) -> Result<String, String> {
+    let parsed = url::Url::parse(text).map(|url| url.origin().ascii_serialization());
+    if text == "*" || parsed.is_ok_and(|origin| origin == text) {
+        return Ok(text.to_owned());
+    }
+    Err("write an origin as browsers do, scheme, host and port alone, such as https://app.example or http://localhost:5173".to_owned())
 }
 
 fn number(text: &str, from: usize, to: usize) -> Result<usize, String> {

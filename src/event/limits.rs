@@ -109,6 +109,9 @@ pub const HISTORY_READS: usize = 4;
 
 /// Bytes of a request's head, and of what an HTTP/1 connection reads ahead of a body. A longer head: `431`.
 pub const HEAD_BYTES_MAX: usize = 128 * 1024;
+/// How long a browser may keep what it was told about other origins.
+pub const PREFLIGHT_MAX_AGE: Duration = Duration::from_hours(1);
+
 /// How long a connection may take to send a request's head, idle ones between two requests too. Longer: it is closed.
 pub const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long an upload may send nothing, or a client take nothing of what is written. Longer: `408` where an answer is

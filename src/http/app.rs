@@ -11,6 +11,7 @@ use crate::event::limits::{BODIES_BYTES_MAX, MESSAGES_BYTES_MAX};
 use crate::feed::Hub;
 use crate::http::budget::Budget;
 use crate::http::ingest::IngestLimits;
+use crate::http::origin::Origins;
 use crate::log::{Appender, History};
 use crate::tasks::Tasks;
 
@@ -29,6 +30,8 @@ pub struct Inner {
     pub history: History,
     /// Who may.
     pub access: Access,
+    /// From which pages.
+    pub origins: Origins,
     /// Bounds of what is taken in.
     pub ingest: IngestLimits,
     /// What is held of request bodies.
@@ -68,10 +71,9 @@ impl App {
     /// Puts the floors together.
     #[must_use]
     pub fn new(
-        hub: Arc<Hub>,
-        appender: Appender,
-        history: History,
+        (hub, appender, history): (Arc<Hub>, Appender, History),
         access: Access,
+        origins: Origins,
         ingest: IngestLimits,
         connections_max: usize,
         tasks: Tasks,
@@ -83,6 +85,7 @@ impl App {
             appender,
             history,
             access,
+            origins,
             ingest,
             bodies: Budget::new(BODIES_BYTES_MAX),
             messages: Budget::new(MESSAGES_BYTES_MAX),

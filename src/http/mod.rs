@@ -20,6 +20,7 @@ pub mod ingest;
 mod line;
 mod msgpack;
 mod ndjson;
+pub mod origin;
 mod params;
 pub mod problem;
 mod read;
@@ -113,6 +114,7 @@ pub fn router(app: App) -> Router {
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn_with_state(app.clone(), guard::guard))
         .layer(middleware::from_fn_with_state(app.clone(), unread::drain))
+        .layer(app.origins.clone().cors())
         .with_state(app)
 }
 

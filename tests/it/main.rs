@@ -30,6 +30,7 @@ mod lag;
 mod locks;
 mod memory;
 mod ndjson;
+mod origins;
 mod overtaken;
 mod own;
 mod pages;

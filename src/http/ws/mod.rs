@@ -37,9 +37,10 @@ const WRITE_BYTES_MAX: usize = 8 * (PAGE_BYTES_MAX + FRAME_BYTES_MAX);
 /// `GET /v1/ws`.
 ///
 /// # Errors
-/// 401, 426, 503; a request that is no upgrade gets 400.
+/// 401, 403 for a page of another origin, 426, 503; a request that is no upgrade gets 400.
 pub async fn get(State(app): State<App>, request: Request) -> Result<Response, Problem> {
     let (mut parts, _) = request.into_parts();
+    app.origins.check(&parts)?;
     let params = ReadParams::parse(parts.uri.query())?;
     let principal = caller::identify(&app, &parts, params.token.as_deref()).await?;
     if app.tasks.token().is_cancelled() {
