@@ -13,15 +13,21 @@ use tidewire::tasks::Tasks;
 
 use crate::support::{Proxy, Server, TestDb, eventually};
 
+/// A transaction that keeps everybody from the log.
+async fn locked(db: &TestDb) -> tokio_postgres::Client {
+    let open = db.connect().await;
+    open.batch_execute("BEGIN; LOCK TABLE tidewire.events IN ACCESS EXCLUSIVE MODE")
+        .await
+        .unwrap();
+    open
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lock_that_is_held_for_long_leaves_no_backends_behind() {
     let db = TestDb::new().await;
     let server = Server::start(&db).await;
     server.api.append(&json!({"topic": "warm"})).await;
-    let open = db.connect().await;
-    open.batch_execute("BEGIN; LOCK TABLE tidewire.events IN ACCESS EXCLUSIVE MODE")
-        .await
-        .unwrap();
+    let open = locked(&db).await;
     let watcher = db.connect().await;
     let mut seen = HashSet::new();
     let look = "SELECT pid FROM pg_stat_activity
@@ -44,10 +50,7 @@ async fn a_read_that_is_given_up_has_ended_in_the_database() {
     let db = TestDb::new().await;
     let server = Server::start(&db).await;
     server.api.append(&json!({"topic": "warm"})).await;
-    let open = db.connect().await;
-    open.batch_execute("BEGIN; LOCK TABLE tidewire.events IN ACCESS EXCLUSIVE MODE")
-        .await
-        .unwrap();
+    let open = locked(&db).await;
     let read = || server.api.try_get("/v1/events?since=2020-01-01T00:00:00Z");
     let answers = tokio::join!(read(), read(), read(), read());
     for (status, problem) in [answers.0, answers.1, answers.2, answers.3] {
@@ -108,10 +111,7 @@ async fn only_a_connection_that_has_answered_is_given_back_to_the_pool() {
         proxy.restore();
     }
     since().await.unwrap();
-    let open = db.connect().await;
-    open.batch_execute("BEGIN; LOCK TABLE tidewire.events IN ACCESS EXCLUSIVE MODE")
-        .await
-        .unwrap();
+    let _open = locked(&db).await;
     assert!(is_silent(since().await), "the database has ended it");
     assert_eq!(history.pool().status().size, 1);
 }

@@ -7,7 +7,7 @@ use serde_json::json;
 use tokio::task::JoinHandle;
 use tokio_postgres::{Client, Error};
 
-use crate::support::sql::state_of;
+use crate::support::sql::{state_of, store_old_events};
 use crate::support::{Process, Server, TestDb, eventually};
 
 /// How long anybody may be held up.
@@ -16,17 +16,7 @@ const PROMPT: Duration = Duration::from_secs(2);
 /// Events of three, two and one days ago, each in a chunk of its own.
 async fn three_days(db: &TestDb) -> Client {
     let client = db.connect().await;
-    client
-        .batch_execute(
-            "SELECT public.set_chunk_time_interval('tidewire.events', interval '1 hour');
-             SELECT tidewire.append('a', id => 'now');
-             SET session_replication_role = replica;
-             INSERT INTO tidewire.events (recorded_at, tenant, id, topic)
-                SELECT clock_timestamp() - make_interval(days => 4 - i), 'dev', 'old-' || i, 'a' FROM generate_series(1, 3) AS i;
-             SET session_replication_role = origin",
-        )
-        .await
-        .unwrap();
+    store_old_events(&client).await;
     client
 }
 

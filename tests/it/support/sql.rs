@@ -56,3 +56,14 @@ pub fn detail(error: &Error) -> String {
         .unwrap_or_default()
         .to_owned()
 }
+
+/// Stores `now`, and `old-1` to `old-3` as of three, two and one days ago, each in a chunk of its own.
+pub async fn store_old_events(client: &Client) {
+    let store = "SELECT public.set_chunk_time_interval('tidewire.events', interval '1 hour');
+             SELECT tidewire.append('a', id => 'now');
+             SET session_replication_role = replica;
+             INSERT INTO tidewire.events (recorded_at, tenant, id, topic)
+                SELECT clock_timestamp() - make_interval(days => 4 - i), 'dev', 'old-' || i, 'a' FROM generate_series(1, 3) AS i;
+             SET session_replication_role = origin";
+    client.batch_execute(store).await.unwrap();
+}
