@@ -20,6 +20,27 @@ CREATE TYPE tidewire.priority AS ENUM (
 );
 
 --
+-- Name: announce_credential_change(); Type: FUNCTION; Schema: tidewire; Owner: -
+--
+
+CREATE FUNCTION tidewire.announce_credential_change() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    UPDATE tidewire.credential_changes AS c SET version = c.version + 1;
+    PERFORM pg_notify('tidewire_credentials', '');
+    RETURN NULL;
+END
+$$;
+
+--
+-- Name: FUNCTION announce_credential_change(); Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON FUNCTION tidewire.announce_credential_change() IS 'Trigger: tells the servers that a credential has changed.';
+
+--
 -- Name: append(text, jsonb, text, text, text, text, timestamp with time zone, text, jsonb, text, bytea, text, text, text); Type: FUNCTION; Schema: tidewire; Owner: -
 --
 
@@ -602,6 +623,47 @@ $$;
 COMMENT ON FUNCTION tidewire.record_append() IS 'Trigger: remembers the ids of new events, refuses forged places, wakes the servers that sleep.';
 
 --
+-- Name: record_credential(); Type: FUNCTION; Schema: tidewire; Owner: -
+--
+
+CREATE FUNCTION tidewire.record_credential() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    _row  jsonb := to_jsonb(CASE TG_OP WHEN 'DELETE' THEN OLD ELSE NEW END);
+    _what text := CASE TG_TABLE_NAME WHEN 'api_keys' THEN 'api_key' ELSE 'token' END;
+    _did  text;
+BEGIN
+    IF TG_TABLE_NAME = 'revoked_tokens' THEN
+        _did := CASE TG_OP WHEN 'DELETE' THEN 'forgotten' ELSE 'revoked' END;
+    ELSIF TG_OP = 'INSERT' THEN
+        _did := 'created';
+    ELSIF TG_OP = 'DELETE' THEN
+        _did := 'deleted';
+    ELSIF (OLD.revoked_at IS NULL) AND (NEW.revoked_at IS NOT NULL) THEN
+        _did := 'revoked';
+    ELSE
+        _did := 'changed';
+    END IF;
+    INSERT INTO tidewire.events (tenant, topic, subject, source, data)
+    VALUES (_row ->> 'tenant', format('tidewire.audit.%s.%s', _what, _did),
+            coalesce(_row ->> 'key_id', _row ->> 'value'),
+            CASE _did WHEN 'created' THEN _row ->> 'created_by'
+                      WHEN 'revoked' THEN _row ->> 'revoked_by'
+                      ELSE session_user::text END,
+            _row - 'secret_sha256' - 'last_used_at' - 'tenant');
+    RETURN NULL;
+END
+$$;
+
+--
+-- Name: FUNCTION record_credential(); Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON FUNCTION tidewire.record_credential() IS 'Trigger: writes an audit event about a credential.';
+
+--
 -- Name: refuse_change(); Type: FUNCTION; Schema: tidewire; Owner: -
 --
 
@@ -953,6 +1015,66 @@ COMMENT ON COLUMN tidewire.events.data IS 'The payload as JSON.';
 COMMENT ON COLUMN tidewire.events.bytes IS 'The payload as bytes, instead of data.';
 
 --
+-- Name: api_keys; Type: TABLE; Schema: tidewire; Owner: -
+--
+
+CREATE TABLE tidewire.api_keys (
+    key_id text NOT NULL COLLATE pg_catalog."C",
+    tenant text NOT NULL COLLATE pg_catalog."C",
+    name text NOT NULL,
+    role text NOT NULL,
+    read_topics text[] NOT NULL,
+    write_topics text[] NOT NULL,
+    secret_sha256 bytea NOT NULL,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    created_by text DEFAULT SESSION_USER NOT NULL,
+    expires_at timestamp with time zone,
+    revoked_at timestamp with time zone,
+    revoked_by text,
+    last_used_at timestamp with time zone,
+    CONSTRAINT api_keys_id_is_base32 CHECK ((key_id ~ '^[0-9a-v]{16}$'::text)),
+    CONSTRAINT api_keys_name_is_printable CHECK ((((octet_length(name) >= 1) AND (octet_length(name) <= 255)) AND (name !~ '[\u0001-\u001f\u007f-\u009f]'::text))),
+    CONSTRAINT api_keys_revoked_by_somebody CHECK (((revoked_at IS NULL) = (revoked_by IS NULL))),
+    CONSTRAINT api_keys_role_is_one CHECK ((role = ANY (ARRAY['agent'::text, 'dashboard'::text, 'analyst'::text, 'admin'::text]))),
+    CONSTRAINT api_keys_secret_is_hashed CHECK ((octet_length(secret_sha256) = 32)),
+    CONSTRAINT api_keys_tenant_is_a_name CHECK ((tenant ~ '^[A-Za-z0-9._-]{1,64}$'::text))
+);
+
+--
+-- Name: TABLE api_keys; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON TABLE tidewire.api_keys IS 'API keys: who may what until when. The key itself is not kept, its SHA-256 is.';
+
+--
+-- Name: COLUMN api_keys.key_id; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON COLUMN tidewire.api_keys.key_id IS 'The public part of the key: tw_<key_id>_<secret>.';
+
+--
+-- Name: COLUMN api_keys.last_used_at; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON COLUMN tidewire.api_keys.last_used_at IS 'Written once a minute at most, so as old as that.';
+
+--
+-- Name: credential_changes; Type: TABLE; Schema: tidewire; Owner: -
+--
+
+CREATE TABLE tidewire.credential_changes (
+    is_only boolean DEFAULT true NOT NULL,
+    version bigint DEFAULT 0 NOT NULL,
+    CONSTRAINT credential_changes_has_one_row CHECK (is_only)
+);
+
+--
+-- Name: TABLE credential_changes; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON TABLE tidewire.credential_changes IS 'A number that rises when a credential is revoked or changed. One row.';
+
+--
 -- Name: definitions; Type: TABLE; Schema: tidewire; Owner: -
 --
 
@@ -1067,6 +1189,28 @@ CREATE VIEW tidewire.my_events WITH (security_barrier='true') AS
 COMMENT ON VIEW tidewire.my_events IS 'The events of the logged-in role''s tenant.';
 
 --
+-- Name: revoked_tokens; Type: TABLE; Schema: tidewire; Owner: -
+--
+
+CREATE TABLE tidewire.revoked_tokens (
+    tenant text NOT NULL COLLATE pg_catalog."C",
+    claim text NOT NULL COLLATE pg_catalog."C",
+    value text NOT NULL COLLATE pg_catalog."C",
+    revoked_at timestamp with time zone DEFAULT now() NOT NULL,
+    revoked_by text DEFAULT SESSION_USER NOT NULL,
+    until timestamp with time zone,
+    CONSTRAINT revoked_tokens_claim_is_one CHECK ((claim = ANY (ARRAY['jti'::text, 'sub'::text]))),
+    CONSTRAINT revoked_tokens_tenant_is_a_name CHECK ((tenant ~ '^[A-Za-z0-9._-]{1,64}$'::text)),
+    CONSTRAINT revoked_tokens_value_is_short CHECK (((octet_length(value) >= 1) AND (octet_length(value) <= 255)))
+);
+
+--
+-- Name: TABLE revoked_tokens; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON TABLE tidewire.revoked_tokens IS 'Tokens that ended before their time, by jti, or by sub for all that were issued until revoked_at.';
+
+--
 -- Name: schema_migrations; Type: TABLE; Schema: tidewire; Owner: -
 --
 
@@ -1104,6 +1248,20 @@ CREATE VIEW tidewire.writers AS
 COMMENT ON VIEW tidewire.writers IS 'Open transactions that have written events; readers stop below the lowest floor.';
 
 --
+-- Name: api_keys api_keys_pkey; Type: CONSTRAINT; Schema: tidewire; Owner: -
+--
+
+ALTER TABLE ONLY tidewire.api_keys
+    ADD CONSTRAINT api_keys_pkey PRIMARY KEY (key_id);
+
+--
+-- Name: credential_changes credential_changes_pkey; Type: CONSTRAINT; Schema: tidewire; Owner: -
+--
+
+ALTER TABLE ONLY tidewire.credential_changes
+    ADD CONSTRAINT credential_changes_pkey PRIMARY KEY (is_only);
+
+--
 -- Name: definitions definitions_pkey; Type: CONSTRAINT; Schema: tidewire; Owner: -
 --
 
@@ -1132,6 +1290,13 @@ ALTER TABLE ONLY tidewire.log
     ADD CONSTRAINT log_pkey PRIMARY KEY (is_only);
 
 --
+-- Name: revoked_tokens revoked_tokens_pkey; Type: CONSTRAINT; Schema: tidewire; Owner: -
+--
+
+ALTER TABLE ONLY tidewire.revoked_tokens
+    ADD CONSTRAINT revoked_tokens_pkey PRIMARY KEY (tenant, claim, value);
+
+--
 -- Name: schema_migrations schema_migrations_pkey; Type: CONSTRAINT; Schema: tidewire; Owner: -
 --
 
@@ -1144,6 +1309,12 @@ ALTER TABLE ONLY tidewire.schema_migrations
 
 ALTER TABLE ONLY tidewire.tenant_roles
     ADD CONSTRAINT tenant_roles_pkey PRIMARY KEY (role);
+
+--
+-- Name: api_keys_by_tenant; Type: INDEX; Schema: tidewire; Owner: -
+--
+
+CREATE INDEX api_keys_by_tenant ON tidewire.api_keys USING btree (tenant, key_id);
 
 --
 -- Name: events_by_seq; Type: INDEX; Schema: tidewire; Owner: -
@@ -1176,6 +1347,18 @@ CREATE INDEX events_by_time ON tidewire.events USING brin (recorded_at) WITH (pa
 CREATE INDEX idempotency_keys_by_time ON tidewire.idempotency_keys USING brin (recorded_at) WITH (autosummarize='on');
 
 --
+-- Name: api_keys api_keys_announce_change; Type: TRIGGER; Schema: tidewire; Owner: -
+--
+
+CREATE TRIGGER api_keys_announce_change AFTER INSERT OR DELETE OR UPDATE OF tenant, name, role, read_topics, write_topics, secret_sha256, expires_at, revoked_at ON tidewire.api_keys FOR EACH STATEMENT EXECUTE FUNCTION tidewire.announce_credential_change();
+
+--
+-- Name: api_keys api_keys_record; Type: TRIGGER; Schema: tidewire; Owner: -
+--
+
+CREATE TRIGGER api_keys_record AFTER INSERT OR DELETE OR UPDATE OF tenant, name, role, read_topics, write_topics, secret_sha256, expires_at, revoked_at ON tidewire.api_keys FOR EACH ROW EXECUTE FUNCTION tidewire.record_credential();
+
+--
 -- Name: events events_append_only; Type: TRIGGER; Schema: tidewire; Owner: -
 --
 
@@ -1200,6 +1383,18 @@ CREATE TRIGGER events_not_truncated BEFORE TRUNCATE ON tidewire.events FOR EACH 
 CREATE TRIGGER events_record_append AFTER INSERT ON tidewire.events REFERENCING NEW TABLE AS appended FOR EACH STATEMENT EXECUTE FUNCTION tidewire.record_append();
 
 --
+-- Name: revoked_tokens revoked_tokens_announce_change; Type: TRIGGER; Schema: tidewire; Owner: -
+--
+
+CREATE TRIGGER revoked_tokens_announce_change AFTER INSERT OR DELETE OR UPDATE ON tidewire.revoked_tokens FOR EACH STATEMENT EXECUTE FUNCTION tidewire.announce_credential_change();
+
+--
+-- Name: revoked_tokens revoked_tokens_record; Type: TRIGGER; Schema: tidewire; Owner: -
+--
+
+CREATE TRIGGER revoked_tokens_record AFTER INSERT OR DELETE OR UPDATE ON tidewire.revoked_tokens FOR EACH ROW EXECUTE FUNCTION tidewire.record_credential();
+
+--
 -- Name: events ts_insert_blocker; Type: TRIGGER; Schema: tidewire; Owner: -
 --
 
@@ -1213,6 +1408,12 @@ GRANT USAGE ON SCHEMA tidewire TO tidewire_writer;
 GRANT USAGE ON SCHEMA tidewire TO tidewire_loader;
 GRANT USAGE ON SCHEMA tidewire TO tidewire_analyst;
 GRANT USAGE ON SCHEMA tidewire TO tidewire_monitor;
+
+--
+-- Name: FUNCTION announce_credential_change(); Type: ACL; Schema: tidewire; Owner: -
+--
+
+REVOKE ALL ON FUNCTION tidewire.announce_credential_change() FROM PUBLIC;
 
 --
 -- Name: FUNCTION append(topic text, data jsonb, subject text, id text, source text, priority text, occurred_at timestamp with time zone, region text, gdpr jsonb, trace text, bytes bytea, content_type text, expect text, tenant text); Type: ACL; Schema: tidewire; Owner: -
@@ -1311,6 +1512,12 @@ REVOKE ALL ON FUNCTION tidewire.prepare_chunks() FROM PUBLIC;
 --
 
 REVOKE ALL ON FUNCTION tidewire.record_append() FROM PUBLIC;
+
+--
+-- Name: FUNCTION record_credential(); Type: ACL; Schema: tidewire; Owner: -
+--
+
+REVOKE ALL ON FUNCTION tidewire.record_credential() FROM PUBLIC;
 
 --
 -- Name: FUNCTION refuse_change(); Type: ACL; Schema: tidewire; Owner: -

@@ -16,7 +16,7 @@ use tokio::net::TcpListener;
 
 pub use credentials::{CredentialsError, development_secret};
 
-use crate::access::{Access, Secret};
+use crate::access::{Access, Registry, RegistryError, Secret, Trust};
 use crate::config::{self, NoHome};
 use crate::event::Seq;
 use crate::feed::Hub;
@@ -29,6 +29,7 @@ use crate::http::{self, App};
 use crate::log::inbox::Inbox;
 use crate::log::listener::Listener;
 use crate::log::tail::Tail;
+use crate::log::wakeup::NotifyMode;
 use crate::log::{Appender, History, Identity, Unavailable, upkeep};
 use crate::pg::embedded::{Embedded, EmbeddedConfig, EmbeddedError};
 use crate::pg::schema::{self, Plan, SchemaError};
@@ -76,6 +77,9 @@ pub enum StartError {
     /// The schema could not be applied.
     #[error(transparent)]
     Schema(#[from] SchemaError),
+    /// What the database knows of credentials cannot be read.
+    #[error(transparent)]
+    Registry(#[from] RegistryError),
     /// The log does not answer.
     #[error("the log does not answer: {0}")]
     Log(#[from] Unavailable),
@@ -110,7 +114,7 @@ impl Server {
             .local_addr()
             .map_err(|error| StartError::Listen(config.listen, error))?;
         let log_tasks = Tasks::new();
-        let (access, development_secret) = credentials::access(&config, &log_tasks)?;
+        let (trust, development_secret) = credentials::trust(&config, &log_tasks)?;
         let readers = Tasks::new();
         let (embedded, url) = if let Some(url) = &config.database.database_url {
             (None, url.clone())
@@ -131,7 +135,7 @@ impl Server {
             &config,
             &url,
             embedded.is_some(),
-            access,
+            trust,
             &log_tasks,
             &readers,
         )
@@ -195,6 +199,7 @@ impl Server {
         })
         .await;
         readers.stop(STOP).await;
+        app.access.registry().write_used().await;
         log_tasks.token().cancel();
         embedded_stop.cancel();
         if let Some(stopped) = supervised {
@@ -208,7 +213,7 @@ async fn build(
     config: &config::Serve,
     url: &Secret,
     is_embedded: bool,
-    access: Access,
+    trust: Trust,
     log_tasks: &Tasks,
     readers: &Tasks,
 ) -> Result<App, StartError> {
@@ -237,6 +242,9 @@ async fn build(
     let identity = Identity::load(&client).await.map_err(Unavailable::Lost)?;
     drop(client);
 
+    let listens = config.notify != NotifyMode::Never;
+    let registry = Registry::start(direct.clone(), listens, log_tasks).await?;
+    let access = Access::new(trust, registry);
     let log = feed(config, connector, direct, identity, log_tasks).await?;
     let ingest = IngestLimits {
         data_bytes: config.data_bytes_max,

@@ -20,10 +20,10 @@ const TOKEN_BYTES_MAX: usize = 16 * 1024;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Denied {
     /// No token.
-    #[error("a token is needed: Authorization: Bearer <token>")]
+    #[error("a token or an API key is needed: Authorization: Bearer <credential>")]
     Missing,
     /// Expired.
-    #[error("the token has expired")]
+    #[error("the credential has expired")]
     Expired,
     /// Not valid yet.
     #[error("the token is not valid yet (nbf): are the clocks right?")]
@@ -37,6 +37,9 @@ pub enum Denied {
     /// Withdrawn.
     #[error("the credential has been revoked")]
     Revoked,
+    /// Not known here, and the database cannot be asked.
+    #[error("the credential cannot be checked at the moment")]
+    Unavailable,
     /// Valid, but a claim is missing or is not what it should be.
     #[error("the token's claim {0} is missing or not usable")]
     Claim(String),
@@ -155,7 +158,16 @@ impl Verifier {
     }
 }
 
-/// Issues a token, signed with a shared secret.
+/// A token of our own, which can be revoked: alone, or with all of its subject until a time.
+#[derive(Serialize)]
+struct Issued<'a> {
+    #[serde(flatten)]
+    claims: &'a Claims,
+    jti: String,
+    iat: u64,
+}
+
+/// Issues a token, signed with a shared secret, with an id and the time.
 ///
 /// # Errors
 /// If the secret is too short.
@@ -165,6 +177,11 @@ pub fn issue(secret: &Secret, claims: &Claims) -> Result<String, WeakSecret> {
         return Err(WeakSecret::of(bytes.len()));
     }
     let key = EncodingKey::from_secret(bytes);
-    jsonwebtoken::encode(&Header::new(Algorithm::HS256), claims, &key)
+    let issued = Issued {
+        claims,
+        jti: uuid::Uuid::now_v7().to_string(),
+        iat: jsonwebtoken::get_current_timestamp(),
+    };
+    jsonwebtoken::encode(&Header::new(Algorithm::HS256), &issued, &key)
         .map_err(|_| WeakSecret::of(bytes.len()))
 }

@@ -4,19 +4,31 @@
 //! - The tenant comes from the credential alone.
 //! - A secret never stands in `Debug`, an error or a log line.
 
+mod administration;
+pub mod api_key;
 pub mod claims;
 pub mod jwks;
 pub mod jwt;
 pub mod keys;
+pub mod lease;
+pub mod ledger;
 pub mod principal;
+pub mod registry;
+pub mod revoked;
+mod uses;
 
 use std::fmt;
 
+pub use api_key::{ApiKey, Grant, KeyId};
 pub use claims::ClaimNames;
 pub use jwks::Jwks;
 pub use jwt::{Claims, Denied, Verifier};
 pub use keys::Key;
+pub use lease::Lease;
+pub use ledger::LedgerError;
 pub use principal::{Credential, Principal, Role};
+pub use registry::{Registry, RegistryError};
+pub use revoked::{Claim, Revocation};
 
 /// A text that must not be seen.
 #[derive(Clone, PartialEq, Eq)]
@@ -50,48 +62,70 @@ impl std::str::FromStr for Secret {
     }
 }
 
+/// How callers are to be known.
+#[derive(Debug, Clone)]
+pub struct Trust {
+    /// Whose tokens count.
+    pub verifier: Verifier,
+    /// Development mode: a request without a token acts as administrator of the tenant `dev`.
+    pub is_development: bool,
+}
+
 /// How callers are known.
 #[derive(Debug, Clone)]
 pub struct Access {
-    verifier: Verifier,
-    /// Development mode: a request without a token acts as administrator of this tenant.
-    anonymous: Option<Principal>,
+    trust: Trust,
+    registry: Registry,
 }
 
 impl Access {
-    /// Tokens only.
+    /// By tokens that are trusted, and by what the database knows of credentials.
     #[must_use]
-    pub const fn tokens(verifier: Verifier) -> Self {
-        Self {
-            verifier,
-            anonymous: None,
-        }
-    }
-
-    /// Development mode: tokens, or none.
-    #[must_use]
-    pub fn development(verifier: Verifier) -> Self {
-        Self {
-            verifier,
-            anonymous: Some(Principal::development()),
-        }
+    pub const fn new(trust: Trust, registry: Registry) -> Self {
+        Self { trust, registry }
     }
 
     /// Whether requests without a token are let in.
     #[must_use]
     pub const fn is_development(&self) -> bool {
-        self.anonymous.is_some()
+        self.trust.is_development
     }
 
-    /// Who the holder of `token` is.
+    /// API keys and revocations.
+    #[must_use]
+    pub const fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    /// Who the holder of `credential`, a token or an API key, is.
     ///
     /// # Errors
-    /// If there is no token and one is needed, or it is not valid.
-    pub async fn identify(&self, token: Option<&str>) -> Result<Principal, Denied> {
-        match (token, &self.anonymous) {
-            (Some(token), _) => self.verifier.verify(token).await,
-            (None, Some(principal)) => Ok(principal.clone()),
-            (None, None) => Err(Denied::Missing),
+    /// If there is none and one is needed, or it is not valid.
+    pub async fn identify(&self, credential: Option<&str>) -> Result<Principal, Denied> {
+        let Some(credential) = credential else {
+            return if self.trust.is_development {
+                Ok(Principal::development())
+            } else {
+                Err(Denied::Missing)
+            };
+        };
+        if let Some(key) = ApiKey::parse(credential) {
+            return self.registry.identify(&key).await;
         }
+        let principal = self.trust.verifier.verify(credential).await?;
+        self.registry.check(&principal.holder()).await?;
+        Ok(principal)
+    }
+
+    /// A lease for what outlasts the request.
+    ///
+    /// # Errors
+    /// If the credential has ended meanwhile.
+    pub async fn lease(&self, principal: &Principal) -> Result<Lease, Denied> {
+        let lease = self.registry.leases().begin(principal);
+        // Once more: a revocation between the first look and the lease has not ended it.
+        self.registry.check(&principal.holder()).await?;
+        lease.check()?;
+        Ok(lease)
     }
 }

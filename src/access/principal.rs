@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::api_key::KeyId;
 use crate::event::{Filter, Label, Tenant, Topic, TopicPattern};
 
 /// What a credential is for.
@@ -33,13 +34,26 @@ impl Role {
             _ => None,
         }
     }
+
+    /// Its name.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Agent => "agent",
+            Self::Dashboard => "dashboard",
+            Self::Analyst => "analyst",
+            Self::Admin => "admin",
+        }
+    }
 }
 
 /// What a principal showed.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Credential {
     /// Nothing: development mode.
     None,
+    /// An API key.
+    ApiKey(KeyId),
     /// A token.
     Token {
         /// Its `jti`.
@@ -49,7 +63,18 @@ pub enum Credential {
     },
 }
 
-/// The holder of a credential.
+/// Who holds which credential: what it takes to know whether it still counts.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Holder {
+    /// Whose events.
+    pub tenant: Tenant,
+    /// The credential's name.
+    pub name: Label,
+    /// What was shown.
+    pub credential: Credential,
+}
+
+/// The holder of a credential, and what it may do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Principal {
     /// Whose events.
@@ -83,26 +108,68 @@ impl Principal {
         }
     }
 
-    /// Whether events of this topic may be written.
+    /// Who it is, without what it may do.
     #[must_use]
-    pub fn may_write(&self, topic: &Topic) -> bool {
-        self.write.iter().any(|grant| grant.matches(topic.as_str()))
+    pub fn holder(&self) -> Holder {
+        Holder {
+            tenant: self.tenant.clone(),
+            name: self.name.clone(),
+            credential: self.credential.clone(),
+        }
     }
 
-    /// Whether all that the filter matches may be read; else the pattern that is too wide.
+    /// Whether events of this topic may be written: by a grant, never as an analyst, and never the log's own.
+    #[must_use]
+    pub fn may_write(&self, topic: &Topic) -> bool {
+        self.role != Role::Analyst
+            && !topic.is_reserved()
+            && self.write.iter().any(|grant| grant.matches(topic.as_str()))
+    }
+
+    /// Whether all that the filter matches may be read, by grants; the log's own topics by administrators alone. Else the
+    /// pattern that is too wide.
     ///
     /// # Errors
-    /// The first pattern of the filter that no grant covers.
+    /// The first pattern of the filter that is not covered.
     pub fn may_read<'a>(&self, filter: &'a Filter) -> Result<(), &'a TopicPattern> {
-        let is_covered =
-            |pattern: &&TopicPattern| !self.read.iter().any(|grant| grant.covers(pattern));
-        filter.topics().iter().find(is_covered).map_or(Ok(()), Err)
+        let is_refused = |pattern: &&TopicPattern| {
+            if pattern.is_reserved() {
+                self.role != Role::Admin
+            } else {
+                !self.read.iter().any(|grant| grant.covers(pattern))
+            }
+        };
+        filter.topics().iter().find(is_refused).map_or(Ok(()), Err)
+    }
+
+    /// Whether these topics may be granted to somebody else; else the pattern that is too wide.
+    ///
+    /// # Errors
+    /// The first pattern that is not covered by what this credential may read or write itself.
+    pub fn may_grant<'a>(
+        &self,
+        read: &'a [TopicPattern],
+        write: &'a [TopicPattern],
+    ) -> Result<(), &'a TopicPattern> {
+        let lacks = |held: &[TopicPattern], wanted: &TopicPattern| {
+            !held.iter().any(|own| own.covers(wanted))
+        };
+        let read = read.iter().find(|wanted| lacks(&self.read, wanted));
+        let write = write.iter().find(|wanted| lacks(&self.write, wanted));
+        read.or(write).map_or(Ok(()), Err)
+    }
+
+    /// Whether the tenant's credentials and settings may be seen and changed.
+    #[must_use]
+    pub fn may_administer(&self) -> bool {
+        self.role == Role::Admin
     }
 
     /// What is read if the request does not say: all that may be read.
     #[must_use]
     pub fn readable(&self) -> Vec<TopicPattern> {
-        self.read.clone()
+        let is_granted = |grant: &&TopicPattern| !grant.is_reserved() || self.role == Role::Admin;
+        self.read.iter().filter(is_granted).cloned().collect()
     }
 
     /// Whether the state of the server may be seen.

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use crate::access::jwks::JwksError;
 use crate::access::keys::{PemError, SECRET_BYTES_MIN, WeakSecret};
-use crate::access::{Access, ClaimNames, Jwks, Key, Secret, Verifier};
+use crate::access::{ClaimNames, Jwks, Key, Secret, Trust, Verifier};
 use crate::config::{self, NoHome};
 use crate::tasks::Tasks;
 
@@ -15,7 +15,7 @@ use crate::tasks::Tasks;
 pub enum CredentialsError {
     /// No credentials and not loopback.
     #[error(
-        "{0} can be reached from other machines, but no credentials are configured: set TIDEWIRE_JWT_SECRET (openssl rand -base64 32), TIDEWIRE_JWT_PUBLIC_KEYS or TIDEWIRE_JWKS_URL, or listen on 127.0.0.1"
+        "{0} can be reached from other machines, but no credentials are configured: set TIDEWIRE_JWT_SECRET (openssl rand -base64 32), TIDEWIRE_JWT_PUBLIC_KEYS, TIDEWIRE_JWKS_URL or TIDEWIRE_API_KEYS_ONLY, or listen on 127.0.0.1"
     )]
     Open(SocketAddr),
     /// The secret is too short.
@@ -42,24 +42,33 @@ pub enum CredentialsError {
     DevelopmentSecret(PathBuf, std::io::Error),
 }
 
-/// How callers are known: by the configured keys, or development mode on loopback.
-pub(super) fn access(
+/// How callers are to be known: by the configured keys, or development mode on loopback.
+pub(super) fn trust(
     config: &config::Serve,
     tasks: &Tasks,
-) -> Result<(Access, Option<Secret>), CredentialsError> {
+) -> Result<(Trust, Option<Secret>), CredentialsError> {
     let mut verifier = verifier(&config.credentials)?;
     if let Some(jwks) = verifier.jwks.clone() {
         tasks.spawn_until_stop(jwks.run());
     }
-    if !verifier.keys.is_empty() || verifier.jwks.is_some() {
-        return Ok((Access::tokens(verifier), None));
+    let is_configured = !verifier.keys.is_empty() || verifier.jwks.is_some();
+    if is_configured || config.credentials.api_keys_only {
+        let trust = Trust {
+            verifier,
+            is_development: false,
+        };
+        return Ok((trust, None));
     }
     if !config.listen.ip().is_loopback() {
         return Err(CredentialsError::Open(config.listen));
     }
     let secret = development_secret(&config.database)?;
     verifier.keys.push(Key::secret(&secret)?);
-    Ok((Access::development(verifier), Some(secret)))
+    let trust = Trust {
+        verifier,
+        is_development: true,
+    };
+    Ok((trust, Some(secret)))
 }
 
 fn verifier(config: &config::Credentials) -> Result<Verifier, CredentialsError> {

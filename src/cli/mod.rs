@@ -14,6 +14,7 @@ pub mod demo;
 pub mod follow;
 pub mod import;
 mod interrupt;
+pub mod key;
 mod lines;
 mod mapping;
 pub mod migrate;
@@ -21,6 +22,7 @@ mod output;
 mod pointer;
 mod progress;
 pub mod remote;
+pub mod revoke;
 pub mod serve;
 mod simulation;
 pub mod token;
@@ -45,6 +47,10 @@ pub enum Command {
     Migrate(Box<migrate::Args>),
     /// Issue a token.
     Token(Box<token::Args>),
+    /// Create, list and revoke API keys.
+    Key(Box<key::Args>),
+    /// End tokens before their time.
+    Revoke(Box<revoke::Args>),
     /// Check a running server from outside: it answers, stores, and delivers.
     Check(Box<check::Args>),
     /// Write events: one from the flags, or NDJSON from stdin.
@@ -67,6 +73,8 @@ impl Command {
             Self::Serve(config) => serve::run(*config).await,
             Self::Migrate(args) => migrate::run(*args).await,
             Self::Token(args) => token::run(&args),
+            Self::Key(args) => key::run(*args).await,
+            Self::Revoke(args) => revoke::run(*args).await,
             Self::Check(args) => check::run(*args).await,
             Self::Append(args) => append::run(*args).await,
             Self::Follow(args) => follow::run(*args).await,

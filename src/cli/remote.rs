@@ -87,6 +87,9 @@ fn advice_on_problem(problem: &Problem) -> String {
         (401, _) => {
             "Give a valid token in TIDEWIRE_TOKEN or with --token; `tidewire token --help` says how to make one.".to_owned()
         }
+        (403, "forbidden") => {
+            "Use the credential of an administrator; `tidewire token --help` and `tidewire key --help` say how to make one.".to_owned()
+        }
         (403, _) => {
             "Use a token whose read or write patterns cover these topics; `tidewire token --help` says how to make one."
                 .to_owned()
@@ -100,6 +103,9 @@ fn advice_on_problem(problem: &Problem) -> String {
             ),
             None => "Retention has removed events that were not read yet. Remove the cursor file and go on with what is left: --after earliest.".to_owned(),
         },
+        (404, "not-found") if !problem.detail.is_empty() && !problem.detail.contains("path") => {
+            "Check the id; `tidewire key list` shows those that there are.".to_owned()
+        }
         (404 | 405, _) => {
             "Check --url: it must be the address of the server itself, without /v1/events.".to_owned()
         }

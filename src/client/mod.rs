@@ -15,6 +15,7 @@ mod http;
 mod line;
 pub mod page;
 pub mod problem;
+mod resource;
 pub mod secret;
 pub mod sse;
 

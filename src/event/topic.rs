@@ -3,6 +3,8 @@
 //! # Invariants
 //! - A topic is 1 to 8 dotted segments of `[a-z0-9_-]`, 255 bytes at most.
 //! - In a pattern `*` stands for exactly one segment, and a closing `*` for one or more.
+//! - Topics under `tidewire` are the log's own. A pattern that begins with `*` does not stand for them, so that nobody gets
+//!   them who has not named them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -27,6 +29,15 @@ pub enum TopicError {
     /// More than 255 bytes.
     #[error("a topic is at most {NAME_BYTES_MAX} bytes")]
     TooLong,
+}
+
+/// How the log's own topics begin.
+pub const RESERVED: &str = "tidewire.";
+
+/// Whether a topic or a pattern is one of the log's own.
+#[must_use]
+pub fn is_reserved(text: &str) -> bool {
+    text.starts_with(RESERVED)
 }
 
 fn check(text: &str, wildcards: bool) -> Result<(), TopicError> {
@@ -82,6 +93,12 @@ impl Topic {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// Whether it is one of the log's own, which it alone writes.
+    #[must_use]
+    pub fn is_reserved(&self) -> bool {
+        is_reserved(&self.0)
+    }
 }
 
 /// A topic with wildcards: `deal.stage.*`, `*.task.failed`, `*`.
@@ -116,9 +133,18 @@ impl TopicPattern {
         (!self.0.contains('*')).then_some(&*self.0)
     }
 
+    /// Whether it stands for topics of the log's own, for these alone.
+    #[must_use]
+    pub fn is_reserved(&self) -> bool {
+        is_reserved(&self.0)
+    }
+
     /// Whether `topic` is one this pattern stands for.
     #[must_use]
     pub fn matches(&self, topic: &str) -> bool {
+        if is_reserved(topic) && !self.is_reserved() {
+            return false;
+        }
         let mut pattern = self.0.split('.').peekable();
         let mut topic = topic.split('.');
         loop {
@@ -134,6 +160,9 @@ impl TopicPattern {
     /// Whether every topic that `other` stands for is one this pattern stands for.
     #[must_use]
     pub fn covers(&self, other: &Self) -> bool {
+        if other.is_reserved() && !self.is_reserved() {
+            return false;
+        }
         let mut mine = self.0.split('.').peekable();
         let mut theirs = other.0.split('.').peekable();
         loop {
@@ -148,7 +177,7 @@ impl TopicPattern {
         }
     }
 
-    /// The pattern as a PostgreSQL regular expression. The alphabet holds no metacharacter but the dot.
+    /// The pattern as a PostgreSQL regular expression, which does not keep the log's own topics out by itself. The alphabet holds no metacharacter but the dot.
     #[must_use]
     pub fn to_regex(&self) -> String {
         let count = self.0.split('.').count();
@@ -229,12 +258,31 @@ mod tests {
         assert!(!pattern("a.*").covers(&pattern("*")));
     }
 
+    #[test]
+    fn the_logs_own_topics_are_for_those_who_name_them() {
+        for (text, topic, is_match) in [
+            ("*", "tidewire.audit.read", false),
+            ("*.audit.*", "tidewire.audit.read", false),
+            ("*", "tidewire", true),
+            ("tidewire.*", "tidewire.audit.read", true),
+            ("tidewire.audit.*", "tidewire.audit.read", true),
+            ("*", "tidewires.audit", true),
+            ("*.audit", "tidewire-2.audit", true),
+        ] {
+            assert_eq!(pattern(text).matches(topic), is_match, "{text} {topic}");
+        }
+        assert!(!pattern("*").covers(&pattern("tidewire.*")));
+        assert!(!pattern("*.audit.*").covers(&pattern("tidewire.audit.*")));
+        assert!(pattern("tidewire.*").covers(&pattern("tidewire.audit.*")));
+        assert!(!pattern("tidewire.*").covers(&pattern("*.audit")));
+    }
+
     fn topics() -> impl Strategy<Value = String> {
-        proptest::collection::vec("[a-c]{1,2}", 1..5).prop_map(|s| s.join("."))
+        proptest::collection::vec("[a-c]{1,2}|tidewire", 1..5).prop_map(|s| s.join("."))
     }
 
     fn patterns() -> impl Strategy<Value = String> {
-        proptest::collection::vec("[a-c]{1,2}|\\*", 1..5).prop_map(|s| s.join("."))
+        proptest::collection::vec("[a-c]{1,2}|\\*|tidewire", 1..5).prop_map(|s| s.join("."))
     }
 
     proptest! {

@@ -10,6 +10,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use crate::event::topic::is_reserved;
 use crate::event::{Filter, Label, Tenant};
 
 /// Whoever wants events: a number that the hub gives.
@@ -78,7 +79,16 @@ impl TenantIndex {
     }
 
     fn each(&self, topic: &str, subject: Option<&str>, found: &mut impl FnMut(Reader)) {
-        self.by_topic.each(topic.split('.'), found);
+        let mut segments = topic.split('.');
+        if is_reserved(topic) {
+            // Only patterns that name the log's own topics stand for them.
+            let own = segments.next().and_then(|own| self.by_topic.exact.get(own));
+            if let Some(own) = own {
+                own.each(segments, found);
+            }
+        } else {
+            self.by_topic.each(segments, found);
+        }
         let named = subject.and_then(|subject| self.by_subject.get(subject));
         for (reader, filter) in named.into_iter().flatten() {
             if filter.matches_topic(topic) {
@@ -211,9 +221,9 @@ mod tests {
         fn the_index_agrees_with_the_filters(
             filters in proptest::collection::vec((
                 proptest::collection::vec(
-                    proptest::collection::vec("[ab]|\\*", 1..4).prop_map(|s| s.join(".")), 1..4),
+                    proptest::collection::vec("[ab]|\\*|tidewire", 1..4).prop_map(|s| s.join(".")), 1..4),
                 proptest::collection::vec("[xy]", 0..3)), 1..12),
-            topic in proptest::collection::vec("[ab]", 1..5).prop_map(|s| s.join(".")),
+            topic in proptest::collection::vec("[ab]|tidewire", 1..5).prop_map(|s| s.join(".")),
             subject in proptest::option::of("[xy]"),
         ) {
             let tenant = Tenant::parse("t").unwrap();

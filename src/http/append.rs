@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::app::App;
 use super::body;
-use super::caller::Caller;
+use super::caller::{self, Caller};
 use super::errors;
 use super::ingest::{self, Media};
 use super::ndjson;
@@ -62,7 +62,8 @@ pub async fn post(
     let media = ingest::media_type(request.headers())?;
     let key = ingest::idempotency_key(request.headers())?;
     if media == Media::Ndjson {
-        return Ok(ndjson::post(app, principal, key, request));
+        let lease = caller::lease(&app, &principal).await?;
+        return Ok(ndjson::post(app, (principal, lease), key, request));
     }
     let (parts, body) = request.into_parts();
     let body = body::read(&app, &parts, body).await?;

@@ -8,8 +8,9 @@ use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
 
 use super::app::App;
+use super::errors;
 use super::problem::{Kind, Problem};
-use crate::access::{Denied, Principal};
+use crate::access::{Denied, Lease, Principal};
 
 /// The holder of the request's `Authorization` header.
 #[derive(Debug, Clone)]
@@ -21,6 +22,15 @@ impl FromRequestParts<App> for Caller {
     async fn from_request_parts(parts: &mut Parts, app: &App) -> Result<Self, Problem> {
         identify(app, parts, None).await.map(Self)
     }
+}
+
+/// A lease for what outlasts the request.
+///
+/// # Errors
+/// 401 or 503.
+pub async fn lease(app: &App, principal: &Principal) -> Result<Lease, Problem> {
+    let lease = app.access.lease(principal).await;
+    lease.map_err(|why| denied(&why))
 }
 
 impl OptionalFromRequestParts<App> for Caller {
@@ -57,5 +67,10 @@ pub async fn identify(app: &App, parts: &Parts, token: Option<&str>) -> Result<P
 /// The answer to a caller who is not let in.
 #[must_use]
 pub fn denied(denied: &Denied) -> Problem {
-    Problem::new(Kind::Unauthenticated, denied.to_string())
+    match denied {
+        Denied::Unavailable => errors::unavailable(
+            "the credential cannot be checked: the database does not answer at the moment",
+        ),
+        denied => Problem::new(Kind::Unauthenticated, denied.to_string()),
+    }
 }

@@ -143,7 +143,9 @@ pub fn overloaded(detail: &'static str) -> Problem {
     Problem::new(Kind::Overloaded, detail).with_retry_after(jittered(UNAVAILABLE_RETRY))
 }
 
-fn internal(cause: &str) -> Problem {
+/// A fault of ours.
+#[must_use]
+pub fn internal(cause: &str) -> Problem {
     tracing::error!(error = cause, "a request failed");
     Problem::new(
         Kind::Internal,

@@ -11,6 +11,7 @@ mod body;
 mod budget;
 mod caller;
 mod coding;
+mod credentials;
 mod docs;
 pub mod entrance;
 mod errors;
@@ -35,7 +36,7 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::middleware;
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{get, post, put};
+use axum::routing::{delete, get, post, put};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::decompression::RequestDecompressionLayer;
 
@@ -52,6 +53,9 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("/v1/ws", "GET"),
     ("/v1/agents/{id}/state", "PUT, PATCH"),
     ("/v1/agents/{id}/commands", "POST"),
+    ("/v1/api-keys", "GET, POST"),
+    ("/v1/api-keys/{id}", "DELETE"),
+    ("/v1/revocations", "GET, POST"),
     ("/v1/status", "GET"),
     ("/livez", "GET"),
     ("/readyz", "GET"),
@@ -108,6 +112,7 @@ pub fn router(app: App) -> Router {
             "/v1/agents/{id}/commands",
             post(agents::command).fallback(not_allowed("POST")),
         )
+        .merge(credentials())
         .fallback(not_found)
         .layer(RequestDecompressionLayer::new().pass_through_unaccepted(true))
         .layer(middleware::from_fn(coding::admit))
@@ -116,6 +121,27 @@ pub fn router(app: App) -> Router {
         .layer(middleware::from_fn_with_state(app.clone(), unread::drain))
         .layer(app.origins.clone().cors())
         .with_state(app)
+}
+
+/// What administrators do with credentials.
+fn credentials() -> Router<App> {
+    Router::new()
+        .route(
+            "/v1/api-keys",
+            get(credentials::list_keys)
+                .post(credentials::create_key)
+                .fallback(not_allowed("GET, HEAD, POST")),
+        )
+        .route(
+            "/v1/api-keys/{id}",
+            delete(credentials::revoke_key).fallback(not_allowed("DELETE")),
+        )
+        .route(
+            "/v1/revocations",
+            get(credentials::list_revoked)
+                .post(credentials::revoke_tokens)
+                .fallback(not_allowed("GET, HEAD, POST")),
+        )
 }
 
 async fn not_found() -> Problem {

@@ -28,12 +28,13 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::app::App;
 use super::append::admit;
 use super::budget::Share;
+use super::caller;
 use super::coding::Received;
 use super::errors;
 use super::ingest::{self, LineSplitter};
 use super::problem::{Kind, Problem};
 use super::serve::Patience;
-use crate::access::Principal;
+use crate::access::{Lease, Principal};
 use crate::event::NewEvent;
 use crate::event::limits::{
     CHUNK_BYTES_MAX, CHUNK_EVENTS_MAX, INFLATION_MAX, LINE_BYTES_MAX, UPLOAD_TURN_BYTES,
@@ -47,7 +48,12 @@ type Chunk = Vec<Numbered>;
 type Numbered = (u64, Result<NewEvent, Problem>);
 
 /// Streams the result lines; `Prefer: return=minimal` gives refused lines and a summary only.
-pub fn post(app: App, principal: Principal, key: Option<String>, request: Request) -> Response {
+pub fn post(
+    app: App,
+    (principal, lease): (Principal, Lease),
+    key: Option<String>,
+    request: Request,
+) -> Response {
     let is_minimal = request.headers().get_all("prefer").iter().any(|value| {
         value
             .to_str()
@@ -65,6 +71,7 @@ pub fn post(app: App, principal: Principal, key: Option<String>, request: Reques
         share: app.bodies.share(),
         app,
         principal,
+        lease,
         key,
         trace,
         chunk: Chunk::new(),
@@ -98,6 +105,7 @@ struct Reader {
     body: BodyDataStream,
     app: App,
     principal: Principal,
+    lease: Lease,
     key: Option<String>,
     trace: Option<String>,
     /// What has been read and not been taken.
@@ -206,9 +214,15 @@ impl Reader {
         }
         let left = self.patience.body.saturating_sub(self.line.1.elapsed());
         let patience = self.patience.idle.min(left);
-        match tokio::time::timeout(patience, self.body.next()).await {
-            Ok(more) => self.push(more),
-            Err(_) => self.cut(Problem::new(
+        let next = tokio::time::timeout(patience, self.body.next());
+        let next = match self.lease.check() {
+            Ok(()) => self.lease.run(next).await,
+            Err(denied) => Err(denied),
+        };
+        match next {
+            Err(denied) => self.cut(caller::denied(&denied)),
+            Ok(Ok(more)) => self.push(more),
+            Ok(Err(_)) => self.cut(Problem::new(
                 Kind::RequestTimeout,
                 "nothing came for too long, or the line was not complete in time",
             )),

@@ -80,7 +80,11 @@ async fn page(
         .await
         .map_err(|e| errors::follow(&e, app.hub.identity()))?;
     if let Some(wait) = wait.filter(|wait| batch.events.is_empty() && !wait.is_zero()) {
-        batch = poll(app, &mut follower, batch, limit, wait).await?;
+        let lease = caller::lease(app, principal).await?;
+        let polled = lease
+            .run(poll(app, &mut follower, batch, limit, wait))
+            .await;
+        batch = polled.map_err(|why| caller::denied(&why))??;
     }
     let is_full = !batch.is_caught_up && !batch.events.is_empty();
     let cache = match is_full && wait.is_none() {

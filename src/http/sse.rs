@@ -7,7 +7,7 @@
 //! - The stream ends when the credential does.
 
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::request::Parts;
@@ -22,8 +22,9 @@ use super::app::{App, Seat};
 use super::caller;
 use super::errors;
 use super::params::ReadParams;
-use super::problem::{Kind, Problem};
+use super::problem::Problem;
 use super::read::{join_json, place, wait_at_least};
+use crate::access::{Denied, Lease};
 use crate::event::Event;
 use crate::event::limits::{CATCH_UP_EVENTS, SSE_HEARTBEAT};
 use crate::feed::{Batch, Follower, Start};
@@ -55,7 +56,7 @@ pub async fn get(app: App, parts: &Parts, params: &ReadParams) -> Result<Respons
 struct Stream {
     app: App,
     follower: Follower,
-    expires_at: Option<SystemTime>,
+    lease: Lease,
     /// Sent before the next read.
     pending: Option<Bytes>,
     is_live: bool,
@@ -84,6 +85,7 @@ async fn open(
             "goes with pages, not with a stream",
         ));
     }
+    let lease = caller::lease(app, &principal).await?;
     wait_at_least(app, params).await?;
     let (filter, start) = place(app, &principal, params, resume, Start::Latest)?;
     let (tenant, wake) = (principal.tenant.clone(), Arc::new(Notify::new()));
@@ -97,9 +99,7 @@ async fn open(
     Ok(Stream {
         app: app.clone(),
         follower,
-        expires_at: principal
-            .expires_at
-            .and_then(|at| SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(at))),
+        lease,
         pending: Some(greeting.into()),
         is_live: false,
         is_over: false,
@@ -126,24 +126,19 @@ impl Stream {
         if self.is_over {
             return None;
         }
-        let left = self
-            .expires_at
-            .map(|at| at.duration_since(SystemTime::now()).unwrap_or_default());
-        if left == Some(Duration::ZERO) {
-            self.is_over = true;
-            return Some(last_words(&Problem::new(
-                Kind::Unauthenticated,
-                "the token has expired",
-            )));
+        // Before anything is read: whoever has much to catch up with is looked at as well.
+        if let Err(denied) = self.lease.check() {
+            return Some(self.deny(&denied));
         }
-        let patience = left.map_or(SSE_HEARTBEAT, |left| left.min(SSE_HEARTBEAT));
         let stop = self.app.tasks.token().clone();
-        let next = stop
-            .run_until_cancelled(tokio::time::timeout(
-                patience,
-                self.follower.next(CATCH_UP_EVENTS),
-            ))
-            .await;
+        let next = stop.run_until_cancelled(tokio::time::timeout(
+            SSE_HEARTBEAT,
+            self.follower.next(CATCH_UP_EVENTS),
+        ));
+        let next = match self.lease.run(next).await {
+            Ok(next) => next,
+            Err(denied) => return Some(self.deny(&denied)),
+        };
         Some(match next {
             None => {
                 self.is_over = true;
@@ -167,6 +162,11 @@ impl Stream {
                 }
             },
         })
+    }
+
+    fn deny(&mut self, denied: &Denied) -> Bytes {
+        self.is_over = true;
+        last_words(&caller::denied(denied))
     }
 
     fn message(&mut self, events: &[Arc<Event>], batch: &Batch) -> Bytes {

@@ -26,7 +26,7 @@ const PAGE: &str = concat!(
         SELECT * FROM tidewire.events
          WHERE tenant = $1 AND seq > $2 AND seq <= $3 AND recorded_at >= $4 AND recorded_at < $5
          ORDER BY seq LIMIT $8) AS e
-      WHERE e.topic = ANY ($6) OR e.topic ~ ANY ($7)
+      WHERE e.topic = ANY ($6) OR e.topic ~ ANY ($10) OR e.topic ~ ANY ($7) AND NOT starts_with(e.topic, 'tidewire.')
       ORDER BY e.seq LIMIT $9"
 );
 /// The same for chosen subjects, by their own index.
@@ -36,9 +36,9 @@ const PAGE_OF_SUBJECTS: &str = concat!(
     " FROM (
         SELECT * FROM tidewire.events
          WHERE tenant = $1 AND seq > $2 AND seq <= $3 AND recorded_at >= $4 AND recorded_at < $5
-           AND subject = ANY ($10)
+           AND subject = ANY ($11)
          ORDER BY seq LIMIT $8) AS e
-      WHERE e.topic = ANY ($6) OR e.topic ~ ANY ($7)
+      WHERE e.topic = ANY ($6) OR e.topic ~ ANY ($10) OR e.topic ~ ANY ($7) AND NOT starts_with(e.topic, 'tidewire.')
       ORDER BY e.seq LIMIT $9"
 );
 /// The last of the rows that PAGE looked at, if it stopped at its bound.
@@ -53,14 +53,16 @@ const SUBJECTS_SCANNED_TO: &str = "
 
 /// How many match of those after a place, and how many were looked at: `$7` at most.
 const COUNT: &str = "
-    SELECT count(*) FILTER (WHERE e.topic = ANY ($5) OR e.topic ~ ANY ($6)), count(*) FROM (
+    SELECT count(*) FILTER (WHERE e.topic = ANY ($5) OR e.topic ~ ANY ($8)
+                OR e.topic ~ ANY ($6) AND NOT starts_with(e.topic, 'tidewire.')), count(*) FROM (
         SELECT topic FROM tidewire.events
          WHERE tenant = $1 AND seq > $2 AND seq <= $3 AND recorded_at >= $4
          ORDER BY seq LIMIT $7) AS e";
 const COUNT_OF_SUBJECTS: &str = "
-    SELECT count(*) FILTER (WHERE e.topic = ANY ($5) OR e.topic ~ ANY ($6)), count(*) FROM (
+    SELECT count(*) FILTER (WHERE e.topic = ANY ($5) OR e.topic ~ ANY ($8)
+                OR e.topic ~ ANY ($6) AND NOT starts_with(e.topic, 'tidewire.')), count(*) FROM (
         SELECT topic FROM tidewire.events
-         WHERE tenant = $1 AND seq > $2 AND seq <= $3 AND recorded_at >= $4 AND subject = ANY ($8)
+         WHERE tenant = $1 AND seq > $2 AND seq <= $3 AND recorded_at >= $4 AND subject = ANY ($9)
          ORDER BY seq LIMIT $7) AS e";
 
 /// Statements of this file, for the test that prepares each.
@@ -146,6 +148,7 @@ pub(super) async fn count(
         &params.exact,
         &params.wild,
         &one_more,
+        &params.own,
     ];
     let mut statement = COUNT;
     if !params.subjects.is_empty() {
@@ -183,6 +186,8 @@ struct Params<'a> {
     tenant: &'a str,
     exact: Vec<&'a str>,
     wild: Vec<String>,
+    /// Of the log's own topics.
+    own: Vec<String>,
     subjects: Vec<&'a str>,
     looks_max: i64,
     last_looked_at: i64,
@@ -191,16 +196,15 @@ struct Params<'a> {
 
 impl<'a> Params<'a> {
     fn of(query: &'a Query) -> Self {
-        let (exact, wild): (Vec<_>, Vec<_>) = query
-            .filter
-            .topics()
-            .iter()
-            .partition(|p| p.as_exact().is_some());
+        let topics = query.filter.topics().iter();
+        let (exact, wild): (Vec<_>, Vec<_>) = topics.partition(|p| p.as_exact().is_some());
+        let (own, wild): (Vec<_>, Vec<_>) = wild.into_iter().partition(|p| p.is_reserved());
         let looks_max = i64::try_from(PAGE_SCAN_MAX).unwrap_or(i64::MAX);
         Self {
             tenant: query.tenant.as_str(),
             exact: exact.iter().map(|p| p.as_str()).collect(),
             wild: wild.iter().map(|p| p.to_regex()).collect(),
+            own: own.iter().map(|p| p.to_regex()).collect(),
             subjects: query.filter.subjects().iter().map(Label::as_str).collect(),
             looks_max,
             last_looked_at: looks_max.saturating_sub(1),
@@ -289,6 +293,7 @@ async fn matching_rows(
         &params.wild,
         &params.looks_max,
         &params.limit,
+        &params.own,
     ];
     let mut statement = PAGE;
     if !params.subjects.is_empty() {

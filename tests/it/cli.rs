@@ -1,5 +1,6 @@
 //! The commands as processes: killed, resumed, composed.
 
+mod credentials;
 mod recorded;
 mod support;
 

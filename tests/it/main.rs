@@ -8,6 +8,7 @@
 
 mod support;
 
+mod api_keys;
 mod append;
 mod append_only;
 mod blocked;
@@ -40,6 +41,7 @@ mod reading;
 mod restored;
 mod retaining;
 mod retention;
+mod revocation;
 mod schema;
 mod slow_reader;
 mod sql;

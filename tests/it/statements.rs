@@ -1,5 +1,6 @@
-//! Every statement of the log's floor fits the real schema.
+//! Every statement of the floors that ask the database fits the real schema.
 
+use tidewire::access::{ledger, registry};
 use tidewire::log::{identity, listener, look, read, span, status, upkeep, writer};
 
 use crate::support::TestDb;
@@ -8,7 +9,7 @@ use crate::support::TestDb;
 async fn every_statement_prepares() {
     let db = TestDb::new().await;
     let client = db.connect().await;
-    let files: [(&str, &[&str]); 8] = [
+    let files: [(&str, &[&str]); 10] = [
         ("identity", identity::STATEMENTS),
         ("writer", writer::STATEMENTS),
         ("listener", listener::STATEMENTS),
@@ -17,6 +18,8 @@ async fn every_statement_prepares() {
         ("status", status::STATEMENTS),
         ("look", look::STATEMENTS),
         ("upkeep", upkeep::STATEMENTS),
+        ("ledger", ledger::STATEMENTS),
+        ("registry", registry::STATEMENTS),
     ];
     for (file, statements) in files {
         assert!(!statements.is_empty(), "{file}");
@@ -31,11 +34,12 @@ async fn every_statement_prepares() {
     }
 }
 
-/// A statement that is in no list would not be prepared above: every `const … = "…SELECT` of `src/log` is in one.
+/// A statement that is in no list would not be prepared above: every `const … = "…SELECT` of the floors that
+/// ask the database is in one.
 #[test]
 fn no_statement_is_left_out_of_the_lists() {
-    let folder = format!("{}/src/log", env!("CARGO_MANIFEST_DIR"));
-    for entry in std::fs::read_dir(folder).unwrap() {
+    let folder = |name| std::fs::read_dir(format!("{}/src/{name}", env!("CARGO_MANIFEST_DIR")));
+    for entry in folder("log").unwrap().chain(folder("access").unwrap()) {
         let path = entry.unwrap().path();
         let text = std::fs::read_to_string(&path).unwrap();
         let text = text.split("#[cfg(test)]").next().unwrap();
@@ -49,7 +53,7 @@ fn no_statement_is_left_out_of_the_lists() {
                 continue;
             };
             let value = value.split(';').next().unwrap();
-            let is_sql = ["SELECT ", "INSERT ", "LISTEN "]
+            let is_sql = ["SELECT ", "INSERT ", "UPDATE ", "LISTEN "]
                 .iter()
                 .any(|word| value.contains(word));
             let is_listed = listed.split([',', ' ', '\n']).any(|one| one == name);

@@ -16,7 +16,7 @@ pub enum Close {
     /// The reader fell behind and asked for this, or a frame could not be sent in time. Come back with the cursor.
     Overloaded(&'static str),
     /// The credential has ended. Come back with another.
-    Unauthenticated,
+    Unauthenticated(&'static str),
     /// No sign of life. Come back.
     HeartbeatMissed,
     /// A message was not complete in time. Come back.
@@ -40,7 +40,7 @@ impl From<Close> for CloseFrame {
             Close::TooLarge => (1009, "a frame is at most 1 MiB"),
             Close::Restarting => (1012, "restarting"),
             Close::Overloaded(reason) => (1013, reason),
-            Close::Unauthenticated => (4401, "the credential has expired"),
+            Close::Unauthenticated(reason) => (4401, reason),
             Close::HeartbeatMissed => (4408, "no sign of life"),
             Close::MessageLate => (4408, "a message was not complete in time"),
         };

@@ -51,6 +51,7 @@ pub async fn get(State(app): State<App>, request: Request) -> Result<Response, P
     let message = message.cloned().unwrap_or_default();
     // Opening a socket costs as much as a page: those who come take turns with those who catch up.
     let _turn = app.hub.turn().await;
+    let lease = caller::lease(&app, &principal).await?;
     let seat = app
         .seat()
         .ok_or_else(|| errors::overloaded("too many readers are connected"))?;
@@ -66,7 +67,7 @@ pub async fn get(State(app): State<App>, request: Request) -> Result<Response, P
         .max_frame_size(FRAME_BYTES_MAX)
         .on_upgrade(move |socket| async move {
             message.begin(app.messages.share());
-            socket::Socket::new(app, principal, encoding, socket, message)
+            socket::Socket::new(app, (principal, lease), encoding, socket, message)
                 .run()
                 .await;
             drop(seat);

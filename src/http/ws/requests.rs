@@ -14,10 +14,12 @@ use super::close::Close;
 use super::frame::{self, ClientFrame};
 use super::socket::{Ended, Socket};
 use super::subscription;
+use crate::access::Denied;
 use crate::event::Filter;
 use crate::event::encode::push_string;
 use crate::event::limits::{SOCKET_NAMES_MAX, SUBSCRIPTIONS_MAX};
 use crate::http::append::{self, Answer};
+use crate::http::caller;
 use crate::http::ingest;
 use crate::http::problem::{Kind, Problem};
 use crate::http::status;
@@ -158,9 +160,17 @@ impl Socket {
     }
 
     async fn authenticate(&mut self, token: &str) -> Result<(), Ended> {
-        match self.app.access.identify(Some(token)).await {
-            Ok(principal) if principal.tenant == self.principal.tenant => {
-                self.principal = principal;
+        let access = &self.app.access;
+        let known = match access.identify(Some(token)).await {
+            Ok(principal) => access
+                .lease(&principal)
+                .await
+                .map(|lease| (principal, lease)),
+            Err(denied) => Err(denied),
+        };
+        match known {
+            Ok((principal, lease)) if principal.tenant == self.principal.tenant => {
+                (self.principal, self.lease) = (principal, lease);
                 let lost: Vec<String> = self
                     .subscriptions
                     .iter()
@@ -177,7 +187,14 @@ impl Socket {
                     .await
             }
             Ok(_) => Err(Some(Close::Policy("a connection keeps its tenant"))),
-            Err(_) => Err(Some(Close::Unauthenticated)),
+            // Nothing is known against it: the old one stays in force.
+            Err(denied @ Denied::Unavailable) => {
+                let problem = caller::denied(&denied);
+                self.send(&frame::error(&problem, None, None)).await
+            }
+            Err(_) => Err(Some(Close::Unauthenticated(
+                "the new credential is not valid",
+            ))),
         }
     }
 }

@@ -10,7 +10,7 @@ use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use futures_util::future::BoxFuture;
@@ -24,7 +24,7 @@ use uuid::Uuid;
 use super::close::Close;
 use super::frame::{self, Encoding};
 use super::subscription::Subscription;
-use crate::access::Principal;
+use crate::access::{Lease, Principal};
 use crate::event::limits::{
     CATCH_UP_EVENTS, CLOSE_TIMEOUT, FRAME_BYTES_MAX, PAGE_EVENTS_MAX, SEND_TIMEOUT,
     SOCKET_APPENDS_MAX, SOCKET_NAMES_MAX, SUBSCRIPTIONS_MAX, WS_HEARTBEAT,
@@ -55,6 +55,7 @@ enum Beat {
 pub struct Socket {
     pub(super) app: App,
     pub(super) principal: Principal,
+    pub(super) lease: Lease,
     pub(super) encoding: Encoding,
     line: WebSocket,
     message: Unfinished,
@@ -71,7 +72,7 @@ impl Socket {
     #[must_use]
     pub fn new(
         app: App,
-        principal: Principal,
+        (principal, lease): (Principal, Lease),
         encoding: Encoding,
         line: WebSocket,
         message: Unfinished,
@@ -79,6 +80,7 @@ impl Socket {
         Self {
             app,
             principal,
+            lease,
             encoding,
             line,
             message,
@@ -113,8 +115,9 @@ impl Socket {
         let stop = self.app.tasks.token().clone();
         let mut stopped = pin!(stop.cancelled());
         let wake = Arc::clone(&self.wake);
-        let mut expires_at = self.principal.expires_at;
-        let mut expiry = pin!(tokio::time::sleep_until(self.until_expiry()));
+        let mut number = self.lease.number();
+        let mut expiry = pin!(tokio::time::sleep_until(self.lease.deadline()));
+        let mut revoked = pin!(self.lease.revoked());
         // Spread, so that ten thousand idle sockets do not beat in step.
         let phase = WS_HEARTBEAT.mul_f64(rand::rng().random_range(0.1..1.0));
         let first = tokio::time::Instant::now()
@@ -123,13 +126,14 @@ impl Socket {
         let mut heartbeat = tokio::time::interval_at(first, WS_HEARTBEAT);
         let mut pages = 0_u32;
         loop {
-            if expires_at != self.principal.expires_at {
-                expires_at = self.principal.expires_at;
-                expiry.as_mut().reset(self.until_expiry());
+            if number != self.lease.number() {
+                number = self.lease.number();
+                expiry.as_mut().reset(self.lease.deadline());
+                revoked.set(self.lease.revoked());
             }
             let mut is_behind = self.has_news();
             // Whoever has much to read listens to the client now and then.
-            while is_behind && pages < PAGES_PER_TURN && !self.must_end(expiry.deadline()) {
+            while is_behind && pages < PAGES_PER_TURN && !self.must_end() {
                 pages = pages.saturating_add(1);
                 self.deliver().await?;
                 is_behind = self.has_news();
@@ -138,7 +142,8 @@ impl Socket {
             tokio::select! {
                 biased;
                 () = &mut stopped => return Err(Some(self.say_restarting().await?)),
-                () = &mut expiry => return Err(Some(Close::Unauthenticated)),
+                () = &mut expiry => return Err(Some(Close::Unauthenticated("the credential has expired"))),
+                () = &mut revoked => return Err(Some(Close::Unauthenticated("the credential has been revoked"))),
                 () = wake.notified(), if !is_behind => {}
                 _ = heartbeat.tick() => self.beat().await?,
                 Some(answer) = self.work.next(), if !self.work.is_empty() => self.send(&answer).await?,
@@ -170,8 +175,8 @@ impl Socket {
     }
 
     /// Whether there is something more urgent than the next page.
-    fn must_end(&self, expiry: tokio::time::Instant) -> bool {
-        self.app.tasks.token().is_cancelled() || expiry <= tokio::time::Instant::now()
+    fn must_end(&self) -> bool {
+        self.app.tasks.token().is_cancelled() || self.lease.check().is_err()
     }
 
     fn welcome(&self) -> serde_json::Value {
@@ -191,19 +196,6 @@ impl Socket {
                 "page_events": PAGE_EVENTS_MAX,
             },
         })
-    }
-
-    fn until_expiry(&self) -> tokio::time::Instant {
-        const FAR: Duration = Duration::from_hours(30 * 24);
-        let left = self.principal.expires_at.map_or(FAR, |at| {
-            let ends = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(at));
-            ends.and_then(|ends| ends.duration_since(SystemTime::now()).ok())
-                .unwrap_or_default()
-                .min(FAR)
-        });
-        tokio::time::Instant::now()
-            .checked_add(left)
-            .unwrap_or_else(tokio::time::Instant::now)
     }
 
     async fn say_restarting(&mut self) -> Result<Close, Ended> {

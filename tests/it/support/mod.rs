@@ -3,6 +3,7 @@
 pub mod client;
 pub mod db;
 pub mod dump;
+pub mod held;
 pub mod keys;
 pub mod proxy;
 pub mod raw;

@@ -1,0 +1,31 @@
+-- Writes into the tenant's own log who created or revoked which credential, in the same transaction, whoever did it: a
+-- server, the command line, or an operator in SQL. Nothing of the secret is in it.
+CREATE OR REPLACE FUNCTION tidewire.record_credential()
+RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $fn$
+DECLARE
+    _row  jsonb := to_jsonb(CASE TG_OP WHEN 'DELETE' THEN OLD ELSE NEW END);
+    _what text := CASE TG_TABLE_NAME WHEN 'api_keys' THEN 'api_key' ELSE 'token' END;
+    _did  text;
+BEGIN
+    IF TG_TABLE_NAME = 'revoked_tokens' THEN
+        _did := CASE TG_OP WHEN 'DELETE' THEN 'forgotten' ELSE 'revoked' END;
+    ELSIF TG_OP = 'INSERT' THEN
+        _did := 'created';
+    ELSIF TG_OP = 'DELETE' THEN
+        _did := 'deleted';
+    ELSIF (OLD.revoked_at IS NULL) AND (NEW.revoked_at IS NOT NULL) THEN
+        _did := 'revoked';
+    ELSE
+        _did := 'changed';
+    END IF;
+    INSERT INTO tidewire.events (tenant, topic, subject, source, data)
+    VALUES (_row ->> 'tenant', format('tidewire.audit.%s.%s', _what, _did),
+            coalesce(_row ->> 'key_id', _row ->> 'value'),
+            CASE _did WHEN 'created' THEN _row ->> 'created_by'
+                      WHEN 'revoked' THEN _row ->> 'revoked_by'
+                      ELSE session_user::text END,
+            _row - 'secret_sha256' - 'last_used_at' - 'tenant');
+    RETURN NULL;
+END
+$fn$;
+COMMENT ON FUNCTION tidewire.record_credential() IS 'Trigger: writes an audit event about a credential.';

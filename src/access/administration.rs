@@ -1,0 +1,91 @@
+//! What administrators do with credentials: create, list, revoke.
+//!
+//! # Invariants
+//! - Who asks names the tenant by its own credential; nothing of another's is seen or changed.
+
+use chrono::{DateTime, Utc};
+
+use super::api_key::{ApiKey, Grant, KeyId};
+use super::ledger::{self, LedgerError, ListedKey, ListedRevocation};
+use super::registry::{Registry, in_time};
+use super::revoked::Revocation;
+use crate::event::Tenant;
+
+impl Registry {
+    /// Stores a new key.
+    ///
+    /// # Errors
+    /// If the tenant has too many, or the database cannot be asked.
+    pub async fn create_key(
+        &self,
+        grant: &Grant,
+        by: &str,
+    ) -> Result<(ApiKey, DateTime<Utc>), LedgerError> {
+        let (client, key) = (self.client()?, ApiKey::generate());
+        let created_at = in_time(ledger::create_key(&client, &key, grant, by)).await?;
+        Ok((key, created_at))
+    }
+
+    /// The tenant's keys after this id.
+    ///
+    /// # Errors
+    /// If the database cannot be asked.
+    pub async fn list_keys(
+        &self,
+        tenant: &Tenant,
+        after: &str,
+    ) -> Result<Vec<ListedKey>, LedgerError> {
+        let client = self.client()?;
+        in_time(ledger::list_keys(&client, tenant, after)).await
+    }
+
+    /// Revokes a key of the tenant; whether there is one. When this returns it is refused here.
+    ///
+    /// # Errors
+    /// If the database cannot be asked.
+    pub async fn revoke_key(
+        &self,
+        tenant: &Tenant,
+        id: &KeyId,
+        by: &str,
+    ) -> Result<bool, LedgerError> {
+        let client = self.client()?;
+        in_time(async {
+            let is_there = ledger::revoke_key(&client, tenant, id, by).await?;
+            self.look(&client).await?;
+            Ok(is_there)
+        })
+        .await
+    }
+
+    /// Revokes tokens of the tenant. When this returns they are refused here.
+    ///
+    /// # Errors
+    /// If the tenant has too many revocations, or the database cannot be asked.
+    pub async fn revoke_tokens(
+        &self,
+        tenant: &Tenant,
+        revocation: &Revocation,
+        by: &str,
+    ) -> Result<DateTime<Utc>, LedgerError> {
+        let client = self.client()?;
+        in_time(async {
+            let at = ledger::revoke_tokens(&client, tenant, revocation, by).await?;
+            self.look(&client).await?;
+            Ok(at)
+        })
+        .await
+    }
+
+    /// The tenant's revocations.
+    ///
+    /// # Errors
+    /// If the database cannot be asked.
+    pub async fn list_revoked(
+        &self,
+        tenant: &Tenant,
+    ) -> Result<Vec<ListedRevocation>, LedgerError> {
+        let client = self.client()?;
+        in_time(ledger::list_revoked(&client, tenant)).await
+    }
+}

@@ -1,0 +1,347 @@
+//! What the database knows of credentials.
+//!
+//! # Invariants
+//! - The only place that reads or writes API keys and revocations. What stands there is read back with care: whoever may
+//!   write the table may write nonsense, which lets nobody in.
+//! - Statements name the tenant wherever a caller could name somebody else's row.
+
+use std::collections::HashMap;
+use std::time::{Duration, SystemTime};
+
+use chrono::{DateTime, Utc};
+use tokio_postgres::{Client, Row};
+
+use super::Role;
+use super::api_key::{ApiKey, Grant, KeyId, KnownKey};
+use super::revoked::{Claim, Revocation, Revoked};
+use crate::event::{Label, Tenant, TopicPattern};
+
+/// Keys of a tenant that may be in force at once.
+pub const KEYS_MAX: i64 = 10_000;
+/// Revocations of a tenant's tokens that are kept at once.
+pub const REVOCATIONS_MAX: i64 = 10_000;
+/// Keys or revocations in one answer.
+pub const LIST_MAX: i64 = 1_000;
+
+const VERSION: &str = "SELECT version FROM tidewire.credential_changes";
+const KEYS: &str = "
+    SELECT k.key_id, k.tenant, k.name, k.role, k.read_topics, k.write_topics, k.expires_at, k.revoked_at, k.secret_sha256,
+           (SELECT c.version FROM tidewire.credential_changes AS c)
+      FROM tidewire.api_keys AS k WHERE k.key_id = ANY ($1)";
+const REVOKED: &str = "
+    SELECT tenant, claim, value, revoked_at FROM tidewire.revoked_tokens WHERE until IS NULL OR until > now()";
+const CREATE_KEY: &str = "
+    INSERT INTO tidewire.api_keys (key_id, tenant, name, role, read_topics, write_topics, secret_sha256, expires_at, created_by)
+    SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9
+     WHERE (SELECT count(*) FROM tidewire.api_keys AS k
+             WHERE k.tenant = $2 AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now())) < $10
+    RETURNING created_at";
+const LIST_KEYS: &str = "
+    SELECT key_id, name, role, read_topics, write_topics, created_at, created_by, expires_at, revoked_at, revoked_by,
+           last_used_at
+      FROM tidewire.api_keys WHERE tenant = $1 AND key_id > $2 ORDER BY key_id LIMIT $3";
+/// Revoked a second time it stays as it is.
+const REVOKE_KEY: &str = "
+    WITH revoked AS (
+        UPDATE tidewire.api_keys SET revoked_at = now(), revoked_by = $3
+         WHERE tenant = $1 AND key_id = $2 AND revoked_at IS NULL)
+    SELECT FROM tidewire.api_keys WHERE tenant = $1 AND key_id = $2";
+/// Again: from now on.
+const REVOKE_TOKENS: &str = "
+    INSERT INTO tidewire.revoked_tokens AS r (tenant, claim, value, revoked_by, until)
+    SELECT $1, $2, $3, $4, $5
+     WHERE (SELECT count(*) FROM tidewire.revoked_tokens AS o WHERE o.tenant = $1 AND (o.until IS NULL OR o.until > now())) < $6
+        ON CONFLICT (tenant, claim, value) DO UPDATE
+        SET revoked_at = now(), revoked_by = excluded.revoked_by, until = greatest(r.until, excluded.until)
+    RETURNING revoked_at";
+const LIST_REVOKED: &str = "
+    SELECT claim, value, revoked_at, revoked_by, until FROM tidewire.revoked_tokens
+     WHERE tenant = $1 AND (until IS NULL OR until > now()) ORDER BY revoked_at DESC, claim, value LIMIT $2";
+const USED: &str = "
+    UPDATE tidewire.api_keys AS k SET last_used_at = u.at
+      FROM unnest($1::text[], $2::timestamptz[]) AS u(key_id, at)
+     WHERE k.key_id = u.key_id AND (k.last_used_at IS NULL OR k.last_used_at < u.at)";
+
+/// Statements of this file, for the test that prepares each.
+pub const STATEMENTS: &[&str] = &[
+    VERSION,
+    KEYS,
+    REVOKED,
+    CREATE_KEY,
+    LIST_KEYS,
+    REVOKE_KEY,
+    REVOKE_TOKENS,
+    LIST_REVOKED,
+    USED,
+];
+
+/// Why a credential could not be written or read.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// The database cannot be asked now.
+    #[error("the database does not answer at the moment")]
+    Unavailable,
+    /// The tenant has as many as it may.
+    #[error("the tenant has {0} of them, which is as many as it may have: revoke some")]
+    TooMany(i64),
+    /// A fault of ours.
+    #[error("credentials could not be read or written: {0}")]
+    Database(#[from] tokio_postgres::Error),
+}
+
+/// A key as its tenant's administrators see it.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct ListedKey {
+    /// Its public part.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// What it is for.
+    pub role: String,
+    /// Topics it may read.
+    pub read: Vec<String>,
+    /// Topics it may write.
+    pub write: Vec<String>,
+    /// When, and by whom.
+    pub created_at: DateTime<Utc>,
+    /// See `created_at`.
+    pub created_by: String,
+    /// When it ends by itself.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<DateTime<Utc>>,
+    /// When it ended before its time, and by whom.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revoked_at: Option<DateTime<Utc>>,
+    /// See `revoked_at`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revoked_by: Option<String>,
+    /// When it was used, as of a minute ago.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub last_used_at: Option<DateTime<Utc>>,
+}
+
+/// Tokens that were revoked, as their tenant's administrators see them.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct ListedRevocation {
+    /// `jti` or `sub`.
+    pub claim: String,
+    /// Its value.
+    pub value: String,
+    /// When, and by whom.
+    pub revoked_at: DateTime<Utc>,
+    /// See `revoked_at`.
+    pub revoked_by: String,
+    /// From when on it is forgotten.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub until: Option<DateTime<Utc>>,
+}
+
+/// The number that rises with every change.
+pub(super) async fn version(client: &Client) -> Result<i64, LedgerError> {
+    Ok(client.query_one(VERSION, &[]).await?.try_get(0)?)
+}
+
+/// These keys, each with the version at which it was read. One that is not there is left out.
+pub(super) async fn keys(
+    client: &Client,
+    ids: &[&str],
+) -> Result<Vec<(KnownKey, i64)>, LedgerError> {
+    let mut keys = Vec::new();
+    for row in client.query(KEYS, &[&ids]).await? {
+        if let Some(key) = known_key(&row)? {
+            keys.push((key, row.try_get(9)?));
+        } else {
+            let id: &str = row.try_get(0)?;
+            tracing::error!(
+                key_id = id,
+                "an API key in the database cannot be read: it lets nobody in"
+            );
+        }
+    }
+    Ok(keys)
+}
+
+fn known_key(row: &Row) -> Result<Option<KnownKey>, tokio_postgres::Error> {
+    let patterns = |column: usize| -> Result<Option<Vec<TopicPattern>>, tokio_postgres::Error> {
+        let texts: Vec<&str> = row.try_get(column)?;
+        Ok(texts
+            .into_iter()
+            .map(|text| TopicPattern::parse(text).ok())
+            .collect())
+    };
+    let (id, tenant, name): (&str, &str, &str) =
+        (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+    let (role, read, write): (&str, _, _) = (row.try_get(3)?, patterns(4)?, patterns(5)?);
+    let expires_at: Option<DateTime<Utc>> = row.try_get(6)?;
+    let revoked_at: Option<DateTime<Utc>> = row.try_get(7)?;
+    let secret: &[u8] = row.try_get(8)?;
+    let key = || {
+        Some(KnownKey {
+            id: KeyId::parse(id)?,
+            grant: Grant {
+                tenant: Tenant::parse(tenant).ok()?,
+                name: Label::parse(name).ok()?,
+                role: Role::parse(role)?,
+                read: read?,
+                write: write?,
+                // What ended before 1970 has ended.
+                expires_at: expires_at.map(|at| u64::try_from(at.timestamp()).unwrap_or(0)),
+            },
+            is_revoked: revoked_at.is_some(),
+            secret_sha256: secret.try_into().ok()?,
+        })
+    };
+    Ok(key())
+}
+
+/// All tokens that were revoked and might still be shown.
+pub(super) async fn revoked(client: &Client) -> Result<Revoked, LedgerError> {
+    let mut revoked = Revoked::default();
+    for row in client.query(REVOKED, &[]).await? {
+        let (tenant, claim, value): (&str, &str, &str) =
+            (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+        let at: DateTime<Utc> = row.try_get(3)?;
+        if let (Ok(tenant), Some(claim)) = (Tenant::parse(tenant), Claim::parse(claim)) {
+            revoked.add(tenant, claim, value, at);
+        }
+    }
+    Ok(revoked)
+}
+
+/// Stores a new key, created by `by`.
+///
+/// # Errors
+/// If the tenant has too many, or the database refuses.
+pub async fn create_key(
+    client: &Client,
+    key: &ApiKey,
+    grant: &Grant,
+    by: &str,
+) -> Result<DateTime<Utc>, LedgerError> {
+    let texts = |patterns: &[TopicPattern]| -> Vec<String> {
+        patterns.iter().map(ToString::to_string).collect()
+    };
+    let role = grant.role.as_str();
+    let expires_at = grant.expires_at.map(time);
+    let row = client
+        .query_opt(
+            CREATE_KEY,
+            &[
+                &key.id.as_str(),
+                &grant.tenant.as_str(),
+                &grant.name.as_str(),
+                &role,
+                &texts(&grant.read),
+                &texts(&grant.write),
+                &key.secret_sha256().as_slice(),
+                &expires_at,
+                &by,
+                &KEYS_MAX,
+            ],
+        )
+        .await?;
+    Ok(row.ok_or(LedgerError::TooMany(KEYS_MAX))?.try_get(0)?)
+}
+
+fn time(seconds: u64) -> DateTime<Utc> {
+    SystemTime::UNIX_EPOCH
+        .checked_add(Duration::from_secs(seconds))
+        .map_or(DateTime::<Utc>::MAX_UTC, DateTime::<Utc>::from)
+}
+
+/// The tenant's keys after this id, by their ids; [`LIST_MAX`] at most.
+pub(super) async fn list_keys(
+    client: &Client,
+    tenant: &Tenant,
+    after: &str,
+) -> Result<Vec<ListedKey>, LedgerError> {
+    let rows = client
+        .query(LIST_KEYS, &[&tenant.as_str(), &after, &LIST_MAX])
+        .await?;
+    let listed = |row: &Row| {
+        Ok(ListedKey {
+            id: row.try_get(0)?,
+            name: row.try_get(1)?,
+            role: row.try_get(2)?,
+            read: row.try_get(3)?,
+            write: row.try_get(4)?,
+            created_at: row.try_get(5)?,
+            created_by: row.try_get(6)?,
+            expires_at: row.try_get(7)?,
+            revoked_at: row.try_get(8)?,
+            revoked_by: row.try_get(9)?,
+            last_used_at: row.try_get(10)?,
+        })
+    };
+    rows.iter().map(listed).collect()
+}
+
+/// Revokes a key of the tenant; whether there is one.
+pub(super) async fn revoke_key(
+    client: &Client,
+    tenant: &Tenant,
+    id: &KeyId,
+    by: &str,
+) -> Result<bool, LedgerError> {
+    let row = client
+        .query_opt(REVOKE_KEY, &[&tenant.as_str(), &id.as_str(), &by])
+        .await?;
+    Ok(row.is_some())
+}
+
+/// Revokes tokens of the tenant.
+pub(super) async fn revoke_tokens(
+    client: &Client,
+    tenant: &Tenant,
+    revocation: &Revocation,
+    by: &str,
+) -> Result<DateTime<Utc>, LedgerError> {
+    let claim = revocation.claim.as_str();
+    let row = client
+        .query_opt(
+            REVOKE_TOKENS,
+            &[
+                &tenant.as_str(),
+                &claim,
+                &revocation.value.as_str(),
+                &by,
+                &revocation.until,
+                &REVOCATIONS_MAX,
+            ],
+        )
+        .await?;
+    Ok(row
+        .ok_or(LedgerError::TooMany(REVOCATIONS_MAX))?
+        .try_get(0)?)
+}
+
+/// The tenant's revocations, the newest first; [`LIST_MAX`] at most.
+pub(super) async fn list_revoked(
+    client: &Client,
+    tenant: &Tenant,
+) -> Result<Vec<ListedRevocation>, LedgerError> {
+    let rows = client
+        .query(LIST_REVOKED, &[&tenant.as_str(), &LIST_MAX])
+        .await?;
+    let listed = |row: &Row| {
+        Ok(ListedRevocation {
+            claim: row.try_get(0)?,
+            value: row.try_get(1)?,
+            revoked_at: row.try_get(2)?,
+            revoked_by: row.try_get(3)?,
+            until: row.try_get(4)?,
+        })
+    };
+    rows.iter().map(listed).collect()
+}
+
+/// Writes when keys were used.
+pub(super) async fn used(
+    client: &Client,
+    used: &HashMap<KeyId, DateTime<Utc>>,
+) -> Result<(), LedgerError> {
+    let (ids, times): (Vec<&str>, Vec<DateTime<Utc>>) =
+        used.iter().map(|(id, at)| (id.as_str(), *at)).unzip();
+    client.execute(USED, &[&ids, &times]).await?;
+    Ok(())
+}

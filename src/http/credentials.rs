@@ -1,0 +1,263 @@
+//! `/v1/api-keys` and `/v1/revocations`: credentials that administrators hand out and take back, of their own tenant.
+//!
+//! # Invariants
+//! - Nobody grants more than they hold themselves.
+//! - A key is in the answer to its creation and nowhere else.
+
+use std::time::SystemTime;
+
+use axum::Json;
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
+use chrono::{DateTime, Utc};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use super::app::App;
+use super::body;
+use super::caller::Caller;
+use super::errors;
+use super::problem::{Kind, Problem};
+use crate::access::{Claim, Grant, KeyId, LedgerError, Principal, Revocation, Role};
+use crate::event::limits::{FILTER_TOPICS_MAX, NAME_BYTES_MAX};
+use crate::event::{Label, TopicPattern};
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewKey {
+    name: String,
+    role: String,
+    #[serde(default)]
+    read: Vec<String>,
+    #[serde(default)]
+    write: Vec<String>,
+    expires_at: Option<DateTime<Utc>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NewRevocation {
+    jti: Option<String>,
+    sub: Option<String>,
+    /// When the last of these tokens ends by itself.
+    until: Option<DateTime<Utc>>,
+}
+
+/// Where a list goes on.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct After {
+    #[serde(default)]
+    after: String,
+}
+
+/// `POST /v1/api-keys`.
+///
+/// # Errors
+/// 400, 403, 409 if the tenant has too many, 503.
+pub async fn create_key(
+    State(app): State<App>,
+    Caller(principal): Caller,
+    request: Request,
+) -> Result<Response, Problem> {
+    administer(&principal)?;
+    let wanted: NewKey = read(&app, request).await?;
+    let grant = grant(&principal, &wanted)?;
+    let by = principal.name.as_str();
+    let created = app.access.registry().create_key(&grant, by).await;
+    let (key, created_at) = created.map_err(problem)?;
+    let answer = json!({
+        "id": key.id.as_str(),
+        "key": key.reveal().reveal(),
+        "tenant": grant.tenant.as_str(),
+        "name": grant.name.as_str(),
+        "role": grant.role,
+        "read": wanted.read,
+        "write": wanted.write,
+        "created_at": created_at,
+        "created_by": by,
+    });
+    Ok((
+        StatusCode::CREATED,
+        Json(with_expiry(answer, wanted.expires_at)),
+    )
+        .into_response())
+}
+
+fn with_expiry(
+    mut answer: serde_json::Value,
+    expires_at: Option<DateTime<Utc>>,
+) -> serde_json::Value {
+    if let (Some(at), Some(answer)) = (expires_at, answer.as_object_mut()) {
+        answer.insert("expires_at".into(), json!(at));
+    }
+    answer
+}
+
+/// `GET /v1/api-keys`.
+///
+/// # Errors
+/// 400, 403, 503.
+pub async fn list_keys(
+    State(app): State<App>,
+    Caller(principal): Caller,
+    after: Result<Query<After>, QueryRejection>,
+) -> Result<Response, Problem> {
+    administer(&principal)?;
+    let Query(from) = after.map_err(|error| Problem::parameter("after", error.body_text()))?;
+    let registry = app.access.registry();
+    let listed = registry.list_keys(&principal.tenant, &from.after).await;
+    Ok(Json(json!({ "api_keys": listed.map_err(problem)? })).into_response())
+}
+
+/// `DELETE /v1/api-keys/{id}`: whoever uses it is closed within a second, on every server.
+///
+/// # Errors
+/// 403, 404, 503.
+pub async fn revoke_key(
+    State(app): State<App>,
+    Caller(principal): Caller,
+    id: Result<Path<String>, PathRejection>,
+) -> Result<Response, Problem> {
+    administer(&principal)?;
+    let Path(id) = id?;
+    let missing = || Problem::new(Kind::NotFound, "the tenant has no API key with this id");
+    let id = KeyId::parse(&id).ok_or_else(missing)?;
+    let registry = app.access.registry();
+    let revoked = registry.revoke_key(&principal.tenant, &id, principal.name.as_str());
+    if revoked.await.map_err(problem)? {
+        Ok(StatusCode::NO_CONTENT.into_response())
+    } else {
+        Err(missing())
+    }
+}
+
+/// `POST /v1/revocations`: `{"jti":"…"}` for one token, `{"sub":"…"}` for all of a subject that were issued until now.
+///
+/// # Errors
+/// 400, 403, 409 if the tenant has too many, 503.
+pub async fn revoke_tokens(
+    State(app): State<App>,
+    Caller(principal): Caller,
+    request: Request,
+) -> Result<Response, Problem> {
+    administer(&principal)?;
+    let wanted: NewRevocation = read(&app, request).await?;
+    let (claim, value) = match (wanted.jti, wanted.sub) {
+        (Some(value), None) => (Claim::Jti, value),
+        (None, Some(value)) => (Claim::Sub, value),
+        _ => {
+            return Err(Problem::parameter(
+                "jti",
+                "name one: jti for one token, or sub for all of a subject",
+            ));
+        }
+    };
+    let value = Label::parse(&value).map_err(|error| Problem::parameter(claim.as_str(), error))?;
+    let revocation = Revocation {
+        claim,
+        value,
+        until: wanted.until,
+    };
+    let by = principal.name.as_str();
+    let registry = app.access.registry();
+    let revoked = registry.revoke_tokens(&principal.tenant, &revocation, by);
+    let revoked_at = revoked.await.map_err(problem)?;
+    let answer = json!({
+        "claim": claim.as_str(),
+        "value": revocation.value.as_str(),
+        "revoked_at": revoked_at,
+        "revoked_by": by,
+    });
+    Ok((StatusCode::CREATED, Json(answer)).into_response())
+}
+
+/// `GET /v1/revocations`.
+///
+/// # Errors
+/// 403, 503.
+pub async fn list_revoked(
+    State(app): State<App>,
+    Caller(principal): Caller,
+) -> Result<Response, Problem> {
+    administer(&principal)?;
+    let listed = app.access.registry().list_revoked(&principal.tenant).await;
+    Ok(Json(json!({ "revocations": listed.map_err(problem)? })).into_response())
+}
+
+fn administer(principal: &Principal) -> Result<(), Problem> {
+    principal
+        .may_administer()
+        .then_some(())
+        .ok_or_else(|| Problem::new(Kind::Forbidden, "this is for administrators of the tenant"))
+}
+
+async fn read<T: DeserializeOwned>(app: &App, request: Request) -> Result<T, Problem> {
+    let (parts, body) = request.into_parts();
+    let body = body::read(app, &parts, body).await?;
+    let read = serde_json::from_slice(&body);
+    read.map_err(|error| {
+        Problem::new(
+            Kind::Malformed,
+            format!("the body is not what this takes: {error}"),
+        )
+    })
+}
+
+/// What the key shall be good for.
+fn grant(principal: &Principal, wanted: &NewKey) -> Result<Grant, Problem> {
+    let name = Label::parse(&wanted.name).map_err(|error| Problem::parameter("name", error))?;
+    let role = Role::parse(&wanted.role)
+        .ok_or_else(|| Problem::parameter("role", "must be agent, dashboard, analyst or admin"))?;
+    let read = patterns("read", &wanted.read)?;
+    let write = patterns("write", &wanted.write)?;
+    principal.may_grant(&read, &write).map_err(|pattern| {
+        let detail =
+            format!("nobody grants more than they hold: this credential does not cover {pattern}");
+        Problem::new(Kind::ForbiddenTopic, detail)
+    })?;
+    let expires_at = wanted
+        .expires_at
+        .map(|at| u64::try_from(at.timestamp()).unwrap_or(0));
+    if wanted
+        .expires_at
+        .is_some_and(|at| SystemTime::from(at) <= SystemTime::now())
+    {
+        return Err(Problem::parameter("expires_at", "has passed"));
+    }
+    Ok(Grant {
+        tenant: principal.tenant.clone(),
+        name,
+        role,
+        read,
+        write,
+        expires_at,
+    })
+}
+
+fn patterns(field: &str, texts: &[String]) -> Result<Vec<TopicPattern>, Problem> {
+    if texts.len() > FILTER_TOPICS_MAX {
+        return Err(Problem::parameter(
+            field,
+            format_args!("at most {FILTER_TOPICS_MAX} topic patterns"),
+        ));
+    }
+    let parse =
+        |text: &String| TopicPattern::parse(text).map_err(|error| Problem::parameter(field, error));
+    texts.iter().map(parse).collect()
+}
+
+fn problem(error: LedgerError) -> Problem {
+    match error {
+        LedgerError::Unavailable => errors::unavailable(
+            "credentials cannot be read or changed: the database does not answer at the moment",
+        ),
+        LedgerError::TooMany(_) => Problem::new(Kind::TooMany, error.to_string()),
+        LedgerError::Database(cause) => errors::internal(&format!("credentials: {cause}")),
+    }
+}
+
+const _: () = assert!(NAME_BYTES_MAX == 255, "the columns' constraints say so");
