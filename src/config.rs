@@ -4,6 +4,8 @@
 //! - The only reader of the environment. A bad value stops the start with a sentence.
 //! - `docs/OPERATIONS.md` and `.env.example` list every setting with its default; a test compares.
 
+mod tls;
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
@@ -12,6 +14,8 @@ use clap::Args;
 use crate::access::Secret;
 use crate::event::limits;
 use crate::log::wakeup::NotifyMode;
+
+pub use tls::Tls;
 
 /// Where the database is.
 #[derive(Debug, Clone, Args)]
@@ -144,6 +148,10 @@ pub struct Serve {
         value_name = "ADDRESS"
     )]
     pub listen: SocketAddr,
+
+    /// How the way to clients is encrypted.
+    #[command(flatten)]
+    pub tls: Tls,
 
     /// How callers are known.
     #[command(flatten)]

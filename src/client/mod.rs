@@ -17,6 +17,7 @@ pub mod page;
 pub mod problem;
 pub mod secret;
 pub mod sse;
+mod trust;
 
 #[cfg(test)]
 mod tests;
@@ -31,3 +32,4 @@ pub use line::Line;
 pub use page::{Page, Selection, Start};
 pub use problem::Problem;
 pub use secret::Secret;
+pub use trust::trusting;

@@ -27,8 +27,10 @@ mod read;
 pub mod serve;
 mod sse;
 mod status;
+pub mod tls;
 mod unfinished;
 mod unread;
+mod wire;
 pub mod ws;
 
 use axum::Router;

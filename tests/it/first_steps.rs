@@ -16,7 +16,7 @@ use crate::support::{TestDb, eventually};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// `tidewire serve` with these words, on any port unless they say.
-fn serve(program: &Path, words: &[&str]) -> Command {
+pub fn serve(program: &Path, words: &[&str]) -> Command {
     let mut command = Command::new(program);
     command.arg("serve").args(words);
     if !words.contains(&"--listen") {
@@ -31,7 +31,7 @@ fn serve(program: &Path, words: &[&str]) -> Command {
 }
 
 /// What it says at the end of standard error; it must have failed, in one line that has all of `parts`.
-async fn fails(mut command: Command, parts: &[&str]) {
+pub async fn fails(mut command: Command, parts: &[&str]) {
     let output = tokio::time::timeout(PATIENCE, command.output()).await;
     let output = output.expect("it ends").unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
@@ -47,7 +47,7 @@ async fn fails(mut command: Command, parts: &[&str]) {
     }
 }
 
-fn program() -> &'static Path {
+pub fn program() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_tidewire"))
 }
 

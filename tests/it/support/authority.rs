@@ -1,0 +1,109 @@
+//! A certificate authority of the test's own, and TLS clients that trust it alone.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+/// Signs certificates.
+pub struct Authority {
+    issuer: Issuer<'static, KeyPair>,
+    /// Its own certificate.
+    pub pem: String,
+}
+
+/// A certificate and its key.
+pub struct Issued {
+    /// PEM.
+    pub certificate: String,
+    /// PEM, PKCS#8.
+    pub key: String,
+}
+
+impl Authority {
+    /// One of this name.
+    pub fn new(name: &str) -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+        params.distinguished_name.push(DnType::CommonName, name);
+        let key = KeyPair::generate().unwrap();
+        let pem = params.self_signed(&key).unwrap().pem();
+        Self {
+            issuer: Issuer::new(params, key),
+            pem,
+        }
+    }
+
+    /// A certificate for these names and addresses.
+    pub fn issue(&self, names: &[&str]) -> Issued {
+        self.issue_at(names, SystemTime::now())
+    }
+
+    /// One that is valid for a day around this moment.
+    pub fn issue_at(&self, names: &[&str], moment: SystemTime) -> Issued {
+        let half = Duration::from_hours(12);
+        let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names.clone()).unwrap();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        let name = names.first().cloned().unwrap_or_default();
+        params.distinguished_name.push(DnType::CommonName, name);
+        params.not_before = (moment - half).into();
+        params.not_after = (moment + half).into();
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        Issued {
+            certificate: certificate.pem(),
+            key: key.serialize_pem(),
+        }
+    }
+
+    /// A handshake with the server at `host:port`, by its first address, for that host's name.
+    pub async fn connect(&self, address: &str, protocols: &[&str]) -> TlsStream<TcpStream> {
+        let mut roots = RootCertStore::empty();
+        let own = CertificateDer::from_pem_slice(self.pem.as_bytes()).unwrap();
+        roots.add(own).unwrap();
+        let mut config = ClientConfig::builder_with_provider(tidewire::tls::provider())
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = protocols
+            .iter()
+            .map(|name| name.as_bytes().to_vec())
+            .collect();
+        let (host, _) = address.rsplit_once(':').unwrap();
+        let name = ServerName::try_from(host.to_owned()).unwrap();
+        let socket = TcpStream::connect(address).await.unwrap();
+        let connector = TlsConnector::from(Arc::new(config));
+        connector.connect(name, socket).await.unwrap()
+    }
+}
+
+/// The certificate that the other side has shown, as PEM would hold it.
+pub fn shown(stream: &TlsStream<TcpStream>) -> CertificateDer<'static> {
+    let (_, session) = stream.get_ref();
+    session.peer_certificates().unwrap()[0].clone().into_owned()
+}
+
+impl Issued {
+    /// Writes both into a folder, under these names.
+    pub fn write(&self, folder: &Path) -> (PathBuf, PathBuf) {
+        let paths = (folder.join("cert.pem"), folder.join("key.pem"));
+        std::fs::write(&paths.0, &self.certificate).unwrap();
+        std::fs::write(&paths.1, &self.key).unwrap();
+        paths
+    }
+
+    /// Whether this is the certificate.
+    pub fn is(&self, certificate: &CertificateDer<'_>) -> bool {
+        CertificateDer::from_pem_slice(self.certificate.as_bytes()).unwrap() == *certificate
+    }
+}
