@@ -155,8 +155,23 @@ async fn a_database_url_that_leads_nowhere() {
         "create it first (createdb)",
     ];
     refuses(&nowhere, &parts).await;
-    let tls = format!("{}?sslmode=require", db.url);
-    refuses(&tls, &["asks for TLS", "use sslmode=disable"]).await;
+    for (query, parts) in [
+        (
+            "sslmode=require",
+            ["does not support TLS", "sslmode=disable goes without"],
+        ),
+        ("sslmode=allow", ["sslmode in DATABASE_URL", "verify-full"]),
+        (
+            "sslmode=verify-full",
+            ["say by whom", "sslrootcert=/path/to/ca.pem"],
+        ),
+        (
+            "sslrootcert=/nowhere/ca.pem",
+            ["cannot read /nowhere/ca.pem", "sslrootcert"],
+        ),
+    ] {
+        refuses(&format!("{}?{query}", db.url), &parts).await;
+    }
 }
 
 /// The machine has one PostgreSQL only: a schema that is searched before the catalogue says that it is another.

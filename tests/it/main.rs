@@ -37,6 +37,7 @@ mod own;
 mod pages;
 mod patience;
 mod permissions;
+mod pg_tls;
 mod reading;
 mod restored;
 mod retaining;

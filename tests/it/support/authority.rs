@@ -1,13 +1,14 @@
 //! A certificate authority of the test's own, and TLS clients that trust it alone.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -39,6 +40,20 @@ impl Authority {
         Self {
             issuer: Issuer::new(params, key),
             pem,
+        }
+    }
+
+    /// A certificate for a name that is an authority and has signed itself, valid for a day around this moment.
+    pub fn itself(name: &str, moment: SystemTime) -> Issued {
+        let half = Duration::from_hours(12);
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.not_before = (moment - half).into();
+        params.not_after = (moment + half).into();
+        let key = KeyPair::generate().unwrap();
+        Issued {
+            certificate: params.self_signed(&key).unwrap().pem(),
+            key: key.serialize_pem(),
         }
     }
 
@@ -84,6 +99,63 @@ impl Authority {
         let socket = TcpStream::connect(address).await.unwrap();
         let connector = TlsConnector::from(Arc::new(config));
         connector.connect(name, socket).await.unwrap()
+    }
+}
+
+/// The certificate that the other side shows, whoever it is; none if the handshake fails.
+pub async fn peek(socket: TcpStream) -> Option<Vec<u8>> {
+    let seen = Arc::new(Mutex::new(None));
+    let config = ClientConfig::builder_with_provider(tidewire::tls::provider())
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Peek(Arc::clone(&seen))))
+        .with_no_client_auth();
+    let name = ServerName::try_from("localhost").unwrap();
+    // It ends with the certificate, which is never accepted.
+    let _ = TlsConnector::from(Arc::new(config))
+        .connect(name, socket)
+        .await;
+    seen.lock().unwrap().take()
+}
+
+#[derive(Debug)]
+struct Peek(Arc<Mutex<Option<Vec<u8>>>>);
+
+impl ServerCertVerifier for Peek {
+    fn verify_server_cert(
+        &self,
+        shown: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        *self.0.lock().unwrap() = Some(shown.to_vec());
+        Err(rustls::CertificateError::ApplicationVerificationFailure.into())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        unreachable!("no certificate is accepted")
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        unreachable!("no certificate is accepted")
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        let algorithms = tidewire::tls::provider().signature_verification_algorithms;
+        algorithms.supported_schemes()
     }
 }
 
