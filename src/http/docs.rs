@@ -13,6 +13,7 @@ use axum::response::{IntoResponse as _, Response};
 use base64::Engine as _;
 use sha2::{Digest as _, Sha256};
 
+use super::browser::POLICY;
 use super::tls::Encrypted;
 
 /// The description of the HTTP resources.
@@ -88,9 +89,7 @@ fn is_host(text: &str) -> bool {
 }
 
 fn policy() -> String {
-    let mut text =
-        "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-            .to_owned();
+    let mut text = POLICY.to_owned();
     if let Some(style) = style() {
         let hash = base64::engine::general_purpose::STANDARD.encode(Sha256::digest(style));
         let _ = write!(text, "; style-src 'sha256-{hash}'");

@@ -8,6 +8,7 @@ mod agents;
 pub mod app;
 mod append;
 mod body;
+mod browser;
 mod budget;
 mod caller;
 mod coding;

@@ -12,6 +12,7 @@ mod append;
 mod append_only;
 mod blocked;
 mod bombs;
+mod browser;
 mod burst;
 mod certificates;
 mod cli;
