@@ -4,10 +4,12 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use serde_json::json;
+use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::Command;
 
 use crate::first_steps::{fails, program, serve};
 use crate::support::authority::{Authority, Issued};
+use crate::support::token::SECRET;
 use crate::support::{eventually, signal};
 use crate::tls::{NAMES, PATIENCE, Setting};
 
@@ -173,4 +175,33 @@ async fn the_command_line_trusts_the_authority_that_it_is_told() {
         }
     }
     process.kill().await;
+}
+
+#[tokio::test]
+async fn whoever_is_reached_by_others_without_tls_is_told_so_once() {
+    let setting = Setting::new().await;
+    let told = "other machines reach this server without TLS";
+    let everywhere = ["--listen", "0.0.0.0:0", "--jwt-secret", SECRET];
+    let here = ["--listen", "127.0.0.1:0", "--jwt-secret", SECRET];
+    let encrypted: Vec<_> = setting
+        .words
+        .iter()
+        .map(String::as_str)
+        .chain(everywhere)
+        .collect();
+    for (words, count) in [(&everywhere[..], 1), (&here[..], 0), (&encrypted[..], 0)] {
+        let log = std::fs::File::create(setting.log()).unwrap();
+        let data_dir = setting.folder.path().display().to_string();
+        let database = ["--database-url", &setting.db.url, "--data-dir", &data_dir];
+        let words = [words, &database].concat();
+        let mut server = serve(program(), &words).stderr(log).spawn().unwrap();
+        let mut lines = BufReader::new(server.stdout.take().unwrap()).lines();
+        let banner = tokio::time::timeout(PATIENCE, lines.next_line()).await;
+        let banner = banner.expect("it starts").unwrap().unwrap();
+        let is_encrypted = words.contains(&"--tls-cert");
+        assert_eq!(banner.contains(" https://"), is_encrypted, "{banner}");
+        let log = std::fs::read_to_string(setting.log()).unwrap();
+        assert_eq!(log.matches(told).count(), count, "{words:?}: {log}");
+        server.kill().await.unwrap();
+    }
 }

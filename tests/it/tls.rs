@@ -37,7 +37,8 @@ pub struct Setting {
     pub issued: Issued,
     /// With the files.
     pub folder: TempDir,
-    words: Vec<String>,
+    /// For `tidewire serve`.
+    pub words: Vec<String>,
 }
 
 impl Setting {
