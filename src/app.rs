@@ -25,6 +25,7 @@ use crate::http::entrance::{self, Entrance};
 use crate::http::ingest::IngestLimits;
 use crate::http::origin::Origins;
 use crate::http::serve::{Patience, serve};
+use crate::http::tls::{Tls, TlsError};
 use crate::http::{self, App};
 use crate::log::inbox::Inbox;
 use crate::log::listener::Listener;
@@ -65,6 +66,9 @@ pub enum StartError {
     /// The credentials' settings are not usable.
     #[error(transparent)]
     Credentials(#[from] CredentialsError),
+    /// The certificate's settings are not usable.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// No home folder.
     #[error(transparent)]
     NoHome(#[from] NoHome),
@@ -97,6 +101,7 @@ pub struct Server {
     pub development_secret: Option<Secret>,
     /// How long clients are waited for.
     pub patience: Patience,
+    tls: Option<Tls>,
     listener: TcpListener,
     readers: Tasks,
     log_tasks: Tasks,
@@ -114,6 +119,7 @@ impl Server {
             .local_addr()
             .map_err(|error| StartError::Listen(config.listen, error))?;
         let log_tasks = Tasks::new();
+        let tls = tls(&config, &log_tasks).await?;
         let (trust, development_secret) = credentials::trust(&config, &log_tasks)?;
         let readers = Tasks::new();
         let (embedded, url) = if let Some(url) = &config.database.database_url {
@@ -147,6 +153,7 @@ impl Server {
                 psql,
                 development_secret,
                 patience: Patience::default(),
+                tls,
                 listener,
                 readers,
                 log_tasks,
@@ -161,10 +168,18 @@ impl Server {
         }
     }
 
+    /// Where clients reach it.
+    #[must_use]
+    pub fn url(&self) -> String {
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        format!("{scheme}://{}", self.address)
+    }
+
     /// Serves until `stop` ends, then takes the floors down.
     pub async fn run(self, stop: impl Future<Output = ()>) {
         let Self {
             app,
+            tls,
             listener,
             readers,
             log_tasks,
@@ -184,7 +199,7 @@ impl Server {
             receiver
         });
         let (entrance, router) = (Entrance::new(listener), http::router(app.clone()));
-        let serving = serve(entrance, router, patience, &readers, DRAIN);
+        let serving = serve(entrance, tls, router, patience, &readers, DRAIN);
         let mut serving = std::pin::pin!(serving);
         // Serving ends with the readers' token alone.
         tokio::select! {
@@ -314,6 +329,20 @@ async fn preload(hub: &Hub, present: Seq) -> Result<(), Unavailable> {
     } else {
         Err(Unavailable::Silent)
     }
+}
+
+/// TLS for clients, if the settings ask for it.
+async fn tls(config: &config::Serve, tasks: &Tasks) -> Result<Option<Tls>, TlsError> {
+    let files = config.tls.clone();
+    let tls = Tls::load(files.tls_cert, files.tls_key).await?;
+    match &tls {
+        Some(tls) => tasks.spawn_until_stop(tls.clone().watch()),
+        None if !config.listen.ip().is_loopback() => tracing::warn!(
+            "other machines reach this server without TLS: set TIDEWIRE_TLS_CERT and TIDEWIRE_TLS_KEY, unless a proxy before it terminates TLS"
+        ),
+        None => {}
+    }
+    Ok(tls)
 }
 
 fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {

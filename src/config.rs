@@ -5,6 +5,7 @@
 //! - `docs/OPERATIONS.md` and `.env.example` list every setting with its default; a test compares.
 
 mod credentials;
+mod tls;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -16,6 +17,8 @@ pub use credentials::Credentials;
 use crate::access::Secret;
 use crate::event::limits;
 use crate::log::wakeup::NotifyMode;
+
+pub use tls::Tls;
 
 /// Where the database is.
 #[derive(Debug, Clone, Args)]
@@ -64,6 +67,10 @@ pub struct Serve {
         value_name = "ADDRESS"
     )]
     pub listen: SocketAddr,
+
+    /// How the way to clients is encrypted.
+    #[command(flatten)]
+    pub tls: Tls,
 
     /// How callers are known.
     #[command(flatten)]

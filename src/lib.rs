@@ -15,3 +15,4 @@ pub mod log;
 pub mod pg;
 pub mod tasks;
 pub mod telemetry;
+pub mod tls;

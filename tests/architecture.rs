@@ -13,14 +13,15 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("event", &[]),
     ("tasks", &[]),
     ("telemetry", &[]),
-    ("pg", &["tasks"]),
+    ("tls", &[]),
+    ("pg", &["tasks", "tls"]),
     ("log", &["event", "pg", "tasks"]),
     ("access", &["event", "pg", "tasks"]),
     ("feed", &["event", "log", "tasks"]),
-    ("http", &["access", "event", "feed", "log", "tasks"]),
+    ("http", &["access", "event", "feed", "log", "tasks", "tls"]),
     // Only where settings take their types from.
     ("config", &["access", "event", "log"]),
-    ("client", &["access", "event", "tasks"]),
+    ("client", &["access", "event", "tasks", "tls"]),
     (
         "app",
         &[
@@ -60,6 +61,9 @@ const HOMES: &[(&str, &[&str])] = &[
     ("anyhow", &["cli", "main"]),
     ("tracing_subscriber", &["telemetry"]),
     ("rmp_serde", &["event", "http"]),
+    ("tokio_rustls", &["http"]),
+    ("tokio_postgres_rustls", &["pg"]),
+    ("x509_cert", &["tls"]),
 ];
 
 /// A file beyond this holds two nouns.

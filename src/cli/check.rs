@@ -1,11 +1,14 @@
 //! `tidewire check`: looks at a running server from outside.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use serde_json::{Value, json};
 
+use super::remote::explain;
 use crate::access::Secret;
+use crate::client::trusting;
 
 /// Settings of `tidewire check`.
 #[derive(Debug, clap::Args)]
@@ -27,6 +30,10 @@ pub struct Args {
         value_name = "TOKEN"
     )]
     pub token: Option<Secret>,
+
+    /// PEM file with the authorities that may have certified the server, in place of the machine's.
+    #[arg(long, env = "TIDEWIRE_CA_FILE", value_name = "PATH")]
+    pub ca_file: Option<PathBuf>,
 
     /// Only whether it is ready; stores nothing. For health checks.
     #[arg(long)]
@@ -77,9 +84,10 @@ struct Server {
 
 impl Server {
     fn new(args: &Args) -> anyhow::Result<Self> {
-        // The provider may be installed already; either way there is one.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let http = reqwest::Client::builder().timeout(PATIENCE).build()?;
+        let builder = reqwest::Client::builder().timeout(PATIENCE);
+        let http = trusting(builder, args.ca_file.as_deref())
+            .map_err(explain)?
+            .build()?;
         Ok(Self {
             url: args.url.trim_end_matches('/').to_owned(),
             token: args.token.clone(),
@@ -99,7 +107,7 @@ impl Server {
             .send()
             .await
             .map_err(reqwest::Error::without_url)
-            .with_context(|| format!("no answer from {}: is it running? Start it with script/server, or name another with --url", self.url))?;
+            .with_context(|| format!("no answer from {}: is it running? Start it with script/server, or name another with --url (and an authority of your own with --ca-file)", self.url))?;
         let status = response.status();
         let body = response.bytes().await.unwrap_or_default();
         Ok((status, serde_json::from_slice(&body).unwrap_or(Value::Null)))

@@ -181,6 +181,7 @@ mod tests {
             remote: Remote {
                 url: String::new(),
                 token: None,
+                ca_file: None,
             },
             agents,
             rate,

@@ -1,5 +1,7 @@
 //! Which server a command talks to, and what to do when that fails.
 
+use std::path::PathBuf;
+
 use crate::client::{Client, Error, Problem, Secret};
 
 /// Arguments of every command that needs a running server.
@@ -21,15 +23,19 @@ pub struct Remote {
         value_name = "TOKEN"
     )]
     pub token: Option<Secret>,
+    /// PEM file with the authorities that may have certified the server, in place of the machine's
+    #[arg(long, env = "TIDEWIRE_CA_FILE", value_name = "PATH")]
+    pub ca_file: Option<PathBuf>,
 }
 
 impl Remote {
     /// A client of that server.
     ///
     /// # Errors
-    /// If address or token cannot be used.
+    /// If address, token or authorities cannot be used.
     pub fn client(&self) -> anyhow::Result<Client> {
-        Client::new(&self.url, self.token.as_ref()).map_err(explain)
+        let authorities = self.ca_file.as_deref();
+        Client::trusting(&self.url, self.token.as_ref(), authorities).map_err(explain)
     }
 }
 
@@ -54,9 +60,13 @@ fn advice_on(error: &Error) -> String {
         Error::Token => {
             "Copy the token again, without line breaks, into TIDEWIRE_TOKEN or --token.".to_owned()
         }
+        Error::Authorities(_) => "See --ca-file (TIDEWIRE_CA_FILE).".to_owned(),
         Error::Setup(_) => {
             "Install the machine's root certificates (on Debian: apt install ca-certificates) and run this again."
                 .to_owned()
+        }
+        Error::Unreachable { url, .. } if url.starts_with("https://") => {
+            "Is it running, and is its certificate for this name? If an authority of your own has certified it, name that with --ca-file or TIDEWIRE_CA_FILE.".to_owned()
         }
         Error::Unreachable { .. } => {
             "Is it running? Start it with script/server, or name another with --url or TIDEWIRE_URL.".to_owned()

@@ -35,7 +35,7 @@ pub async fn run(config: Serve) -> anyhow::Result<()> {
 }
 
 fn banner(server: &Server) -> anyhow::Result<String> {
-    let url = format!("http://{}", server.address);
+    let url = server.url();
     let version = env!("CARGO_PKG_VERSION");
     let (mode, auth) = match &server.development_secret {
         Some(secret) => {

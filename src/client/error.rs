@@ -4,6 +4,7 @@
 use std::time::Duration;
 
 use super::Problem;
+use crate::tls::FileError;
 
 /// An error that trying again at once would not mend.
 #[derive(Debug, thiserror::Error)]
@@ -14,6 +15,9 @@ pub enum Error {
     /// The token cannot stand in a header.
     #[error("the token holds characters that no HTTP header can carry")]
     Token,
+    /// The authorities to trust cannot be read.
+    #[error("{0}")]
+    Authorities(FileError),
     /// TLS could not be set up.
     #[error("TLS could not be set up: {}", causes(.0))]
     Setup(#[source] reqwest::Error),

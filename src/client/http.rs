@@ -4,6 +4,7 @@
 //! - Redirects are not followed, so that the token goes nowhere but where the user said.
 //! - No error text holds more of a URL than scheme, host, port and path.
 
+use std::path::Path;
 use std::time::Duration;
 
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
@@ -12,7 +13,7 @@ use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use super::backoff;
 use super::error::Failure;
 use super::problem::is_passing;
-use super::{Error, Problem, Secret};
+use super::{Error, Problem, Secret, trusting};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 const KEEPALIVE: Duration = Duration::from_secs(15);
@@ -37,6 +38,18 @@ impl Client {
     /// # Errors
     /// If the address is none of HTTP, the token cannot stand in a header, or TLS cannot be set up.
     pub fn new(base_url: &str, token: Option<&Secret>) -> Result<Self, Error> {
+        Self::trusting(base_url, token, None)
+    }
+
+    /// The same, which trusts no authorities but those in a PEM file.
+    ///
+    /// # Errors
+    /// As [`Client::new`], and if the file cannot be used.
+    pub fn trusting(
+        base_url: &str,
+        token: Option<&Secret>,
+        authorities: Option<&Path>,
+    ) -> Result<Self, Error> {
         let base = Url::parse(base_url)
             .map_err(|_| Error::Address("must be a URL such as http://127.0.0.1:8080"))?;
         if !matches!(base.scheme(), "http" | "https") || !base.has_host() {
@@ -56,13 +69,12 @@ impl Client {
                 Ok(value)
             })
             .transpose()?;
-        // Err: somebody installed one before, which does as well.
-        let _ = rustls::crypto::ring::default_provider().install_default();
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("tidewire/", env!("CARGO_PKG_VERSION")))
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_keepalive(KEEPALIVE)
             .redirect(reqwest::redirect::Policy::none());
+        builder = trusting(builder, authorities)?;
         if base.scheme() == "http" {
             // A machine without any root certificate can still talk to a server nearby.
             builder = builder.tls_certs_only(std::iter::empty());

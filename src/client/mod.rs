@@ -18,6 +18,7 @@ pub mod problem;
 mod resource;
 pub mod secret;
 pub mod sse;
+mod trust;
 
 #[cfg(test)]
 mod tests;
@@ -32,3 +33,4 @@ pub use line::Line;
 pub use page::{Page, Selection, Start};
 pub use problem::Problem;
 pub use secret::Secret;
+pub use trust::trusting;

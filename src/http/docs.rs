@@ -6,11 +6,15 @@
 
 use std::fmt::Write as _;
 
+use axum::Extension;
 use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, HOST, VARY};
 use axum::http::{HeaderMap, Uri};
 use axum::response::{IntoResponse as _, Response};
 use base64::Engine as _;
 use sha2::{Digest as _, Sha256};
+
+use super::browser::POLICY;
+use super::tls::Encrypted;
 
 /// The description of the HTTP resources.
 pub const OPENAPI: &str = include_str!("../../docs/openapi.json");
@@ -44,7 +48,11 @@ fn document(text: &'static str) -> Response {
 }
 
 /// `GET /`: what this is, and how to write and follow on this very host.
-pub async fn welcome(uri: Uri, headers: HeaderMap) -> Response {
+pub async fn welcome(
+    uri: Uri,
+    headers: HeaderMap,
+    encrypted: Option<Extension<Encrypted>>,
+) -> Response {
     let host = uri
         .authority()
         .map(axum::http::uri::Authority::as_str)
@@ -54,7 +62,11 @@ pub async fn welcome(uri: Uri, headers: HeaderMap) -> Response {
     let is_https = headers
         .get("x-forwarded-proto")
         .is_some_and(|proto| proto.as_bytes().eq_ignore_ascii_case(b"https"));
-    let scheme = if is_https { "https" } else { "http" };
+    let scheme = if is_https || encrypted.is_some() {
+        "https"
+    } else {
+        "http"
+    };
     let body = PAGE
         .replace(ADDRESS, &format!("{scheme}://{host}"))
         .replace(VERSION, env!("CARGO_PKG_VERSION"));
@@ -77,9 +89,7 @@ fn is_host(text: &str) -> bool {
 }
 
 fn policy() -> String {
-    let mut text =
-        "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-            .to_owned();
+    let mut text = POLICY.to_owned();
     if let Some(style) = style() {
         let hash = base64::engine::general_purpose::STANDARD.encode(Sha256::digest(style));
         let _ = write!(text, "; style-src 'sha256-{hash}'");

@@ -8,6 +8,7 @@ use axum::response::{IntoResponse as _, Response};
 use uuid::Uuid;
 
 use super::app::App;
+use super::browser::protect;
 use super::problem::{Kind, Problem};
 
 /// The request's id, the client's or ours.
@@ -44,10 +45,7 @@ pub async fn guard(State(app): State<App>, request: Request, next: Next) -> Resp
     if let Ok(value) = HeaderValue::from_str(&id) {
         headers.insert(REQUEST_ID, value);
     }
-    headers.insert(
-        header::X_CONTENT_TYPE_OPTIONS,
-        HeaderValue::from_static("nosniff"),
-    );
+    protect(headers);
     headers
         .entry(header::CACHE_CONTROL)
         .or_insert(HeaderValue::from_static("no-store"));

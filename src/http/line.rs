@@ -1,5 +1,5 @@
-//! A connection that does not wait for ever: who says nothing at the start, takes nothing of what is written, or does not
-//! complete a message of a WebSocket, is cut.
+//! A connection that does not wait for ever: who says nothing at the start, or does not complete a message of a WebSocket,
+//! is cut; for who takes nothing see `wire`.
 //!
 //! # Invariants
 //! - A clock runs only while something is waited for: idle streams, and sockets that are heard of, cost none.
@@ -10,27 +10,24 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
-use tokio::net::TcpStream;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Sleep;
 
 use super::serve::Patience;
 use super::unfinished::{Refusal, Unfinished};
+use super::wire::{Stream, clock};
 use crate::event::limits::{UNREAD_BYTES_MAX, UNREAD_TIMEOUT};
 use crate::tasks::Tasks;
 
 /// What HTTP/2 begins with.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-/// Longer than any connection lives.
-const FAR: Duration = Duration::from_hours(24 * 365);
 
 /// See the module.
 #[derive(Debug)]
 pub struct Line {
     /// There until the line is dropped.
-    stream: Option<TcpStream>,
+    stream: Option<Stream>,
     patience: Patience,
     message: Unfinished,
     /// Runs while a message is not complete and nothing more of it is there.
@@ -40,14 +37,12 @@ pub struct Line {
     beginning: Option<Pin<Box<Sleep>>>,
     /// What was read of the preface so far.
     preface: usize,
-    /// Runs while nothing is taken.
-    stalled: Option<Pin<Box<Sleep>>>,
 }
 
 impl Line {
     /// A new connection; `message` is what its WebSocket has not been given, should it become one.
     #[must_use]
-    pub fn new(stream: TcpStream, patience: Patience, message: Unfinished, tasks: Tasks) -> Self {
+    pub fn new(stream: Stream, patience: Patience, message: Unfinished, tasks: Tasks) -> Self {
         Self {
             stream: Some(stream),
             patience,
@@ -56,7 +51,6 @@ impl Line {
             tasks,
             beginning: Some(clock(patience.head)),
             preface: 0,
-            stalled: None,
         }
     }
 
@@ -95,24 +89,6 @@ impl Line {
         }
         read
     }
-
-    /// Cuts the line if `written` has been pending for too long.
-    fn watch<T>(
-        &mut self,
-        written: Poll<io::Result<T>>,
-        context: &mut Context<'_>,
-    ) -> Poll<io::Result<T>> {
-        if written.is_ready() {
-            self.stalled = None;
-            return written;
-        }
-        let idle = self.patience.idle;
-        let stalled = self.stalled.get_or_insert_with(|| clock(idle));
-        match stalled.as_mut().poll(context) {
-            Poll::Ready(()) => Poll::Ready(Err(io::ErrorKind::TimedOut.into())),
-            Poll::Pending => Poll::Pending,
-        }
-    }
 }
 
 impl Drop for Line {
@@ -137,19 +113,13 @@ impl Drop for Line {
 
 /// Does something with the stream of a line, which is there.
 fn poll<T>(
-    stream: &mut Option<TcpStream>,
-    poll: impl FnOnce(Pin<&mut TcpStream>) -> Poll<io::Result<T>>,
+    stream: &mut Option<Stream>,
+    poll: impl FnOnce(Pin<&mut Stream>) -> Poll<io::Result<T>>,
 ) -> Poll<io::Result<T>> {
     match stream {
         Some(stream) => poll(Pin::new(stream)),
         None => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
     }
-}
-
-fn clock(duration: Duration) -> Pin<Box<Sleep>> {
-    let now = Instant::now();
-    let end = now.checked_add(duration.min(FAR)).unwrap_or(now);
-    Box::pin(sleep_until(end))
 }
 
 impl AsyncRead for Line {
@@ -179,8 +149,7 @@ impl AsyncWrite for Line {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        let written = poll(&mut self.stream, |stream| stream.poll_write(context, bytes));
-        self.watch(written, context)
+        poll(&mut self.stream, |stream| stream.poll_write(context, bytes))
     }
 
     fn poll_write_vectored(
@@ -188,10 +157,9 @@ impl AsyncWrite for Line {
         context: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let written = poll(&mut self.stream, |stream| {
+        poll(&mut self.stream, |stream| {
             stream.poll_write_vectored(context, slices)
-        });
-        self.watch(written, context)
+        })
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -8,6 +8,7 @@ mod agents;
 pub mod app;
 mod append;
 mod body;
+mod browser;
 mod budget;
 mod caller;
 mod coding;
@@ -28,8 +29,10 @@ mod read;
 pub mod serve;
 mod sse;
 mod status;
+pub mod tls;
 mod unfinished;
 mod unread;
+mod wire;
 pub mod ws;
 
 use axum::Router;

@@ -11,6 +11,7 @@ use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
 use super::guard::{REQUEST_ID, is_loopback, without_port};
 use super::problem::{Kind, Problem};
+use super::tls::Encrypted;
 use crate::event::limits::PREFLIGHT_MAX_AGE;
 
 /// The origins whose pages may use the server.
@@ -73,9 +74,14 @@ impl Origins {
         if self.allowed.iter().any(is_named) {
             return true;
         }
-        let Some((_, place)) = origin.split_once("://") else {
+        let Some((scheme, place)) = origin.split_once("://") else {
             return false;
         };
+        // Behind a proxy its own pages may be https where this server sees none; but what came by TLS is never http.
+        let is_encrypted = parts.extensions.get::<Encrypted>().is_some();
+        if is_encrypted && !scheme.eq_ignore_ascii_case("https") && !self.is_development {
+            return false;
+        }
         let host = parts.headers.get(header::HOST);
         let host = host.and_then(|host| host.to_str().ok());
         let host = host.or_else(|| {

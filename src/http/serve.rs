@@ -1,32 +1,42 @@
 //! Serves the connections that the entrance takes in.
 //!
 //! # Invariants
-//! - No connection waits for ever: for a head, for a body, or for a client that takes what it asked for.
+//! - No connection waits for ever: for a handshake, for a head, for a body, or for a client that takes what it asked for.
+//! - A handshake holds up its own connection only.
 //! - When the server drains nothing more is taken in, and connections end after the answer that is under way.
 
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::http::{HeaderValue, header};
 use axum::serve::Listener as _;
 use axum::{Extension, Router};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpStream;
+use tokio_util::either::Either;
 use tower::Layer as _;
+use tower_http::set_header::SetResponseHeaderLayer;
 
 use super::entrance::Entrance;
 use super::line::Line;
+use super::tls::{Encrypted, Tls};
 use super::unfinished::Unfinished;
+use super::wire::{Stream, Wire};
 use crate::event::limits::{
     BODY_TIMEOUT, HEAD_BYTES_MAX, HEAD_TIMEOUT, LINE_IDLE_TIMEOUT, MESSAGE_TIMEOUT, STREAMS_MAX,
 };
 use crate::tasks::Tasks;
 
+/// What browsers are told who came by TLS: for a year, never without it.
+const TRANSPORT_SECURITY: HeaderValue = HeaderValue::from_static("max-age=31536000");
+
 /// How long a client is waited for.
 #[derive(Debug, Clone, Copy)]
 pub struct Patience {
-    /// For a request's head.
+    /// For a handshake, and for a request's head.
     pub head: Duration,
     /// For the next part of a body, or for it to take what is written.
     pub idle: Duration,
@@ -47,27 +57,39 @@ impl Default for Patience {
     }
 }
 
-/// Serves until `tasks` stop, and then for at most `drain`.
+/// Serves until `tasks` stop, and then for at most `drain`; by TLS alone if there is one.
 pub async fn serve(
     mut entrance: Entrance,
+    tls: Option<Tls>,
     router: Router,
     patience: Patience,
     tasks: &Tasks,
     drain: Duration,
 ) {
-    let router = router.layer(Extension(patience));
+    let mut router = router.layer(Extension(patience));
+    if tls.is_some() {
+        let header = SetResponseHeaderLayer::overriding(
+            header::STRICT_TRANSPORT_SECURITY,
+            TRANSPORT_SECURITY,
+        );
+        router = router.layer(Extension(Encrypted)).layer(header);
+    }
     let builder = Arc::new(builder(patience));
     let connections = tasks.child();
     let stop = connections.token().clone();
     while let Some((stream, _)) = stop.run_until_cancelled(entrance.accept()).await {
         let message = Unfinished::default();
-        let line = Line::new(stream, patience, message.clone(), connections.clone());
-        let line = TokioIo::new(line);
         // Whoever upgrades the connection tells its line what has been handed on.
-        let service = Extension(message).layer(router.clone());
+        let service = Extension(message.clone()).layer(router.clone());
         let service = TowerToHyperService::new(service);
         let (builder, stop) = (Arc::clone(&builder), stop.clone());
+        let (tls, group) = (tls.clone(), connections.clone());
         connections.spawn(async move {
+            let opening = stop.run_until_cancelled(open(stream, tls, patience));
+            let Some(Some(stream)) = opening.await else {
+                return;
+            };
+            let line = TokioIo::new(Line::new(stream, patience, message, group));
             let mut serving = pin!(builder.serve_connection_with_upgrades(line, service));
             let ended = tokio::select! {
                 ended = serving.as_mut() => ended,
@@ -83,6 +105,25 @@ pub async fn serve(
     }
     drop(entrance);
     connections.stop(drain).await;
+}
+
+/// What a line runs over; `None` if a handshake fails or takes too long.
+async fn open(socket: TcpStream, tls: Option<Tls>, patience: Patience) -> Option<Stream> {
+    let wire = Wire::new(socket, patience.idle);
+    let Some(tls) = tls else {
+        return Some(Either::Left(wire));
+    };
+    match tokio::time::timeout(patience.head, tls.accept(wire)).await {
+        Ok(Ok(stream)) => Some(Either::Right(Box::new(stream))),
+        Ok(Err(error)) => {
+            tracing::debug!(%error, "a TLS handshake failed");
+            None
+        }
+        Err(_) => {
+            tracing::debug!("a TLS handshake took too long");
+            None
+        }
+    }
 }
 
 fn builder(patience: Patience) -> Builder<TokioExecutor> {

@@ -14,7 +14,6 @@ use deadpool_postgres::{
     HookError, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime,
 };
 use tokio::time::error::Elapsed;
-use tokio_postgres::NoTls;
 
 use super::error::{ReadError, Unavailable};
 use super::identity::{Identity, Known};
@@ -83,7 +82,7 @@ impl History {
     pub fn new(connector: &Connector, identity: &Identity) -> Result<Self, Unavailable> {
         let manager = Manager::from_config(
             connector.config("history"),
-            NoTls,
+            connector.tls(),
             ManagerConfig {
                 recycling_method: RecyclingMethod::Fast,
             },

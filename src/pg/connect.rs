@@ -4,12 +4,15 @@
 //! - A connection ends when its client is dropped, when the server goes, or when the tasks stop; it never reconnects by
 //!   itself: whoever holds it decides.
 //! - Passwords never stand in an error or a log line.
+//! - Every connection is encrypted as the URL asks for (see `tls`).
 
 use std::time::Duration;
 
 use tokio_postgres::config::{Host, SslMode};
-use tokio_postgres::{AsyncMessage, Client, Config, NoTls};
+use tokio_postgres::{AsyncMessage, Client, Config};
 
+use super::advice::{advice, root_cause};
+use super::tls::{self, Mode, Tls, TlsError};
 use crate::tasks::Tasks;
 
 /// How long opening a connection may take.
@@ -27,11 +30,9 @@ pub enum ConnectError {
         "DATABASE_URL is not a PostgreSQL URL ({0}): write it as postgres://user:password@host:5432/database"
     )]
     Url(tokio_postgres::Error),
-    /// The URL asks for TLS.
-    #[error(
-        "DATABASE_URL asks for TLS (sslmode), which this version cannot speak: use sslmode=disable on a private network"
-    )]
-    Tls,
+    /// TLS cannot be as the URL asks for.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The database did not answer in time.
     #[error("the database at {address} did not answer within {} s: is it running, and is the address right?", CONNECT_TIMEOUT.as_secs())]
     Silent {
@@ -52,6 +53,7 @@ pub enum ConnectError {
 #[derive(Debug, Clone)]
 pub struct Connector {
     config: Config,
+    tls: Tls,
     tasks: Tasks,
 }
 
@@ -59,13 +61,24 @@ impl Connector {
     /// Reads a `postgres://` URL.
     ///
     /// # Errors
-    /// If it is not one, or demands TLS.
+    /// If it is not one, or TLS cannot be as it asks for.
     pub fn parse(url: &str, tasks: &Tasks) -> Result<Self, ConnectError> {
+        let (url, mut demand) = tls::split(url)?;
         let mut config: Config = url.parse().map_err(ConnectError::Url)?;
-        if config.get_ssl_mode() == SslMode::Require {
-            return Err(ConnectError::Tls);
+        // Only a URL's parameters were looked at; of a list of words the driver knows the mode.
+        match config.get_ssl_mode() {
+            SslMode::Disable => demand.mode = Mode::Disable,
+            SslMode::Require if demand.mode == Mode::Prefer => demand.mode = Mode::Require,
+            _ => {}
         }
+        let is_local = |host: &Host| matches!(host, Host::Unix(_));
+        if config.get_hosts().iter().all(is_local) {
+            // As libpq has it: what never leaves the machine is not encrypted, whatever the mode.
+            demand.mode = Mode::Disable;
+        }
+        let tls = Tls::new(demand)?;
         config
+            .ssl_mode(tls.ssl_mode())
             .connect_timeout(CONNECT_TIMEOUT)
             .tcp_user_timeout(TCP_USER_TIMEOUT)
             .keepalives(true)
@@ -73,6 +86,7 @@ impl Connector {
             .keepalives_interval(KEEPALIVE);
         Ok(Self {
             config,
+            tls,
             tasks: tasks.clone(),
         })
     }
@@ -83,6 +97,12 @@ impl Connector {
         let mut config = self.config.clone();
         config.application_name(format!("tidewire {purpose}"));
         config
+    }
+
+    /// TLS as the URL asks for it, for a pool.
+    #[must_use]
+    pub fn tls(&self) -> Tls {
+        self.tls.clone()
     }
 
     /// Where the database is, without user and password.
@@ -123,7 +143,7 @@ impl Connector {
         wake: impl Fn() + Send + 'static,
     ) -> Result<Client, ConnectError> {
         let config = self.config(purpose);
-        let opened = tokio::time::timeout(CONNECT_TIMEOUT, config.connect(NoTls))
+        let opened = tokio::time::timeout(CONNECT_TIMEOUT, config.connect(self.tls()))
             .await
             .map_err(|_| ConnectError::Silent {
                 address: self.address(),
@@ -147,34 +167,20 @@ impl Connector {
     }
 
     fn refused(&self, error: &tokio_postgres::Error) -> ConnectError {
-        let code = error.code().map(tokio_postgres::error::SqlState::code);
+        let cause = std::error::Error::source(error);
+        if let Some(fault) = cause.and_then(|cause| cause.downcast_ref::<TlsError>()) {
+            return ConnectError::Refused {
+                address: self.address(),
+                reason: fault.to_string(),
+            };
+        }
         let said = error
             .as_db_error()
             .map_or_else(|| root_cause(error), |db| db.message().to_owned());
-        let advice = match code {
-            Some("28P01" | "28000") => "check user and password in DATABASE_URL, and pg_hba.conf",
-            Some("3D000") => "create it first (createdb), or name another one in DATABASE_URL",
-            Some("42501") => "GRANT CONNECT on it, or name another role in DATABASE_URL",
-            Some("53300") => "the database has no connection left: raise max_connections",
-            Some("57P03") => "it is starting up or stopping: try again in a moment",
-            Some(_) => "see the database's log",
-            None if said.contains("password missing") => {
-                "write it into DATABASE_URL: postgres://user:password@host:5432/database"
-            }
-            None if said.contains("lookup address") => "check the host's name in DATABASE_URL",
-            None => "is it running, and are host and port in DATABASE_URL right?",
-        };
+        let advice = advice(error, &said, self.config.get_ssl_mode());
         ConnectError::Refused {
             address: self.address(),
             reason: format!("{said}; {advice}"),
         }
     }
-}
-
-fn root_cause(error: &dyn std::error::Error) -> String {
-    let mut cause = error;
-    while let Some(next) = cause.source() {
-        cause = next;
-    }
-    cause.to_string()
 }

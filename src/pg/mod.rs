@@ -3,6 +3,7 @@
 //! # Invariants
 //! - Knows nothing of events; the log's SQL stands in `log`.
 
+mod advice;
 mod applied;
 mod attempts;
 pub mod connect;
@@ -10,5 +11,6 @@ pub mod definitions;
 pub mod embedded;
 pub mod requirements;
 pub mod schema;
+pub mod tls;
 
 pub use connect::{ConnectError, Connector};

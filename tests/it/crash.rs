@@ -173,6 +173,11 @@ impl Cluster {
         }
     }
 
+    /// Where it lives: its data directory is `data`.
+    pub fn folder(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+
     /// Changes a setting for all sessions to come. With `wal_writer_delay` at 10 s nothing reaches the disk but by a
     /// commit, as long as a test lasts.
     pub async fn set(&self, name: &str, value: &str) {

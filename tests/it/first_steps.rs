@@ -16,7 +16,7 @@ use crate::support::{TestDb, eventually};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// `tidewire serve` with these words, on any port unless they say.
-fn serve(program: &Path, words: &[&str]) -> Command {
+pub fn serve(program: &Path, words: &[&str]) -> Command {
     let mut command = Command::new(program);
     command.arg("serve").args(words);
     if !words.contains(&"--listen") {
@@ -31,7 +31,7 @@ fn serve(program: &Path, words: &[&str]) -> Command {
 }
 
 /// What it says at the end of standard error; it must have failed, in one line that has all of `parts`.
-async fn fails(mut command: Command, parts: &[&str]) {
+pub async fn fails(mut command: Command, parts: &[&str]) {
     let output = tokio::time::timeout(PATIENCE, command.output()).await;
     let output = output.expect("it ends").unwrap();
     let said = String::from_utf8(output.stderr).unwrap();
@@ -47,7 +47,7 @@ async fn fails(mut command: Command, parts: &[&str]) {
     }
 }
 
-fn program() -> &'static Path {
+pub fn program() -> &'static Path {
     Path::new(env!("CARGO_BIN_EXE_tidewire"))
 }
 
@@ -155,8 +155,23 @@ async fn a_database_url_that_leads_nowhere() {
         "create it first (createdb)",
     ];
     refuses(&nowhere, &parts).await;
-    let tls = format!("{}?sslmode=require", db.url);
-    refuses(&tls, &["asks for TLS", "use sslmode=disable"]).await;
+    for (query, parts) in [
+        (
+            "sslmode=require",
+            ["does not support TLS", "sslmode=disable goes without"],
+        ),
+        ("sslmode=allow", ["sslmode in DATABASE_URL", "verify-full"]),
+        (
+            "sslmode=verify-full",
+            ["say by whom", "sslrootcert=/path/to/ca.pem"],
+        ),
+        (
+            "sslrootcert=/nowhere/ca.pem",
+            ["cannot read /nowhere/ca.pem", "sslrootcert"],
+        ),
+    ] {
+        refuses(&format!("{}?{query}", db.url), &parts).await;
+    }
 }
 
 /// The machine has one PostgreSQL only: a schema that is searched before the catalogue says that it is another.

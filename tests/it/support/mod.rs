@@ -1,5 +1,6 @@
 //! Fixtures: a database of its own for each test, servers, clients, a proxy that breaks lines, waiting on conditions.
 
+pub mod authority;
 pub mod client;
 pub mod db;
 pub mod dump;

@@ -9,7 +9,7 @@ use super::Api;
 
 /// A connection to the server of this API.
 pub async fn connect(api: &Api) -> TcpStream {
-    let address = api.url.trim_start_matches("http://");
+    let (_, address) = api.url.split_once("://").unwrap();
     TcpStream::connect(address).await.unwrap()
 }
 

@@ -57,7 +57,7 @@ impl Server {
             .await
             .unwrap_or_else(|error| panic!("{error}"));
         server.patience = patience;
-        let api = Api::new(&format!("http://{}", server.address));
+        let api = Api::new(&server.url());
         let app = server.app.clone();
         let (stop, stopped) = oneshot::channel::<()>();
         #[expect(clippy::disallowed_methods, reason = "joined by stop")]
@@ -143,7 +143,7 @@ impl Process {
 
     /// `host:port`.
     pub fn address(&self) -> String {
-        self.api.url.trim_start_matches("http://").to_owned()
+        self.api.url.split_once("://").unwrap().1.to_owned()
     }
 
     /// Its process id.
