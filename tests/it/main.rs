@@ -43,6 +43,7 @@ mod retention;
 mod schema;
 mod slow_reader;
 mod sql;
+mod sql_tenants;
 mod sse;
 mod statements;
 mod strangers;
