@@ -52,6 +52,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("tokio_postgres", &["log", "pg"]),
     ("deadpool_postgres", &["log"]),
     ("postgres_types", &["log"]),
+    ("postgres_protocol", &["pg"]),
     ("refinery", &["pg"]),
     ("jsonwebtoken", &["access"]),
     ("reqwest", &["access", "client", "cli"]),

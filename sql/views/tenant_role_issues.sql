@@ -1,4 +1,5 @@
--- Roles that belong to a tenant and could get past it, a sentence each. Empty where all is well.
+-- Roles that belong to a tenant and could get past it, a sentence each, and without a role what is open to all of them. Empty
+-- where all is well.
 --
 -- By every role that it is a member of, also where it would have to SET ROLE: what that role may, it may.
 CREATE OR REPLACE VIEW tidewire.tenant_role_issues AS
@@ -27,6 +28,13 @@ WITH member AS MATERIALIZED (
       FROM pg_proc AS p CROSS JOIN LATERAL aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) AS x
      WHERE p.pronamespace = 'tidewire'::regnamespace
        AND x.grantee NOT IN (SELECT g.oid FROM pg_roles AS g WHERE g.rolname IN ('tidewire_analyst', 'tidewire_writer'))
+), open_to_all AS (
+    SELECT string_agg(p.oid::regprocedure::text, ', ' ORDER BY p.oid::regprocedure::text) AS what FROM pg_proc AS p
+      JOIN pg_depend AS d ON d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
+      JOIN pg_extension AS x ON x.oid = d.refobjid AND x.extname = 'timescaledb'
+     WHERE has_function_privilege('public', p.oid, 'EXECUTE')
+       AND (p.proname = 'drop_chunk'
+            OR (p.proname = 'merge_chunks' AND current_setting('timescaledb.license', true) = 'apache'))
 ), issue AS (
     SELECT m.role, m.tenant, m.who || ' is a superuser' AS issue FROM member AS m WHERE m.rolsuper
     UNION ALL
@@ -68,6 +76,12 @@ WITH member AS MATERIALIZED (
     UNION ALL
     SELECT t.role, t.tenant, 'there is no such role: whoever creates one of this name gets the tenant'
       FROM tidewire.tenant_roles AS t WHERE NOT EXISTS (SELECT FROM pg_roles AS r WHERE r.rolname = t.role)
+    UNION ALL
+    SELECT NULL, NULL, 'whoever may connect may call ' || o.what || ': run sql/roles/timescaledb.sql'
+      FROM open_to_all AS o WHERE o.what IS NOT NULL
+    UNION ALL
+    SELECT NULL, NULL, 'everybody may create objects in schema public, which others may take for their own'
+      FROM pg_namespace AS n WHERE n.nspname = 'public' AND has_schema_privilege('public', n.oid, 'CREATE')
 )
 SELECT DISTINCT i.role, i.tenant, i.issue FROM issue AS i ORDER BY 1, 2, 3;
 COMMENT ON VIEW tidewire.tenant_role_issues IS 'Roles of tenants that could get past their tenant, a sentence each; empty where all is well.';

@@ -21,6 +21,7 @@ mod output;
 mod pointer;
 mod progress;
 pub mod remote;
+pub mod role;
 pub mod serve;
 mod simulation;
 pub mod token;
@@ -43,6 +44,8 @@ pub enum Command {
     Serve(Box<crate::config::Serve>),
     /// Bring the schema of a database up to this version.
     Migrate(Box<migrate::Args>),
+    /// Make, list and end the roles with which a tenant's people and programs use SQL.
+    Role(Box<role::Args>),
     /// Issue a token.
     Token(Box<token::Args>),
     /// Check a running server from outside: it answers, stores, and delivers.
@@ -66,6 +69,7 @@ impl Command {
         match self {
             Self::Serve(config) => serve::run(*config).await,
             Self::Migrate(args) => migrate::run(*args).await,
+            Self::Role(args) => role::run(*args).await,
             Self::Token(args) => token::run(&args),
             Self::Check(args) => check::run(*args).await,
             Self::Append(args) => append::run(*args).await,

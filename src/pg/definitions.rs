@@ -50,6 +50,9 @@ definitions![
 /// Roles belong to the cluster: applied by the embedded server and the tests, otherwise by an operator.
 pub const ROLES: &str = include_str!("../../sql/roles/roles.sql");
 
+/// What TimescaleDB leaves open to everybody: closed in the embedded database, otherwise by an operator.
+pub const TIMESCALE_CLOSED: &str = include_str!("../../sql/roles/timescaledb.sql");
+
 /// The roles of [`ROLES`]: an operator may create them later, or never.
 pub const OPTIONAL_ROLES: [&str; 4] = [
     "tidewire_writer",

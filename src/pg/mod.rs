@@ -10,5 +10,6 @@ pub mod definitions;
 pub mod embedded;
 pub mod requirements;
 pub mod schema;
+pub mod tenant_roles;
 
 pub use connect::{ConnectError, Connector};

@@ -13,7 +13,6 @@ const CHANGING: &[(&str, &str)] = &[
     ("42501", "TRUNCATE tidewire.events"),
     ("42501", "MERGE INTO tidewire.events AS e USING (VALUES (1)) AS v(n) ON e.seq = v.n WHEN MATCHED THEN DELETE"),
     ("42501", "SET tidewire.erasure = 'open'; DELETE FROM tidewire.events"),
-    // (55000: the view takes no writes; 42501 comes first where it would.)
     ("42501", "INSERT INTO tidewire.my_events (topic, id) VALUES ('a.b', 'x')"),
     ("42501", "UPDATE tidewire.my_events SET topic = 'a.b'"),
     ("42501", "DELETE FROM tidewire.my_events"),
@@ -49,7 +48,6 @@ const CHANGING: &[(&str, &str)] = &[
         CREATE TRIGGER t AFTER INSERT ON events REFERENCING NEW TABLE AS appended FOR EACH STATEMENT EXECUTE FUNCTION tidewire.record_append()"),
     ("42501", "CREATE TEMP TABLE t (n int); CREATE TRIGGER t BEFORE INSERT ON t FOR EACH STATEMENT EXECUTE FUNCTION tidewire.claim_floor()"),
     ("42501", "CREATE TRIGGER t AFTER INSERT ON tidewire.events FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()"),
-    ("42501", "CREATE RULE r AS ON INSERT TO tidewire.events DO INSTEAD NOTHING"),
     ("42501", "CREATE POLICY p ON tidewire.events USING (true)"),
     // The schema.
     ("42501", "CREATE TABLE tidewire.t (n int)"),
@@ -80,7 +78,6 @@ const CHANGING: &[(&str, &str)] = &[
     ("42501", "ALTER ROLE CURRENT_USER SUPERUSER"),
     ("42501", "ALTER ROLE CURRENT_USER BYPASSRLS"),
     ("42501", "ALTER ROLE CURRENT_USER CONNECTION LIMIT -1"),
-    ("42501", "ALTER ROLE CURRENT_USER RENAME TO somebody_else"),
     ("42501", "CREATE ROLE x"),
     ("42501", "ALTER SYSTEM SET log_statement = 'all'"),
     ("42501", "SET temp_file_limit = -1"),
@@ -93,6 +90,10 @@ const CHANGING: &[(&str, &str)] = &[
     ("42501", "SELECT set_chunk_time_interval('tidewire.events', interval '1 hour')"),
     ("42501", "SELECT add_dimension('tidewire.events', by_hash('tenant', 4))"),
     ("42501", "SELECT attach_tablespace('pg_default', 'tidewire.events')"),
+    ("42501", "SELECT _timescaledb_functions.stop_background_workers()"),
+    ("42501", "SELECT timescaledb_pre_restore()"),
+    ("42501", "CALL merge_chunks(ARRAY['tidewire.events'::regclass])"),
+    ("42501", "CREATE RULE r AS ON SELECT TO tidewire.my_events DO INSTEAD SELECT 1"),
     // TimescaleDB's licence has no jobs here; where it has, a job runs as its owner.
     ("0A000", "SELECT add_job('tidewire.retain', '1 hour')"),
 ];
@@ -128,10 +129,6 @@ const APPENDING: &[(&str, &str)] = &[
         "CREATE FUNCTION pg_temp.is_reserved(text) RETURNS boolean LANGUAGE sql AS 'SELECT false';
         CREATE FUNCTION pg_temp.writing_tenant(text) RETURNS text LANGUAGE sql AS 'SELECT $1';
         SET search_path = pg_temp, pg_catalog; SELECT tidewire.append('tidewire.x', '1')",
-    ),
-    (
-        "25006",
-        "SET default_transaction_read_only = on; SELECT tidewire.append('a.b', '1')",
     ),
 ];
 

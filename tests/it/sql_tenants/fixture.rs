@@ -1,5 +1,6 @@
 //! A log of three days with two tenants, and roles that log in.
 
+use tidewire::pg::definitions;
 use tokio_postgres::Client;
 
 use super::session::Session;
@@ -38,6 +39,10 @@ impl Tenants {
         for statement in FILL.split(';') {
             owner.batch_execute(statement).await.unwrap();
         }
+        owner
+            .batch_execute(definitions::TIMESCALE_CLOSED)
+            .await
+            .unwrap();
         Self { db, owner }
     }
 

@@ -68,7 +68,6 @@ impl Session {
 
     /// Runs statements and leaves the session as they do.
     pub async fn run(&self, statements: &str) -> Outcome {
-        self.heard.lock().unwrap().clear();
         let mut said = String::new();
         let state = match self.client.simple_query(statements).await {
             Ok(messages) => {
@@ -89,7 +88,7 @@ impl Session {
                 db.code().code().to_owned()
             }
         };
-        said.push_str(&self.heard.lock().unwrap());
+        said.push_str(&std::mem::take(&mut *self.heard.lock().unwrap()));
         Outcome { state, said }
     }
 
@@ -100,6 +99,11 @@ impl Session {
         self.client.batch_execute("DISCARD ALL").await.unwrap();
         self.start().await;
         outcome
+    }
+
+    /// Whether the database has ended it.
+    pub async fn is_over(&self) -> bool {
+        self.client.batch_execute("SELECT 1").await.is_err()
     }
 
     /// The first column of the first row.
