@@ -20,13 +20,14 @@ WITH member AS MATERIALIZED (
 ), granted AS MATERIALIZED (
     -- Who has been given what by name; 0 is PUBLIC.
     SELECT x.grantee, l.oid::regclass::text AS what FROM relation AS l CROSS JOIN LATERAL aclexplode(l.relacl) AS x
+     WHERE x.grantee <> l.relowner
     UNION
     SELECT x.grantee, l.oid::regclass::text FROM relation AS l JOIN pg_attribute AS a ON a.attrelid = l.oid
-     CROSS JOIN LATERAL aclexplode(a.attacl) AS x
+     CROSS JOIN LATERAL aclexplode(a.attacl) AS x WHERE x.grantee <> l.relowner
     UNION
     SELECT x.grantee, p.oid::regprocedure::text
       FROM pg_proc AS p CROSS JOIN LATERAL aclexplode(coalesce(p.proacl, acldefault('f', p.proowner))) AS x
-     WHERE p.pronamespace = 'tidewire'::regnamespace
+     WHERE p.pronamespace = 'tidewire'::regnamespace AND x.grantee <> p.proowner
        AND x.grantee NOT IN (SELECT g.oid FROM pg_roles AS g WHERE g.rolname IN ('tidewire_analyst', 'tidewire_writer'))
 ), open_to_all AS (
     SELECT string_agg(p.oid::regprocedure::text, ', ' ORDER BY p.oid::regprocedure::text) AS what FROM pg_proc AS p

@@ -33,7 +33,7 @@ const READS: [&str; 9] = [
     "schema _timescaledb_internal USAGE",
     "schema public USAGE",
     "schema tidewire USAGE",
-    "tidewire.\"cursor\"(bigint,timestamp with time zone) EXECUTE",
+    "tidewire.cursor(bigint,timestamp with time zone) EXECUTE",
     "tidewire.current_tenant() EXECUTE",
     "tidewire.cursor_seq(text) EXECUTE",
     "tidewire.my_events SELECT",
