@@ -50,6 +50,21 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
+/// The role has the bounds that it was to get.
+async fn is_bounded(tenants: &Tenants, name: &str) {
+    let settings =
+        "SELECT rolconnlimit, rolconfig::text FROM pg_roles WHERE rolname = $1::text::name";
+    let row = tenants.owner.query_one(settings, &[&name]).await.unwrap();
+    assert_eq!(row.get::<_, i32>(0), 3);
+    for setting in [
+        "statement_timeout=5min",
+        "idle_in_transaction_session_timeout=10s",
+        "temp_file_limit=1GB",
+    ] {
+        assert!(row.get::<_, &str>(1).contains(setting), "{setting}");
+    }
+}
+
 #[tokio::test]
 async fn a_role_is_made_listed_and_ended_and_its_password_is_never_sent() {
     let tenants = Tenants::new().await;
@@ -90,17 +105,7 @@ async fn a_role_is_made_listed_and_ended_and_its_password_is_never_sent() {
         (row.get::<_, &str>(0), row.get::<_, i64>(1)),
         ("mine", 2_881)
     );
-    let settings =
-        "SELECT rolconnlimit, rolconfig::text FROM pg_roles WHERE rolname = $1::text::name";
-    let row = tenants.owner.query_one(settings, &[&name]).await.unwrap();
-    assert_eq!(row.get::<_, i32>(0), 3);
-    for setting in [
-        "statement_timeout=5min",
-        "idle_in_transaction_session_timeout=10s",
-        "temp_file_limit=1GB",
-    ] {
-        assert!(row.get::<_, &str>(1).contains(setting), "{setting}");
-    }
+    is_bounded(&tenants, &name).await;
 
     tenants
         .owner
