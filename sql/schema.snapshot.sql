@@ -55,6 +55,9 @@ DECLARE
     _expected bigint := CASE WHEN append.expect = 'none' THEN 0 ELSE tidewire.cursor_seq(append.expect) END;
     _result   record;
 BEGIN
+    IF tidewire.is_reserved(append.topic) AND NOT tidewire.may_act_for_log() THEN
+        RAISE EXCEPTION 'topics under tidewire. are written by the log alone' USING ERRCODE = 'TW403';
+    END IF;
     IF append.expect IS NOT NULL AND append.subject IS NULL THEN
         RAISE EXCEPTION 'expect needs a subject' USING ERRCODE = 'TW422';
     END IF;
@@ -115,10 +118,13 @@ DECLARE
     _last     bigint;
 BEGIN
     -- Before the ids are looked up: whoever waited here for its own retry finds it as a duplicate, and does not conflict
-    -- with itself. In order, so that two batches never wait for each other.
+    -- with itself. In order, so that two batches never wait for each other. Everybody sees in pg_locks which locks are held:
+    -- the key is hashed with what only the log knows, so that nobody can try names of other tenants' subjects.
     PERFORM pg_advisory_xact_lock(1953064035, s.key)
-       FROM (SELECT DISTINCT hashtext(i.tenant || '/' || i.subject) AS key
+       FROM (SELECT DISTINCT ('x' || left(encode(sha256(uuid_send(l.log_id)
+                                 || convert_to(i.tenant || '/' || i.subject, 'UTF8')), 'hex'), 8))::bit(32)::integer AS key
                FROM unnest(tenants, subjects, expected_seqs) AS i(tenant, subject, expected)
+              CROSS JOIN tidewire.log AS l
               WHERE i.expected IS NOT NULL ORDER BY 1) AS s;
 
     FOR _known IN
@@ -340,12 +346,61 @@ $$;
 COMMENT ON FUNCTION tidewire.close_chunks() IS 'Takes from everybody but the owner the grants that chunks have got from the log.';
 
 --
+-- Name: create_tenant_role(text, text, boolean, boolean, text, integer); Type: FUNCTION; Schema: tidewire; Owner: -
+--
+
+CREATE FUNCTION tidewire.create_tenant_role(role text, tenant text, may_write boolean DEFAULT false, is_admin boolean DEFAULT false, verifier text DEFAULT NULL::text, connections integer DEFAULT 10) RETURNS void
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+DECLARE
+    _version integer := current_setting('server_version_num')::integer / 10000;
+    _group   text;
+    _setting text;
+BEGIN
+    IF create_tenant_role.verifier !~ '^SCRAM-SHA-256\$[0-9]+:[A-Za-z0-9+/=]+\$[A-Za-z0-9+/=]+:[A-Za-z0-9+/=]+$' THEN
+        RAISE EXCEPTION 'verifier is not a SCRAM-SHA-256 verifier'
+            USING ERRCODE = 'TW400', HINT = 'Never send a password itself: use tidewire role create, or psql''s \password.';
+    END IF;
+    EXECUTE format('CREATE ROLE %I LOGIN CONNECTION LIMIT %s PASSWORD %L', create_tenant_role.role,
+                   create_tenant_role.connections, create_tenant_role.verifier);
+    FOREACH _group IN ARRAY CASE WHEN create_tenant_role.may_write THEN ARRAY['tidewire_analyst', 'tidewire_writer']
+                                 ELSE ARRAY['tidewire_analyst'] END LOOP
+        -- Where it can be said: has what the group may, but cannot become the group, whose objects all tenants would share.
+        EXECUTE format('GRANT %I TO %I%s', _group, create_tenant_role.role,
+                       CASE WHEN _version >= 16 THEN ' WITH INHERIT TRUE, SET FALSE' ELSE '' END);
+    END LOOP;
+    FOREACH _setting IN ARRAY ARRAY[
+        'statement_timeout = ''5min''', 'lock_timeout = ''10s''',
+        -- Whoever has written and does nothing keeps everybody from reading on.
+        'idle_in_transaction_session_timeout = ' || CASE WHEN create_tenant_role.may_write THEN '''10s''' ELSE '''1min''' END,
+        'default_transaction_read_only = ' || CASE WHEN create_tenant_role.may_write THEN 'off' ELSE 'on' END] LOOP
+        EXECUTE format('ALTER ROLE %I SET %s', create_tenant_role.role, _setting);
+    END LOOP;
+    BEGIN
+        EXECUTE format('ALTER ROLE %I SET temp_file_limit = ''1GB''', create_tenant_role.role);
+    EXCEPTION WHEN insufficient_privilege THEN
+        NULL; -- a superuser's
+    END;
+    INSERT INTO tidewire.tenant_roles AS t (role, tenant, is_admin)
+    VALUES (create_tenant_role.role, create_tenant_role.tenant, create_tenant_role.is_admin);
+END
+$_$;
+
+--
+-- Name: FUNCTION create_tenant_role(role text, tenant text, may_write boolean, is_admin boolean, verifier text, connections integer); Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON FUNCTION tidewire.create_tenant_role(role text, tenant text, may_write boolean, is_admin boolean, verifier text, connections integer) IS 'Creates a login role that sees one tenant''s events: SELECT tidewire.create_tenant_role(''acme_bi'', ''acme'').';
+
+--
 -- Name: tenant_roles; Type: TABLE; Schema: tidewire; Owner: -
 --
 
 CREATE TABLE tidewire.tenant_roles (
     role name NOT NULL,
     tenant text NOT NULL COLLATE pg_catalog."C",
+    is_admin boolean DEFAULT false NOT NULL,
     CONSTRAINT tenant_roles_tenant_is_a_name CHECK ((tenant ~ '^[A-Za-z0-9._-]{1,64}$'::text))
 );
 
@@ -442,6 +497,57 @@ $_$;
 COMMENT ON FUNCTION tidewire.cursor_seq(cursor text) IS 'The seq that a cursor names: WHERE seq > tidewire.cursor_seq(''…'').';
 
 --
+-- Name: drop_tenant_role(text); Type: FUNCTION; Schema: tidewire; Owner: -
+--
+
+CREATE FUNCTION tidewire.drop_tenant_role(role text) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    _group  text;
+    _others text;
+BEGIN
+    DELETE FROM tidewire.tenant_roles AS t WHERE t.role = drop_tenant_role.role;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'role % belongs to no tenant', quote_ident(drop_tenant_role.role) USING ERRCODE = 'TW404';
+    END IF;
+    IF NOT EXISTS (SELECT FROM pg_roles AS r WHERE r.rolname = drop_tenant_role.role) THEN
+        RETURN true;
+    END IF;
+    EXECUTE format('ALTER ROLE %I NOLOGIN', drop_tenant_role.role);
+    FOR _group IN
+        SELECT g.rolname FROM pg_auth_members AS m JOIN pg_roles AS g ON g.oid = m.roleid
+          JOIN pg_roles AS r ON r.oid = m.member
+         WHERE r.rolname = drop_tenant_role.role AND g.rolname IN ('tidewire_analyst', 'tidewire_writer') LOOP
+        EXECUTE format('REVOKE %I FROM %I', _group, drop_tenant_role.role);
+    END LOOP;
+    BEGIN
+        PERFORM pg_terminate_backend(a.pid) FROM pg_stat_activity AS a WHERE a.usename = drop_tenant_role.role;
+    EXCEPTION WHEN insufficient_privilege THEN
+        -- They see nothing any more, but for a transaction that began before and keeps its snapshot.
+        RAISE WARNING 'sessions of role % go on, without events: ending them needs pg_signal_backend',
+            quote_ident(drop_tenant_role.role);
+    END;
+    BEGIN
+        EXECUTE format('DROP ROLE %I', drop_tenant_role.role);
+    EXCEPTION WHEN dependent_objects_still_exist THEN
+        GET STACKED DIAGNOSTICS _others = PG_EXCEPTION_DETAIL;
+        RAISE WARNING 'role % stays, without login and tenant, since objects depend on it', quote_ident(drop_tenant_role.role)
+            USING DETAIL = _others;
+        RETURN false;
+    END;
+    RETURN true;
+END
+$$;
+
+--
+-- Name: FUNCTION drop_tenant_role(role text); Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON FUNCTION tidewire.drop_tenant_role(role text) IS 'Ends a tenant''s role and its sessions; says whether it is gone.';
+
+--
 -- Name: expire_keys(integer); Type: FUNCTION; Schema: tidewire; Owner: -
 --
 
@@ -513,6 +619,211 @@ COMMENT ON FUNCTION tidewire.has_short_writer(below bigint) IS 'Whether a transa
 CREATE FUNCTION tidewire.idempotency_key(tenant text, id text) RETURNS bytea
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN (SUBSTRING(convert_to(id, 'UTF8'::name) FROM 1 FOR 8) || SUBSTRING(sha256(convert_to(((tenant || '/'::text) || id), 'UTF8'::name)) FROM 1 FOR 16));
+
+--
+-- Name: is_reserved(text); Type: FUNCTION; Schema: tidewire; Owner: -
+--
+
+CREATE FUNCTION tidewire.is_reserved(topic text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    RETURN ((topic = 'tidewire'::text) OR starts_with(topic, 'tidewire.'::text));
+
+--
+-- Name: FUNCTION is_reserved(topic text); Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON FUNCTION tidewire.is_reserved(topic text) IS 'Whether a topic is one that the log keeps for itself (tidewire.…).';
+
+--
+-- Name: events_seq; Type: SEQUENCE; Schema: tidewire; Owner: -
+--
+
+CREATE SEQUENCE tidewire.events_seq
+    START WITH 0
+    INCREMENT BY 1
+    MINVALUE 0
+    NO MAXVALUE
+    CACHE 1;
+
+--
+-- Name: events; Type: TABLE; Schema: tidewire; Owner: -
+--
+
+CREATE TABLE tidewire.events (
+    seq bigint DEFAULT nextval('tidewire.events_seq'::regclass) NOT NULL,
+    recorded_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    occurred_at timestamp with time zone,
+    priority tidewire.priority DEFAULT 'normal'::tidewire.priority NOT NULL,
+    tenant text NOT NULL COLLATE pg_catalog."C",
+    id text DEFAULT (gen_random_uuid())::text NOT NULL COLLATE pg_catalog."C",
+    topic text NOT NULL COLLATE pg_catalog."C",
+    subject text COLLATE pg_catalog."C",
+    source text COLLATE pg_catalog."C",
+    region text COLLATE pg_catalog."C",
+    trace text COLLATE pg_catalog."C",
+    content_type text COLLATE pg_catalog."C",
+    gdpr jsonb,
+    data jsonb,
+    bytes bytea,
+    CONSTRAINT events_bytes_are_bounded CHECK ((octet_length(bytes) <= 1048576)),
+    CONSTRAINT events_bytes_have_a_type CHECK ((((bytes IS NULL) = (content_type IS NULL)) AND ((bytes IS NULL) OR (data IS NULL)))),
+    CONSTRAINT events_content_type_is_printable CHECK ((((octet_length(content_type) >= 1) AND (octet_length(content_type) <= 255)) AND (content_type !~ '[\u0001-\u001f\u007f-\u009f]'::text))),
+    CONSTRAINT events_data_is_bounded CHECK ((pg_column_size(data) <= 8388608)),
+    CONSTRAINT events_data_is_short CHECK ((octet_length((data)::text) <= 4194304)),
+    CONSTRAINT events_gdpr_is_object CHECK (((jsonb_typeof(gdpr) = 'object'::text) AND (octet_length((gdpr)::text) <= 4096))),
+    CONSTRAINT events_id_is_printable CHECK ((((octet_length(id) >= 1) AND (octet_length(id) <= 255)) AND (id !~ '[\u0001-\u001f\u007f-\u009f]'::text))),
+    CONSTRAINT events_occurred_at_is_a_date CHECK (((occurred_at >= '0001-01-01 00:00:00+00'::timestamp with time zone) AND (occurred_at < '10000-01-01 00:00:00+00'::timestamp with time zone))),
+    CONSTRAINT events_region_is_short CHECK ((((octet_length(region) >= 1) AND (octet_length(region) <= 64)) AND (region !~ '[\u0001-\u001f\u007f-\u009f]'::text))),
+    CONSTRAINT events_source_is_printable CHECK ((((octet_length(source) >= 1) AND (octet_length(source) <= 255)) AND (source !~ '[\u0001-\u001f\u007f-\u009f]'::text))),
+    CONSTRAINT events_subject_is_printable CHECK ((((octet_length(subject) >= 1) AND (octet_length(subject) <= 255)) AND (subject !~ '[\u0001-\u001f\u007f-\u009f]'::text))),
+    CONSTRAINT events_tenant_is_a_name CHECK ((tenant ~ '^[A-Za-z0-9._-]{1,64}$'::text)),
+    CONSTRAINT events_topic_is_dotted CHECK (((octet_length(topic) <= 255) AND (topic ~ '^[a-z0-9_-]+(\.[a-z0-9_-]+){0,7}$'::text))),
+    CONSTRAINT events_trace_is_traceparent CHECK ((trace ~ '^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$'::text))
+);
+ALTER TABLE ONLY tidewire.events ALTER COLUMN occurred_at SET STATISTICS 0;
+ALTER TABLE ONLY tidewire.events ALTER COLUMN priority SET STATISTICS 0;
+ALTER TABLE ONLY tidewire.events ALTER COLUMN id SET STATISTICS 0;
+ALTER TABLE ONLY tidewire.events ALTER COLUMN topic SET STATISTICS 0;
+ALTER TABLE ONLY tidewire.events ALTER COLUMN source SET STATISTICS 0;
+ALTER TABLE ONLY tidewire.events ALTER COLUMN region SET STATISTICS 0;
+ALTER TABLE ONLY tidewire.events ALTER COLUMN trace SET STATISTICS 0;
+ALTER TABLE ONLY tidewire.events ALTER COLUMN content_type SET STATISTICS 0;
+ALTER TABLE ONLY tidewire.events ALTER COLUMN gdpr SET STATISTICS 0;
+ALTER TABLE ONLY tidewire.events ALTER COLUMN data SET STATISTICS 0;
+ALTER TABLE ONLY tidewire.events ALTER COLUMN bytes SET STATISTICS 0;
+
+--
+-- Name: TABLE events; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON TABLE tidewire.events IS 'The log: one row per event, append-only, in the order of seq. Write with tidewire.append(), INSERT or COPY.';
+
+--
+-- Name: COLUMN events.seq; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON COLUMN tidewire.events.seq IS 'Place in the log: rises, gaps allowed. Given by the log, never by the writer.';
+
+--
+-- Name: COLUMN events.recorded_at; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON COLUMN tidewire.events.recorded_at IS 'When the row was written (database clock); the partitioning column.';
+
+--
+-- Name: COLUMN events.occurred_at; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON COLUMN tidewire.events.occurred_at IS 'When the fact happened, if the writer said so.';
+
+--
+-- Name: COLUMN events.priority; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON COLUMN tidewire.events.priority IS 'How long the event may wait to be batched, and who is shed first.';
+
+--
+-- Name: COLUMN events.tenant; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON COLUMN tidewire.events.tenant IS 'The company that owns the event.';
+
+--
+-- Name: COLUMN events.id; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON COLUMN tidewire.events.id IS 'Unique within its tenant for the deduplication window.';
+
+--
+-- Name: COLUMN events.topic; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON COLUMN tidewire.events.topic IS 'Dotted lower-case path, 1 to 8 segments: agent.state.updated.';
+
+--
+-- Name: COLUMN events.subject; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON COLUMN tidewire.events.subject IS 'The thing the event is about: agent-001.';
+
+--
+-- Name: COLUMN events.source; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON COLUMN tidewire.events.source IS 'Who produced it.';
+
+--
+-- Name: COLUMN events.region; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON COLUMN tidewire.events.region IS 'Where it was produced or must be kept.';
+
+--
+-- Name: COLUMN events.trace; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON COLUMN tidewire.events.trace IS 'W3C traceparent of the producer.';
+
+--
+-- Name: COLUMN events.content_type; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON COLUMN tidewire.events.content_type IS 'Media type of bytes.';
+
+--
+-- Name: COLUMN events.gdpr; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON COLUMN tidewire.events.gdpr IS 'Consent and legal basis as the writer gave them.';
+
+--
+-- Name: COLUMN events.data; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON COLUMN tidewire.events.data IS 'The payload as JSON.';
+
+--
+-- Name: COLUMN events.bytes; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON COLUMN tidewire.events.bytes IS 'The payload as bytes, instead of data.';
+
+--
+-- Name: may_act_for_log(); Type: FUNCTION; Schema: tidewire; Owner: -
+--
+
+CREATE FUNCTION tidewire.may_act_for_log() RETURNS boolean
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    RETURN pg_has_role(SESSION_USER, (SELECT c.relowner FROM pg_class c WHERE (c.oid = ('tidewire.events'::regclass)::oid)), 'USAGE'::text);
+
+--
+-- Name: FUNCTION may_act_for_log(); Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON FUNCTION tidewire.may_act_for_log() IS 'Whether the logged-in role may use the rights of the log''s owner.';
+
+--
+-- Name: my_subject(text, bigint); Type: FUNCTION; Schema: tidewire; Owner: -
+--
+
+CREATE FUNCTION tidewire.my_subject(of_subject text, after_seq bigint DEFAULT 0) RETURNS TABLE(seq bigint, recorded_at timestamp with time zone, occurred_at timestamp with time zone, topic text, subject text, source text, priority tidewire.priority, id text, region text, gdpr jsonb, trace text, data jsonb, bytes bytea, content_type text)
+    LANGUAGE sql STABLE SECURITY DEFINER ROWS 100
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+SELECT e.seq, e.recorded_at, coalesce(e.occurred_at, e.recorded_at), e.topic, e.subject, e.source, e.priority, e.id,
+       e.region, e.gdpr, e.trace, e.data, e.bytes, e.content_type
+  FROM tidewire.events AS e
+ WHERE e.tenant = (SELECT tidewire.current_tenant()) AND e.subject = my_subject.of_subject AND e.seq > my_subject.after_seq
+   AND ((SELECT tidewire.sees_reserved()) OR NOT tidewire.is_reserved(e.topic))
+ ORDER BY e.seq
+$$;
+
+--
+-- Name: FUNCTION my_subject(of_subject text, after_seq bigint); Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON FUNCTION tidewire.my_subject(of_subject text, after_seq bigint) IS 'The events of one subject of the logged-in role''s tenant: SELECT * FROM tidewire.my_subject(''deal-7'').';
 
 --
 -- Name: new_id(); Type: FUNCTION; Schema: tidewire; Owner: -
@@ -687,6 +998,31 @@ $$;
 COMMENT ON FUNCTION tidewire.refuse_change() IS 'Trigger: refuses UPDATE, DELETE and TRUNCATE.';
 
 --
+-- Name: refuse_strong_role(); Type: FUNCTION; Schema: tidewire; Owner: -
+--
+
+CREATE FUNCTION tidewire.refuse_strong_role() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    _issues text := (SELECT string_agg(i.issue, '; ') FROM tidewire.tenant_role_issues AS i WHERE i.role = NEW.role);
+BEGIN
+    IF _issues IS NOT NULL THEN
+        RAISE EXCEPTION 'role % cannot be held to tenant %: %', quote_ident(NEW.role), NEW.tenant, _issues
+            USING ERRCODE = 'TW403', HINT = 'Take that from it, or use a role of its own: tidewire.create_tenant_role().';
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+--
+-- Name: FUNCTION refuse_strong_role(); Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON FUNCTION tidewire.refuse_strong_role() IS 'Trigger: refuses to give a tenant to a role that could get past it.';
+
+--
 -- Name: retain(interval); Type: FUNCTION; Schema: tidewire; Owner: -
 --
 
@@ -781,6 +1117,21 @@ $$;
 COMMENT ON FUNCTION tidewire.retain_oldest(keep interval) IS 'Removes the oldest chunk if all its events are older than keep; says whether there was one.';
 
 --
+-- Name: sees_reserved(); Type: FUNCTION; Schema: tidewire; Owner: -
+--
+
+CREATE FUNCTION tidewire.sees_reserved() RETURNS boolean
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    RETURN COALESCE((SELECT r.is_admin FROM tidewire.tenant_roles r WHERE (r.role = SESSION_USER)), false);
+
+--
+-- Name: FUNCTION sees_reserved(); Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON FUNCTION tidewire.sees_reserved() IS 'Whether the logged-in role sees topics under tidewire.';
+
+--
 -- Name: wake_servers(); Type: FUNCTION; Schema: tidewire; Owner: -
 --
 
@@ -857,11 +1208,11 @@ BEGIN
         END IF;
         RETURN _own;
     END IF;
-    IF pg_has_role(session_user, (SELECT c.relowner FROM pg_class AS c WHERE c.oid = 'tidewire.events'::regclass), 'USAGE') THEN
+    IF tidewire.may_act_for_log() THEN
         RETURN coalesce(writing_tenant.wanted, 'dev');
     END IF;
     RAISE EXCEPTION 'role % belongs to no tenant', quote_ident(session_user)
-        USING ERRCODE = 'TW403', HINT = 'Add it: INSERT INTO tidewire.tenant_roles (role, tenant) VALUES (…).';
+        USING ERRCODE = 'TW403', HINT = 'Give it one: INSERT INTO tidewire.tenant_roles (role, tenant) VALUES (…).';
 END
 $$;
 
@@ -870,149 +1221,6 @@ $$;
 --
 
 COMMENT ON FUNCTION tidewire.writing_tenant(wanted text) IS 'The tenant that the logged-in role may write for.';
-
---
--- Name: events_seq; Type: SEQUENCE; Schema: tidewire; Owner: -
---
-
-CREATE SEQUENCE tidewire.events_seq
-    START WITH 0
-    INCREMENT BY 1
-    MINVALUE 0
-    NO MAXVALUE
-    CACHE 1;
-
---
--- Name: events; Type: TABLE; Schema: tidewire; Owner: -
---
-
-CREATE TABLE tidewire.events (
-    seq bigint DEFAULT nextval('tidewire.events_seq'::regclass) NOT NULL,
-    recorded_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    occurred_at timestamp with time zone,
-    priority tidewire.priority DEFAULT 'normal'::tidewire.priority NOT NULL,
-    tenant text NOT NULL COLLATE pg_catalog."C",
-    id text DEFAULT (gen_random_uuid())::text NOT NULL COLLATE pg_catalog."C",
-    topic text NOT NULL COLLATE pg_catalog."C",
-    subject text COLLATE pg_catalog."C",
-    source text COLLATE pg_catalog."C",
-    region text COLLATE pg_catalog."C",
-    trace text COLLATE pg_catalog."C",
-    content_type text COLLATE pg_catalog."C",
-    gdpr jsonb,
-    data jsonb,
-    bytes bytea,
-    CONSTRAINT events_bytes_are_bounded CHECK ((octet_length(bytes) <= 1048576)),
-    CONSTRAINT events_bytes_have_a_type CHECK ((((bytes IS NULL) = (content_type IS NULL)) AND ((bytes IS NULL) OR (data IS NULL)))),
-    CONSTRAINT events_content_type_is_printable CHECK ((((octet_length(content_type) >= 1) AND (octet_length(content_type) <= 255)) AND (content_type !~ '[\u0001-\u001f\u007f-\u009f]'::text))),
-    CONSTRAINT events_data_is_bounded CHECK ((pg_column_size(data) <= 8388608)),
-    CONSTRAINT events_data_is_short CHECK ((octet_length((data)::text) <= 4194304)),
-    CONSTRAINT events_gdpr_is_object CHECK (((jsonb_typeof(gdpr) = 'object'::text) AND (octet_length((gdpr)::text) <= 4096))),
-    CONSTRAINT events_id_is_printable CHECK ((((octet_length(id) >= 1) AND (octet_length(id) <= 255)) AND (id !~ '[\u0001-\u001f\u007f-\u009f]'::text))),
-    CONSTRAINT events_occurred_at_is_a_date CHECK (((occurred_at >= '0001-01-01 00:00:00+00'::timestamp with time zone) AND (occurred_at < '10000-01-01 00:00:00+00'::timestamp with time zone))),
-    CONSTRAINT events_region_is_short CHECK ((((octet_length(region) >= 1) AND (octet_length(region) <= 64)) AND (region !~ '[\u0001-\u001f\u007f-\u009f]'::text))),
-    CONSTRAINT events_source_is_printable CHECK ((((octet_length(source) >= 1) AND (octet_length(source) <= 255)) AND (source !~ '[\u0001-\u001f\u007f-\u009f]'::text))),
-    CONSTRAINT events_subject_is_printable CHECK ((((octet_length(subject) >= 1) AND (octet_length(subject) <= 255)) AND (subject !~ '[\u0001-\u001f\u007f-\u009f]'::text))),
-    CONSTRAINT events_tenant_is_a_name CHECK ((tenant ~ '^[A-Za-z0-9._-]{1,64}$'::text)),
-    CONSTRAINT events_topic_is_dotted CHECK (((octet_length(topic) <= 255) AND (topic ~ '^[a-z0-9_-]+(\.[a-z0-9_-]+){0,7}$'::text))),
-    CONSTRAINT events_trace_is_traceparent CHECK ((trace ~ '^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$'::text))
-);
-
---
--- Name: TABLE events; Type: COMMENT; Schema: tidewire; Owner: -
---
-
-COMMENT ON TABLE tidewire.events IS 'The log: one row per event, append-only, in the order of seq. Write with tidewire.append(), INSERT or COPY.';
-
---
--- Name: COLUMN events.seq; Type: COMMENT; Schema: tidewire; Owner: -
---
-
-COMMENT ON COLUMN tidewire.events.seq IS 'Place in the log: rises, gaps allowed. Given by the log, never by the writer.';
-
---
--- Name: COLUMN events.recorded_at; Type: COMMENT; Schema: tidewire; Owner: -
---
-
-COMMENT ON COLUMN tidewire.events.recorded_at IS 'When the row was written (database clock); the partitioning column.';
-
---
--- Name: COLUMN events.occurred_at; Type: COMMENT; Schema: tidewire; Owner: -
---
-
-COMMENT ON COLUMN tidewire.events.occurred_at IS 'When the fact happened, if the writer said so.';
-
---
--- Name: COLUMN events.priority; Type: COMMENT; Schema: tidewire; Owner: -
---
-
-COMMENT ON COLUMN tidewire.events.priority IS 'How long the event may wait to be batched, and who is shed first.';
-
---
--- Name: COLUMN events.tenant; Type: COMMENT; Schema: tidewire; Owner: -
---
-
-COMMENT ON COLUMN tidewire.events.tenant IS 'The company that owns the event.';
-
---
--- Name: COLUMN events.id; Type: COMMENT; Schema: tidewire; Owner: -
---
-
-COMMENT ON COLUMN tidewire.events.id IS 'Unique within its tenant for the deduplication window.';
-
---
--- Name: COLUMN events.topic; Type: COMMENT; Schema: tidewire; Owner: -
---
-
-COMMENT ON COLUMN tidewire.events.topic IS 'Dotted lower-case path, 1 to 8 segments: agent.state.updated.';
-
---
--- Name: COLUMN events.subject; Type: COMMENT; Schema: tidewire; Owner: -
---
-
-COMMENT ON COLUMN tidewire.events.subject IS 'The thing the event is about: agent-001.';
-
---
--- Name: COLUMN events.source; Type: COMMENT; Schema: tidewire; Owner: -
---
-
-COMMENT ON COLUMN tidewire.events.source IS 'Who produced it.';
-
---
--- Name: COLUMN events.region; Type: COMMENT; Schema: tidewire; Owner: -
---
-
-COMMENT ON COLUMN tidewire.events.region IS 'Where it was produced or must be kept.';
-
---
--- Name: COLUMN events.trace; Type: COMMENT; Schema: tidewire; Owner: -
---
-
-COMMENT ON COLUMN tidewire.events.trace IS 'W3C traceparent of the producer.';
-
---
--- Name: COLUMN events.content_type; Type: COMMENT; Schema: tidewire; Owner: -
---
-
-COMMENT ON COLUMN tidewire.events.content_type IS 'Media type of bytes.';
-
---
--- Name: COLUMN events.gdpr; Type: COMMENT; Schema: tidewire; Owner: -
---
-
-COMMENT ON COLUMN tidewire.events.gdpr IS 'Consent and legal basis as the writer gave them.';
-
---
--- Name: COLUMN events.data; Type: COMMENT; Schema: tidewire; Owner: -
---
-
-COMMENT ON COLUMN tidewire.events.data IS 'The payload as JSON.';
-
---
--- Name: COLUMN events.bytes; Type: COMMENT; Schema: tidewire; Owner: -
---
-
-COMMENT ON COLUMN tidewire.events.bytes IS 'The payload as bytes, instead of data.';
 
 --
 -- Name: api_keys; Type: TABLE; Schema: tidewire; Owner: -
@@ -1169,7 +1377,7 @@ CREATE VIEW tidewire.my_events WITH (security_barrier='true') AS
     recorded_at,
     COALESCE(occurred_at, recorded_at) AS occurred_at,
     topic,
-    subject,
+    (subject || ''::text) AS subject,
     source,
     priority,
     id,
@@ -1180,7 +1388,7 @@ CREATE VIEW tidewire.my_events WITH (security_barrier='true') AS
     bytes,
     content_type
    FROM tidewire.events e
-  WHERE (tenant = tidewire.current_tenant());
+  WHERE ((tenant = ( SELECT tidewire.current_tenant() AS current_tenant)) AND (( SELECT tidewire.sees_reserved() AS sees_reserved) OR (NOT ((topic = 'tidewire'::text) OR starts_with(topic, 'tidewire.'::text)))));
 
 --
 -- Name: VIEW my_events; Type: COMMENT; Schema: tidewire; Owner: -
@@ -1220,6 +1428,180 @@ CREATE TABLE tidewire.schema_migrations (
     applied_on character varying(255),
     checksum character varying(255)
 );
+
+--
+-- Name: tenant_role_issues; Type: VIEW; Schema: tidewire; Owner: -
+--
+
+CREATE VIEW tidewire.tenant_role_issues AS
+ WITH member AS MATERIALIZED (
+         SELECT t.role,
+            t.tenant,
+            r.oid AS role_oid,
+            m.oid,
+            m.rolname AS via,
+            m.rolsuper,
+            m.rolbypassrls,
+            m.rolreplication,
+            m.rolcreaterole,
+                CASE
+                    WHEN (m.oid = r.oid) THEN 'it'::text
+                    ELSE (('role '::text || quote_ident((m.rolname)::text)) || ', of which it is a member,'::text)
+                END AS who
+           FROM ((tidewire.tenant_roles t
+             JOIN pg_roles r ON ((r.rolname = t.role)))
+             JOIN pg_roles m ON (((m.oid = r.oid) OR ((NOT r.rolsuper) AND pg_has_role(r.oid, m.oid, 'MEMBER'::text)))))
+        ), relation AS MATERIALIZED (
+         SELECT c.oid,
+            c.relname,
+            c.relowner,
+            c.relacl
+           FROM pg_class c
+          WHERE ((c.relnamespace = ('tidewire'::regnamespace)::oid) AND (c.relkind = ANY (ARRAY['r'::"char", 'v'::"char", 'm'::"char", 'p'::"char", 'f'::"char", 'S'::"char"])) AND (c.relname <> 'my_events'::name))
+        UNION ALL
+         SELECT c.oid,
+            c.relname,
+            c.relowner,
+            c.relacl
+           FROM (pg_inherits i_1
+             JOIN pg_class c ON ((c.oid = i_1.inhrelid)))
+          WHERE (i_1.inhparent = ('tidewire.events'::regclass)::oid)
+        ), granted AS MATERIALIZED (
+         SELECT x.grantee,
+            ((l.oid)::regclass)::text AS what
+           FROM (relation l
+             CROSS JOIN LATERAL aclexplode(l.relacl) x(grantor, grantee, privilege_type, is_grantable))
+          WHERE (x.grantee <> l.relowner)
+        UNION
+         SELECT x.grantee,
+            ((l.oid)::regclass)::text AS oid
+           FROM ((relation l
+             JOIN pg_attribute a ON ((a.attrelid = l.oid)))
+             CROSS JOIN LATERAL aclexplode(a.attacl) x(grantor, grantee, privilege_type, is_grantable))
+          WHERE (x.grantee <> l.relowner)
+        UNION
+         SELECT x.grantee,
+            ((p.oid)::regprocedure)::text AS oid
+           FROM (pg_proc p
+             CROSS JOIN LATERAL aclexplode(COALESCE(p.proacl, acldefault('f'::"char", p.proowner))) x(grantor, grantee, privilege_type, is_grantable))
+          WHERE ((p.pronamespace = ('tidewire'::regnamespace)::oid) AND (x.grantee <> p.proowner) AND (NOT (x.grantee IN ( SELECT g.oid
+                   FROM pg_roles g
+                  WHERE (g.rolname = ANY (ARRAY['tidewire_analyst'::name, 'tidewire_writer'::name]))))))
+        ), open_to_all AS (
+         SELECT string_agg(((p.oid)::regprocedure)::text, ', '::text ORDER BY ((p.oid)::regprocedure)::text) AS what
+           FROM ((pg_proc p
+             JOIN pg_depend d ON (((d.classid = ('pg_proc'::regclass)::oid) AND (d.objid = p.oid) AND (d.deptype = 'e'::"char"))))
+             JOIN pg_extension x ON (((x.oid = d.refobjid) AND (x.extname = 'timescaledb'::name))))
+          WHERE (has_function_privilege('public'::name, p.oid, 'EXECUTE'::text) AND ((p.proname = 'drop_chunk'::name) OR ((p.proname = 'merge_chunks'::name) AND (current_setting('timescaledb.license'::text, true) = 'apache'::text))))
+        ), issue AS (
+         SELECT m.role,
+            m.tenant,
+            (m.who || ' is a superuser'::text) AS issue
+           FROM member m
+          WHERE m.rolsuper
+        UNION ALL
+         SELECT m.role,
+            m.tenant,
+            (m.who || ' has BYPASSRLS'::text)
+           FROM member m
+          WHERE (m.rolbypassrls AND (NOT m.rolsuper))
+        UNION ALL
+         SELECT m.role,
+            m.tenant,
+            (m.who || ' has REPLICATION, and so reads every change of the database'::text)
+           FROM member m
+          WHERE (m.rolreplication AND (NOT m.rolsuper))
+        UNION ALL
+         SELECT m.role,
+            m.tenant,
+            (m.who || ' has CREATEROLE, and so gives itself other roles'::text)
+           FROM member m
+          WHERE (m.rolcreaterole AND (NOT m.rolsuper))
+        UNION ALL
+         SELECT m.role,
+            m.tenant,
+            ('it is a member of '::text || quote_ident((m.via)::text))
+           FROM member m
+          WHERE (m.via = ANY (ARRAY['tidewire_loader'::name, 'tidewire_monitor'::name, 'pg_read_all_data'::name, 'pg_write_all_data'::name, 'pg_monitor'::name, 'pg_read_all_stats'::name, 'pg_stat_scan_tables'::name, 'pg_read_server_files'::name, 'pg_write_server_files'::name, 'pg_execute_server_program'::name, 'pg_signal_backend'::name, 'pg_maintain'::name, 'pg_create_subscription'::name]))
+        UNION ALL
+         SELECT DISTINCT m.role,
+            m.tenant,
+            (m.who || ' owns the log, or a part of it'::text)
+           FROM member m
+          WHERE ((NOT m.rolsuper) AND ((m.oid IN ( SELECT l.relowner
+                   FROM relation l)) OR (m.oid = ( SELECT n.nspowner
+                   FROM pg_namespace n
+                  WHERE (n.nspname = 'tidewire'::name))) OR (m.oid IN ( SELECT p.proowner
+                   FROM pg_proc p
+                  WHERE (p.pronamespace = ('tidewire'::regnamespace)::oid)))))
+        UNION ALL
+         SELECT m.role,
+            m.tenant,
+            (m.who || ' owns the database'::text)
+           FROM member m
+          WHERE ((NOT m.rolsuper) AND (m.oid = ( SELECT d.datdba
+                   FROM pg_database d
+                  WHERE (d.datname = current_database()))))
+        UNION ALL
+         SELECT m.role,
+            m.tenant,
+            ((('it is a member of role '::text || quote_ident((o.role)::text)) || ', which belongs to tenant '::text) || o.tenant)
+           FROM (member m
+             JOIN tidewire.tenant_roles o ON (((o.role = m.via) AND (o.tenant <> m.tenant))))
+        UNION ALL
+         SELECT m.role,
+            m.tenant,
+            (m.who || ' may create objects in schema tidewire'::text)
+           FROM member m
+          WHERE ((NOT m.rolsuper) AND has_schema_privilege(m.oid, 'tidewire'::text, 'CREATE'::text))
+        UNION ALL
+         SELECT m.role,
+            m.tenant,
+            ((m.who || ' has been given '::text) || string_agg(g.what, ', '::text ORDER BY g.what))
+           FROM (member m
+             JOIN granted g ON ((g.grantee = m.oid)))
+          WHERE ((NOT m.rolsuper) AND (m.via <> ALL (ARRAY['tidewire_loader'::name, 'tidewire_monitor'::name])))
+          GROUP BY m.role, m.tenant, m.who
+        UNION ALL
+         SELECT m.role,
+            m.tenant,
+            ('PUBLIC, and so it as well, has been given '::text || string_agg(g.what, ', '::text ORDER BY g.what))
+           FROM (member m
+             JOIN granted g ON ((g.grantee = (0)::oid)))
+          WHERE (m.oid = m.role_oid)
+          GROUP BY m.role, m.tenant
+        UNION ALL
+         SELECT t.role,
+            t.tenant,
+            'there is no such role: whoever creates one of this name gets the tenant'::text
+           FROM tidewire.tenant_roles t
+          WHERE (NOT (EXISTS ( SELECT
+                   FROM pg_roles r
+                  WHERE (r.rolname = t.role))))
+        UNION ALL
+         SELECT NULL::name,
+            NULL::text,
+            (('whoever may connect may call '::text || o.what) || ': run sql/roles/timescaledb.sql'::text)
+           FROM open_to_all o
+          WHERE (o.what IS NOT NULL)
+        UNION ALL
+         SELECT NULL::name,
+            NULL::text,
+            'everybody may create objects in schema public, which others may take for their own'::text
+           FROM pg_namespace n
+          WHERE ((n.nspname = 'public'::name) AND has_schema_privilege('public'::name, n.oid, 'CREATE'::text))
+        )
+ SELECT DISTINCT role,
+    tenant,
+    issue
+   FROM issue i
+  ORDER BY role, tenant, issue;
+
+--
+-- Name: VIEW tenant_role_issues; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON VIEW tidewire.tenant_role_issues IS 'Roles of tenants that could get past their tenant, a sentence each; empty where all is well.';
 
 --
 -- Name: writers; Type: VIEW; Schema: tidewire; Owner: -
@@ -1395,6 +1777,12 @@ CREATE TRIGGER revoked_tokens_announce_change AFTER INSERT OR DELETE OR UPDATE O
 CREATE TRIGGER revoked_tokens_record AFTER INSERT OR DELETE OR UPDATE ON tidewire.revoked_tokens FOR EACH ROW EXECUTE FUNCTION tidewire.record_credential();
 
 --
+-- Name: tenant_roles tenant_roles_are_held; Type: TRIGGER; Schema: tidewire; Owner: -
+--
+
+CREATE TRIGGER tenant_roles_are_held AFTER INSERT OR UPDATE ON tidewire.tenant_roles FOR EACH ROW EXECUTE FUNCTION tidewire.refuse_strong_role();
+
+--
 -- Name: events ts_insert_blocker; Type: TRIGGER; Schema: tidewire; Owner: -
 --
 
@@ -1447,6 +1835,12 @@ REVOKE ALL ON FUNCTION tidewire.claim_floor() FROM PUBLIC;
 REVOKE ALL ON FUNCTION tidewire.close_chunks() FROM PUBLIC;
 
 --
+-- Name: FUNCTION create_tenant_role(role text, tenant text, may_write boolean, is_admin boolean, verifier text, connections integer); Type: ACL; Schema: tidewire; Owner: -
+--
+
+REVOKE ALL ON FUNCTION tidewire.create_tenant_role(role text, tenant text, may_write boolean, is_admin boolean, verifier text, connections integer) FROM PUBLIC;
+
+--
 -- Name: FUNCTION current_tenant(); Type: ACL; Schema: tidewire; Owner: -
 --
 
@@ -1468,6 +1862,12 @@ GRANT ALL ON FUNCTION tidewire.cursor(seq bigint, recorded_at timestamp with tim
 REVOKE ALL ON FUNCTION tidewire.cursor_seq(cursor text) FROM PUBLIC;
 GRANT ALL ON FUNCTION tidewire.cursor_seq(cursor text) TO tidewire_writer;
 GRANT ALL ON FUNCTION tidewire.cursor_seq(cursor text) TO tidewire_analyst;
+
+--
+-- Name: FUNCTION drop_tenant_role(role text); Type: ACL; Schema: tidewire; Owner: -
+--
+
+REVOKE ALL ON FUNCTION tidewire.drop_tenant_role(role text) FROM PUBLIC;
 
 --
 -- Name: FUNCTION expire_keys(row_limit integer); Type: ACL; Schema: tidewire; Owner: -
@@ -1495,66 +1895,10 @@ REVOKE ALL ON FUNCTION tidewire.has_short_writer(below bigint) FROM PUBLIC;
 REVOKE ALL ON FUNCTION tidewire.idempotency_key(tenant text, id text) FROM PUBLIC;
 
 --
--- Name: FUNCTION new_id(); Type: ACL; Schema: tidewire; Owner: -
+-- Name: FUNCTION is_reserved(topic text); Type: ACL; Schema: tidewire; Owner: -
 --
 
-REVOKE ALL ON FUNCTION tidewire.new_id() FROM PUBLIC;
-GRANT ALL ON FUNCTION tidewire.new_id() TO tidewire_loader;
-
---
--- Name: FUNCTION prepare_chunks(); Type: ACL; Schema: tidewire; Owner: -
---
-
-REVOKE ALL ON FUNCTION tidewire.prepare_chunks() FROM PUBLIC;
-
---
--- Name: FUNCTION record_append(); Type: ACL; Schema: tidewire; Owner: -
---
-
-REVOKE ALL ON FUNCTION tidewire.record_append() FROM PUBLIC;
-
---
--- Name: FUNCTION record_credential(); Type: ACL; Schema: tidewire; Owner: -
---
-
-REVOKE ALL ON FUNCTION tidewire.record_credential() FROM PUBLIC;
-
---
--- Name: FUNCTION refuse_change(); Type: ACL; Schema: tidewire; Owner: -
---
-
-REVOKE ALL ON FUNCTION tidewire.refuse_change() FROM PUBLIC;
-
---
--- Name: FUNCTION retain(keep interval); Type: ACL; Schema: tidewire; Owner: -
---
-
-REVOKE ALL ON FUNCTION tidewire.retain(keep interval) FROM PUBLIC;
-
---
--- Name: FUNCTION retain_oldest(keep interval); Type: ACL; Schema: tidewire; Owner: -
---
-
-REVOKE ALL ON FUNCTION tidewire.retain_oldest(keep interval) FROM PUBLIC;
-
---
--- Name: FUNCTION wake_servers(); Type: ACL; Schema: tidewire; Owner: -
---
-
-REVOKE ALL ON FUNCTION tidewire.wake_servers() FROM PUBLIC;
-
---
--- Name: FUNCTION watermark(OUT watermark bigint, OUT newest bigint, OUT holder integer); Type: ACL; Schema: tidewire; Owner: -
---
-
-REVOKE ALL ON FUNCTION tidewire.watermark(OUT watermark bigint, OUT newest bigint, OUT holder integer) FROM PUBLIC;
-GRANT ALL ON FUNCTION tidewire.watermark(OUT watermark bigint, OUT newest bigint, OUT holder integer) TO tidewire_monitor;
-
---
--- Name: FUNCTION writing_tenant(wanted text); Type: ACL; Schema: tidewire; Owner: -
---
-
-REVOKE ALL ON FUNCTION tidewire.writing_tenant(wanted text) FROM PUBLIC;
+REVOKE ALL ON FUNCTION tidewire.is_reserved(topic text) FROM PUBLIC;
 
 --
 -- Name: SEQUENCE events_seq; Type: ACL; Schema: tidewire; Owner: -
@@ -1640,6 +1984,94 @@ GRANT INSERT(data) ON TABLE tidewire.events TO tidewire_loader;
 --
 
 GRANT INSERT(bytes) ON TABLE tidewire.events TO tidewire_loader;
+
+--
+-- Name: FUNCTION may_act_for_log(); Type: ACL; Schema: tidewire; Owner: -
+--
+
+REVOKE ALL ON FUNCTION tidewire.may_act_for_log() FROM PUBLIC;
+
+--
+-- Name: FUNCTION my_subject(of_subject text, after_seq bigint); Type: ACL; Schema: tidewire; Owner: -
+--
+
+REVOKE ALL ON FUNCTION tidewire.my_subject(of_subject text, after_seq bigint) FROM PUBLIC;
+GRANT ALL ON FUNCTION tidewire.my_subject(of_subject text, after_seq bigint) TO tidewire_analyst;
+
+--
+-- Name: FUNCTION new_id(); Type: ACL; Schema: tidewire; Owner: -
+--
+
+REVOKE ALL ON FUNCTION tidewire.new_id() FROM PUBLIC;
+GRANT ALL ON FUNCTION tidewire.new_id() TO tidewire_loader;
+
+--
+-- Name: FUNCTION prepare_chunks(); Type: ACL; Schema: tidewire; Owner: -
+--
+
+REVOKE ALL ON FUNCTION tidewire.prepare_chunks() FROM PUBLIC;
+
+--
+-- Name: FUNCTION record_append(); Type: ACL; Schema: tidewire; Owner: -
+--
+
+REVOKE ALL ON FUNCTION tidewire.record_append() FROM PUBLIC;
+
+--
+-- Name: FUNCTION record_credential(); Type: ACL; Schema: tidewire; Owner: -
+--
+
+REVOKE ALL ON FUNCTION tidewire.record_credential() FROM PUBLIC;
+
+--
+-- Name: FUNCTION refuse_change(); Type: ACL; Schema: tidewire; Owner: -
+--
+
+REVOKE ALL ON FUNCTION tidewire.refuse_change() FROM PUBLIC;
+
+--
+-- Name: FUNCTION refuse_strong_role(); Type: ACL; Schema: tidewire; Owner: -
+--
+
+REVOKE ALL ON FUNCTION tidewire.refuse_strong_role() FROM PUBLIC;
+
+--
+-- Name: FUNCTION retain(keep interval); Type: ACL; Schema: tidewire; Owner: -
+--
+
+REVOKE ALL ON FUNCTION tidewire.retain(keep interval) FROM PUBLIC;
+
+--
+-- Name: FUNCTION retain_oldest(keep interval); Type: ACL; Schema: tidewire; Owner: -
+--
+
+REVOKE ALL ON FUNCTION tidewire.retain_oldest(keep interval) FROM PUBLIC;
+
+--
+-- Name: FUNCTION sees_reserved(); Type: ACL; Schema: tidewire; Owner: -
+--
+
+REVOKE ALL ON FUNCTION tidewire.sees_reserved() FROM PUBLIC;
+GRANT ALL ON FUNCTION tidewire.sees_reserved() TO tidewire_analyst;
+
+--
+-- Name: FUNCTION wake_servers(); Type: ACL; Schema: tidewire; Owner: -
+--
+
+REVOKE ALL ON FUNCTION tidewire.wake_servers() FROM PUBLIC;
+
+--
+-- Name: FUNCTION watermark(OUT watermark bigint, OUT newest bigint, OUT holder integer); Type: ACL; Schema: tidewire; Owner: -
+--
+
+REVOKE ALL ON FUNCTION tidewire.watermark(OUT watermark bigint, OUT newest bigint, OUT holder integer) FROM PUBLIC;
+GRANT ALL ON FUNCTION tidewire.watermark(OUT watermark bigint, OUT newest bigint, OUT holder integer) TO tidewire_monitor;
+
+--
+-- Name: FUNCTION writing_tenant(wanted text); Type: ACL; Schema: tidewire; Owner: -
+--
+
+REVOKE ALL ON FUNCTION tidewire.writing_tenant(wanted text) FROM PUBLIC;
 
 --
 -- Name: TABLE epochs; Type: ACL; Schema: tidewire; Owner: -

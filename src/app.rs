@@ -248,6 +248,11 @@ async fn build(
     } else {
         schema::apply(&mut client, Plan::default()).await?
     };
+    if is_embedded {
+        schema::close_timescale(&client)
+            .await
+            .map_err(SchemaError::Query)?;
+    }
     tracing::info!(
         postgres = versions.postgres,
         timescaledb = versions.timescale,

@@ -53,6 +53,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("tokio_postgres", &["access", "log", "pg"]),
     ("deadpool_postgres", &["log"]),
     ("postgres_types", &["log"]),
+    ("postgres_protocol", &["pg"]),
     ("refinery", &["pg"]),
     ("jsonwebtoken", &["access"]),
     ("reqwest", &["access", "client", "cli"]),

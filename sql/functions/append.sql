@@ -3,9 +3,10 @@
 -- The same id with the same content within the deduplication window stores nothing and returns the first place with
 -- duplicate = true. expect: the cursor of the subject's newest event, or 'none'.
 -- tenant: the one that the logged-in role belongs to (tidewire.tenant_roles); only a role without one may name it, and
--- only if it may use the log's owner's rights.
+-- only if it may use the log's owner's rights. Nor may others than those write topics under tidewire., which say what the log
+-- itself has done. source: the role's name if none is given; a given one is kept, since whose events these are the tenant says.
 --
--- Refuses: TW403 another tenant · TW409 the subject's newest event is another (DETAIL holds its cursor) · TW422 id used
+-- Refuses: TW403 another tenant, or a topic of the log's own · TW409 the subject's newest event is another (DETAIL holds its cursor) · TW422 id used
 -- with other content, or expect without subject · 23514 a field that breaks a rule of the log (the constraint's name says which).
 CREATE OR REPLACE FUNCTION tidewire.append(
     topic text, data jsonb DEFAULT NULL, subject text DEFAULT NULL, id text DEFAULT NULL, source text DEFAULT NULL,
@@ -21,6 +22,9 @@ DECLARE
     _expected bigint := CASE WHEN append.expect = 'none' THEN 0 ELSE tidewire.cursor_seq(append.expect) END;
     _result   record;
 BEGIN
+    IF tidewire.is_reserved(append.topic) AND NOT tidewire.may_act_for_log() THEN
+        RAISE EXCEPTION 'topics under tidewire. are written by the log alone' USING ERRCODE = 'TW403';
+    END IF;
     IF append.expect IS NOT NULL AND append.subject IS NULL THEN
         RAISE EXCEPTION 'expect needs a subject' USING ERRCODE = 'TW422';
     END IF;

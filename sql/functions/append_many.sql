@@ -34,10 +34,13 @@ DECLARE
     _last     bigint;
 BEGIN
     -- Before the ids are looked up: whoever waited here for its own retry finds it as a duplicate, and does not conflict
-    -- with itself. In order, so that two batches never wait for each other.
+    -- with itself. In order, so that two batches never wait for each other. Everybody sees in pg_locks which locks are held:
+    -- the key is hashed with what only the log knows, so that nobody can try names of other tenants' subjects.
     PERFORM pg_advisory_xact_lock(1953064035, s.key)
-       FROM (SELECT DISTINCT hashtext(i.tenant || '/' || i.subject) AS key
+       FROM (SELECT DISTINCT ('x' || left(encode(sha256(uuid_send(l.log_id)
+                                 || convert_to(i.tenant || '/' || i.subject, 'UTF8')), 'hex'), 8))::bit(32)::integer AS key
                FROM unnest(tenants, subjects, expected_seqs) AS i(tenant, subject, expected)
+              CROSS JOIN tidewire.log AS l
               WHERE i.expected IS NOT NULL ORDER BY 1) AS s;
 
     FOR _known IN

@@ -10,11 +10,11 @@ BEGIN
         END IF;
         RETURN _own;
     END IF;
-    IF pg_has_role(session_user, (SELECT c.relowner FROM pg_class AS c WHERE c.oid = 'tidewire.events'::regclass), 'USAGE') THEN
+    IF tidewire.may_act_for_log() THEN
         RETURN coalesce(writing_tenant.wanted, 'dev');
     END IF;
     RAISE EXCEPTION 'role % belongs to no tenant', quote_ident(session_user)
-        USING ERRCODE = 'TW403', HINT = 'Add it: INSERT INTO tidewire.tenant_roles (role, tenant) VALUES (…).';
+        USING ERRCODE = 'TW403', HINT = 'Give it one: INSERT INTO tidewire.tenant_roles (role, tenant) VALUES (…).';
 END
 $fn$;
 COMMENT ON FUNCTION tidewire.writing_tenant(text) IS 'The tenant that the logged-in role may write for.';

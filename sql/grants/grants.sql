@@ -21,8 +21,8 @@ BEGIN
     IF to_regrole('tidewire_analyst') IS NOT NULL THEN
         GRANT USAGE ON SCHEMA tidewire TO tidewire_analyst;
         GRANT SELECT ON tidewire.my_events TO tidewire_analyst;
-        GRANT EXECUTE ON FUNCTION tidewire.current_tenant(), tidewire.cursor(bigint, timestamptz),
-            tidewire.cursor_seq(text) TO tidewire_analyst;
+        GRANT EXECUTE ON FUNCTION tidewire.current_tenant(), tidewire.sees_reserved(), tidewire.my_subject(text, bigint),
+            tidewire.cursor(bigint, timestamptz), tidewire.cursor_seq(text) TO tidewire_analyst;
     END IF;
     IF to_regrole('tidewire_monitor') IS NOT NULL THEN
         GRANT USAGE ON SCHEMA tidewire TO tidewire_monitor;

@@ -1,7 +1,6 @@
 -- Roles belong to the cluster, so an operator runs this file once (the embedded database does it by itself):
 --   psql "$DATABASE_URL" -f sql/roles/roles.sql
--- Then: CREATE ROLE app LOGIN PASSWORD '…' IN ROLE tidewire_writer;
---       INSERT INTO tidewire.tenant_roles (role, tenant) VALUES ('app', 'acme');
+-- Then: tidewire role create app --tenant acme --write
 DO $do$
 DECLARE
     _role name;

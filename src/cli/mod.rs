@@ -23,6 +23,7 @@ mod pointer;
 mod progress;
 pub mod remote;
 pub mod revoke;
+pub mod role;
 pub mod serve;
 mod simulation;
 pub mod token;
@@ -45,6 +46,8 @@ pub enum Command {
     Serve(Box<crate::config::Serve>),
     /// Bring the schema of a database up to this version.
     Migrate(Box<migrate::Args>),
+    /// Make, list and end the roles with which a tenant's people and programs use SQL.
+    Role(Box<role::Args>),
     /// Issue a token.
     Token(Box<token::Args>),
     /// Create, list and revoke API keys.
@@ -72,6 +75,7 @@ impl Command {
         match self {
             Self::Serve(config) => serve::run(*config).await,
             Self::Migrate(args) => migrate::run(*args).await,
+            Self::Role(args) => role::run(*args).await,
             Self::Token(args) => token::run(&args),
             Self::Key(args) => key::run(*args).await,
             Self::Revoke(args) => revoke::run(*args).await,

@@ -117,6 +117,21 @@ impl Connector {
         format!("{host}:{port}")
     }
 
+    /// How `psql` connects to it as another role, without a password.
+    #[must_use]
+    pub fn psql_line(&self, role: &str) -> String {
+        let database = self.config.get_dbname().unwrap_or("postgres");
+        let host = match self.config.get_hosts().first() {
+            Some(Host::Tcp(name)) => name.clone(),
+            Some(Host::Unix(path)) => path.display().to_string(),
+            None => "localhost".to_owned(),
+        };
+        let port = self.config.get_ports().first().copied().unwrap_or(5432);
+        let [host, port, role, database] =
+            [host.as_str(), &port.to_string(), role, database].map(shell_word);
+        format!("psql -h {host} -p {port} -U {role} -d {database}")
+    }
+
     /// Opens a connection.
     ///
     /// # Errors
@@ -182,5 +197,15 @@ impl Connector {
             address: self.address(),
             reason: format!("{said}; {advice}"),
         }
+    }
+}
+
+/// A word for a shell, in quotes where it needs them.
+fn shell_word(text: &str) -> String {
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || "._/-".contains(c);
+    if !text.is_empty() && text.chars().all(is_plain) {
+        text.to_owned()
+    } else {
+        format!("'{}'", text.replace('\'', "'\\''"))
     }
 }

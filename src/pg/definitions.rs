@@ -21,11 +21,18 @@ definitions![
     "functions/cursor.sql",
     "functions/cursor_seq.sql",
     "functions/current_tenant.sql",
+    "functions/sees_reserved.sql",
+    "functions/is_reserved.sql",
+    "functions/may_act_for_log.sql",
     "functions/writing_tenant.sql",
     "functions/new_id.sql",
     "functions/has_short_writer.sql",
     "functions/append_many.sql",
     "functions/append.sql",
+    "functions/my_subject.sql",
+    "functions/refuse_strong_role.sql",
+    "functions/create_tenant_role.sql",
+    "functions/drop_tenant_role.sql",
     "functions/retain_oldest.sql",
     "functions/retain.sql",
     "functions/expire_keys.sql",
@@ -36,13 +43,18 @@ definitions![
     "functions/record_credential.sql",
     "triggers/events.sql",
     "triggers/credentials.sql",
+    "triggers/tenant_roles.sql",
     "views/writers.sql",
     "views/my_events.sql",
+    "views/tenant_role_issues.sql",
     "grants/grants.sql",
 ];
 
 /// Roles belong to the cluster: applied by the embedded server and the tests, otherwise by an operator.
 pub const ROLES: &str = include_str!("../../sql/roles/roles.sql");
+
+/// What TimescaleDB leaves open to everybody: closed in the embedded database, otherwise by an operator.
+pub const TIMESCALE_CLOSED: &str = include_str!("../../sql/roles/timescaledb.sql");
 
 /// The roles of [`ROLES`]: an operator may create them later, or never.
 pub const OPTIONAL_ROLES: [&str; 4] = [

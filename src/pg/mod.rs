@@ -11,6 +11,7 @@ pub mod definitions;
 pub mod embedded;
 pub mod requirements;
 pub mod schema;
+pub mod tenant_roles;
 pub mod tls;
 
 pub use connect::{ConnectError, Connector};

@@ -174,6 +174,7 @@ async fn a_migration_that_has_to_wait_says_for_whom_and_goes_on() {
          DROP TABLE tidewire.definitions;
          -- And all that came later.
          DROP TABLE tidewire.api_keys, tidewire.revoked_tokens, tidewire.credential_changes;
+         ALTER TABLE tidewire.tenant_roles DROP is_admin CASCADE;
          DELETE FROM tidewire.schema_migrations WHERE version >= 3",
     )
     .await

@@ -48,6 +48,7 @@ mod revocation;
 mod schema;
 mod slow_reader;
 mod sql;
+mod sql_tenants;
 mod sse;
 mod statements;
 mod strangers;
