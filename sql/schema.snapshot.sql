@@ -41,6 +41,27 @@ $$;
 COMMENT ON FUNCTION tidewire.announce_credential_change() IS 'Trigger: tells the servers that a credential has changed.';
 
 --
+-- Name: announce_setting_change(); Type: FUNCTION; Schema: tidewire; Owner: -
+--
+
+CREATE FUNCTION tidewire.announce_setting_change() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    UPDATE tidewire.credential_changes AS c SET settings_version = c.settings_version + 1;
+    PERFORM pg_notify('tidewire_credentials', '');
+    RETURN NULL;
+END
+$$;
+
+--
+-- Name: FUNCTION announce_setting_change(); Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON FUNCTION tidewire.announce_setting_change() IS 'Trigger: tells the servers that a tenant''s settings have changed.';
+
+--
 -- Name: append(text, jsonb, text, text, text, text, timestamp with time zone, text, jsonb, text, bytea, text, text, text); Type: FUNCTION; Schema: tidewire; Owner: -
 --
 
@@ -54,6 +75,7 @@ DECLARE
     _id       text := coalesce(append.id, tidewire.new_id());
     _expected bigint := CASE WHEN append.expect = 'none' THEN 0 ELSE tidewire.cursor_seq(append.expect) END;
     _result   record;
+    _withheld boolean;
 BEGIN
     IF tidewire.is_reserved(append.topic) AND NOT tidewire.may_act_for_log() THEN
         RAISE EXCEPTION 'topics under tidewire. are written by the log alone' USING ERRCODE = 'TW403';
@@ -61,13 +83,16 @@ BEGIN
     IF append.expect IS NOT NULL AND append.subject IS NULL THEN
         RAISE EXCEPTION 'expect needs a subject' USING ERRCODE = 'TW422';
     END IF;
+    _withheld := NOT tidewire.is_reserved(append.topic)
+        AND tidewire.check_admission(_tenant, append.topic, append.gdpr);
     FOR _attempt IN 1..10 LOOP
         BEGIN
             SELECT m.seq, m.recorded_at, m.outcome INTO _result FROM tidewire.append_many(
                 ARRAY[_tenant], ARRAY[_id], ARRAY[append.topic], ARRAY[append.subject],
                 ARRAY[coalesce(append.source, session_user::text)], ARRAY[append.priority], ARRAY[append.occurred_at],
-                ARRAY[append.region], ARRAY[append.gdpr::text], ARRAY[append.trace], ARRAY[append.data::text],
-                ARRAY[append.bytes], ARRAY[append.content_type], ARRAY[1], ARRAY[_expected]) AS m;
+                ARRAY[append.region], ARRAY[append.gdpr::text], ARRAY[append.trace],
+                ARRAY[CASE WHEN NOT _withheld THEN append.data::text END], ARRAY[CASE WHEN NOT _withheld THEN append.bytes END],
+                ARRAY[CASE WHEN NOT _withheld THEN append.content_type END], ARRAY[1], ARRAY[_expected]) AS m;
             EXIT;
         EXCEPTION WHEN unique_violation OR serialization_failure THEN
             -- Another transaction has just stored this id, or an event of the subject: the next attempt finds it. Under
@@ -260,6 +285,52 @@ $$;
 --
 
 COMMENT ON FUNCTION tidewire.begin_epoch(reason text, force boolean) IS 'Begins a new life of the log: cursors beyond its newest event become unknown.';
+
+--
+-- Name: check_admission(text, text, jsonb); Type: FUNCTION; Schema: tidewire; Owner: -
+--
+
+CREATE FUNCTION tidewire.check_admission(tenant text, topic text, gdpr jsonb) RETURNS boolean
+    LANGUAGE plpgsql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    _mode     text;
+    _consent  text;
+    _topics   text[];
+    _declared record;
+BEGIN
+    SELECT s.topic_mode, s.consent, s.consent_topics INTO _mode, _consent, _topics
+      FROM tidewire.tenant_settings AS s WHERE s.tenant = check_admission.tenant;
+    SELECT count(*) AS patterns, count(*) FILTER (WHERE d.schema IS NOT NULL AND d.in_sql = 'refuse') AS schemas INTO _declared
+      FROM tidewire.declared_topics AS d
+     WHERE d.tenant = check_admission.tenant AND tidewire.topic_matches(check_admission.topic, d.pattern);
+    IF _mode = 'declared' AND _declared.patterns = 0 THEN
+        RAISE EXCEPTION 'the topic % is not declared', quote_literal(check_admission.topic)
+            USING ERRCODE = 'TW422', HINT = 'An administrator of the tenant declares it: PUT /v1/topics/{pattern}.';
+    END IF;
+    IF _declared.schemas > 0 THEN
+        RAISE EXCEPTION 'the topic % has a schema, which only the server can check', quote_literal(check_admission.topic)
+            USING ERRCODE = 'TW422', HINT = 'Write it over HTTP, or declare it with "in_sql": "unchecked".';
+    END IF;
+    IF coalesce(_consent, 'optional') = 'optional'
+       OR check_admission.gdpr -> 'consent' IS NOT DISTINCT FROM 'true'::jsonb
+       OR NOT EXISTS (SELECT FROM unnest(_topics) AS t(pattern) WHERE tidewire.topic_matches(check_admission.topic, t.pattern)) THEN
+        RETURN false;
+    END IF;
+    IF _consent = 'require' THEN
+        RAISE EXCEPTION 'the tenant takes no events without consent' USING ERRCODE = 'TW422', COLUMN = 'gdpr',
+            HINT = 'Say so in the event: gdpr => ''{"consent": true}''.';
+    END IF;
+    RETURN true;
+END
+$$;
+
+--
+-- Name: FUNCTION check_admission(tenant text, topic text, gdpr jsonb); Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON FUNCTION tidewire.check_admission(tenant text, topic text, gdpr jsonb) IS 'What a tenant''s settings have to say against an event; whether its data is withheld.';
 
 --
 -- Name: claim_floor(); Type: FUNCTION; Schema: tidewire; Owner: -
@@ -975,6 +1046,36 @@ $$;
 COMMENT ON FUNCTION tidewire.record_credential() IS 'Trigger: writes an audit event about a credential.';
 
 --
+-- Name: record_setting(); Type: FUNCTION; Schema: tidewire; Owner: -
+--
+
+CREATE FUNCTION tidewire.record_setting() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    _row jsonb := to_jsonb(CASE TG_OP WHEN 'DELETE' THEN OLD ELSE NEW END);
+BEGIN
+    INSERT INTO tidewire.events (tenant, topic, subject, source, data)
+    VALUES (_row ->> 'tenant',
+            CASE WHEN TG_TABLE_NAME = 'tenant_settings' THEN 'tidewire.audit.settings.changed'
+                 WHEN TG_OP = 'DELETE' THEN 'tidewire.audit.topic.withdrawn'
+                 ELSE 'tidewire.audit.topic.declared' END,
+            _row ->> 'pattern',
+            CASE TG_OP WHEN 'DELETE' THEN coalesce(nullif(current_setting('tidewire.actor', true), ''), session_user::text)
+                       ELSE _row ->> 'changed_by' END,
+            _row - 'tenant' - 'changed_by' - 'changed_at');
+    RETURN NULL;
+END
+$$;
+
+--
+-- Name: FUNCTION record_setting(); Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON FUNCTION tidewire.record_setting() IS 'Trigger: writes an audit event about a tenant''s settings.';
+
+--
 -- Name: refuse_change(); Type: FUNCTION; Schema: tidewire; Owner: -
 --
 
@@ -1132,6 +1233,21 @@ CREATE FUNCTION tidewire.sees_reserved() RETURNS boolean
 COMMENT ON FUNCTION tidewire.sees_reserved() IS 'Whether the logged-in role sees topics under tidewire.';
 
 --
+-- Name: topic_matches(text, text); Type: FUNCTION; Schema: tidewire; Owner: -
+--
+
+CREATE FUNCTION tidewire.topic_matches(topic text, pattern text) RETURNS boolean
+    LANGUAGE sql IMMUTABLE PARALLEL SAFE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    RETURN ((topic ~ (('^'::text || replace(regexp_replace(replace(pattern, '.'::text, '\.'::text), '\*$'::text, '.+'::text), '*'::text, '[^.]+'::text)) || '$'::text)) AND ((NOT starts_with(topic, 'tidewire.'::text)) OR starts_with(pattern, 'tidewire.'::text)));
+
+--
+-- Name: FUNCTION topic_matches(topic text, pattern text); Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON FUNCTION tidewire.topic_matches(topic text, pattern text) IS 'Whether a topic is one that a topic pattern stands for.';
+
+--
 -- Name: wake_servers(); Type: FUNCTION; Schema: tidewire; Owner: -
 --
 
@@ -1190,6 +1306,28 @@ $$;
 --
 
 COMMENT ON FUNCTION tidewire.watermark(OUT watermark bigint, OUT newest bigint, OUT holder integer) IS 'The greatest seq below which no open transaction can still commit an event, the newest seq, and the backend that holds the watermark back.';
+
+--
+-- Name: withdraw_topic(text, text, text); Type: FUNCTION; Schema: tidewire; Owner: -
+--
+
+CREATE FUNCTION tidewire.withdraw_topic(tenant text, pattern text, by text) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    PERFORM set_config('tidewire.actor', withdraw_topic.by, true);
+    DELETE FROM tidewire.declared_topics AS d
+     WHERE d.tenant = withdraw_topic.tenant AND d.pattern = withdraw_topic.pattern;
+    RETURN FOUND;
+END
+$$;
+
+--
+-- Name: FUNCTION withdraw_topic(tenant text, pattern text, by text); Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON FUNCTION tidewire.withdraw_topic(tenant text, pattern text, by text) IS 'Withdraws a declared topic; for the server.';
 
 --
 -- Name: writing_tenant(text); Type: FUNCTION; Schema: tidewire; Owner: -
@@ -1273,6 +1411,7 @@ COMMENT ON COLUMN tidewire.api_keys.last_used_at IS 'Written once a minute at mo
 CREATE TABLE tidewire.credential_changes (
     is_only boolean DEFAULT true NOT NULL,
     version bigint DEFAULT 0 NOT NULL,
+    settings_version bigint DEFAULT 0 NOT NULL,
     CONSTRAINT credential_changes_has_one_row CHECK (is_only)
 );
 
@@ -1281,6 +1420,49 @@ CREATE TABLE tidewire.credential_changes (
 --
 
 COMMENT ON TABLE tidewire.credential_changes IS 'A number that rises when a credential is revoked or changed. One row.';
+
+--
+-- Name: COLUMN credential_changes.settings_version; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON COLUMN tidewire.credential_changes.settings_version IS 'The same for the settings of tenants.';
+
+--
+-- Name: declared_topics; Type: TABLE; Schema: tidewire; Owner: -
+--
+
+CREATE TABLE tidewire.declared_topics (
+    tenant text NOT NULL COLLATE pg_catalog."C",
+    pattern text NOT NULL COLLATE pg_catalog."C",
+    schema jsonb,
+    in_sql text DEFAULT 'refuse'::text NOT NULL,
+    description text,
+    changed_at timestamp with time zone DEFAULT now() NOT NULL,
+    changed_by text DEFAULT SESSION_USER NOT NULL,
+    CONSTRAINT declared_topics_description_is_short CHECK ((octet_length(description) <= 4096)),
+    CONSTRAINT declared_topics_in_sql_is_one CHECK ((in_sql = ANY (ARRAY['refuse'::text, 'unchecked'::text]))),
+    CONSTRAINT declared_topics_pattern_is_one CHECK (((octet_length(pattern) <= 255) AND (pattern ~ '^([a-z0-9_-]+|\*)(\.([a-z0-9_-]+|\*)){0,7}$'::text) AND (NOT starts_with(pattern, 'tidewire.'::text)))),
+    CONSTRAINT declared_topics_schema_is_short CHECK ((octet_length((schema)::text) <= 65536)),
+    CONSTRAINT declared_topics_tenant_is_a_name CHECK ((tenant ~ '^[A-Za-z0-9._-]{1,64}$'::text))
+);
+
+--
+-- Name: TABLE declared_topics; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON TABLE tidewire.declared_topics IS 'Topics that a tenant has declared, with what their data looks like.';
+
+--
+-- Name: COLUMN declared_topics.schema; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON COLUMN tidewire.declared_topics.schema IS 'JSON Schema of the data; the server enforces it, tidewire.append() cannot.';
+
+--
+-- Name: COLUMN declared_topics.in_sql; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON COLUMN tidewire.declared_topics.in_sql IS 'What tidewire.append() does with a topic that has a schema: refuse, or store it unchecked.';
 
 --
 -- Name: definitions; Type: TABLE; Schema: tidewire; Owner: -
@@ -1604,6 +1786,47 @@ CREATE VIEW tidewire.tenant_role_issues AS
 COMMENT ON VIEW tidewire.tenant_role_issues IS 'Roles of tenants that could get past their tenant, a sentence each; empty where all is well.';
 
 --
+-- Name: tenant_settings; Type: TABLE; Schema: tidewire; Owner: -
+--
+
+CREATE TABLE tidewire.tenant_settings (
+    tenant text NOT NULL COLLATE pg_catalog."C",
+    topic_mode text DEFAULT 'open'::text NOT NULL,
+    consent text DEFAULT 'optional'::text NOT NULL,
+    consent_topics text[] DEFAULT '{*}'::text[] NOT NULL,
+    changed_at timestamp with time zone DEFAULT now() NOT NULL,
+    changed_by text DEFAULT SESSION_USER NOT NULL,
+    CONSTRAINT tenant_settings_consent_is_one CHECK ((consent = ANY (ARRAY['optional'::text, 'withhold'::text, 'require'::text]))),
+    CONSTRAINT tenant_settings_consent_topics_are_few CHECK (((cardinality(consent_topics) >= 1) AND (cardinality(consent_topics) <= 100))),
+    CONSTRAINT tenant_settings_tenant_is_a_name CHECK ((tenant ~ '^[A-Za-z0-9._-]{1,64}$'::text)),
+    CONSTRAINT tenant_settings_topic_mode_is_one CHECK ((topic_mode = ANY (ARRAY['open'::text, 'declared'::text])))
+);
+
+--
+-- Name: TABLE tenant_settings; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON TABLE tidewire.tenant_settings IS 'What a tenant has decided: which topics may be written, and what is kept of events without consent. No row: the defaults.';
+
+--
+-- Name: COLUMN tenant_settings.topic_mode; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON COLUMN tidewire.tenant_settings.topic_mode IS 'open: any topic may be written; declared: those of tidewire.declared_topics alone.';
+
+--
+-- Name: COLUMN tenant_settings.consent; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON COLUMN tidewire.tenant_settings.consent IS 'What becomes of an event whose gdpr does not say "consent": true: optional, stored; withhold, stored without its data; require, refused.';
+
+--
+-- Name: COLUMN tenant_settings.consent_topics; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON COLUMN tidewire.tenant_settings.consent_topics IS 'To which topics that applies.';
+
+--
 -- Name: writers; Type: VIEW; Schema: tidewire; Owner: -
 --
 
@@ -1642,6 +1865,13 @@ ALTER TABLE ONLY tidewire.api_keys
 
 ALTER TABLE ONLY tidewire.credential_changes
     ADD CONSTRAINT credential_changes_pkey PRIMARY KEY (is_only);
+
+--
+-- Name: declared_topics declared_topics_pkey; Type: CONSTRAINT; Schema: tidewire; Owner: -
+--
+
+ALTER TABLE ONLY tidewire.declared_topics
+    ADD CONSTRAINT declared_topics_pkey PRIMARY KEY (tenant, pattern);
 
 --
 -- Name: definitions definitions_pkey; Type: CONSTRAINT; Schema: tidewire; Owner: -
@@ -1693,6 +1923,13 @@ ALTER TABLE ONLY tidewire.tenant_roles
     ADD CONSTRAINT tenant_roles_pkey PRIMARY KEY (role);
 
 --
+-- Name: tenant_settings tenant_settings_pkey; Type: CONSTRAINT; Schema: tidewire; Owner: -
+--
+
+ALTER TABLE ONLY tidewire.tenant_settings
+    ADD CONSTRAINT tenant_settings_pkey PRIMARY KEY (tenant);
+
+--
 -- Name: api_keys_by_tenant; Type: INDEX; Schema: tidewire; Owner: -
 --
 
@@ -1741,6 +1978,18 @@ CREATE TRIGGER api_keys_announce_change AFTER INSERT OR DELETE OR UPDATE OF tena
 CREATE TRIGGER api_keys_record AFTER INSERT OR DELETE OR UPDATE OF tenant, name, role, read_topics, write_topics, secret_sha256, expires_at, revoked_at ON tidewire.api_keys FOR EACH ROW EXECUTE FUNCTION tidewire.record_credential();
 
 --
+-- Name: declared_topics declared_topics_announce_change; Type: TRIGGER; Schema: tidewire; Owner: -
+--
+
+CREATE TRIGGER declared_topics_announce_change AFTER INSERT OR DELETE OR UPDATE ON tidewire.declared_topics FOR EACH STATEMENT EXECUTE FUNCTION tidewire.announce_setting_change();
+
+--
+-- Name: declared_topics declared_topics_record; Type: TRIGGER; Schema: tidewire; Owner: -
+--
+
+CREATE TRIGGER declared_topics_record AFTER INSERT OR DELETE OR UPDATE ON tidewire.declared_topics FOR EACH ROW EXECUTE FUNCTION tidewire.record_setting();
+
+--
 -- Name: events events_append_only; Type: TRIGGER; Schema: tidewire; Owner: -
 --
 
@@ -1783,6 +2032,18 @@ CREATE TRIGGER revoked_tokens_record AFTER INSERT OR DELETE OR UPDATE ON tidewir
 CREATE TRIGGER tenant_roles_are_held AFTER INSERT OR UPDATE ON tidewire.tenant_roles FOR EACH ROW EXECUTE FUNCTION tidewire.refuse_strong_role();
 
 --
+-- Name: tenant_settings tenant_settings_announce_change; Type: TRIGGER; Schema: tidewire; Owner: -
+--
+
+CREATE TRIGGER tenant_settings_announce_change AFTER INSERT OR DELETE OR UPDATE ON tidewire.tenant_settings FOR EACH STATEMENT EXECUTE FUNCTION tidewire.announce_setting_change();
+
+--
+-- Name: tenant_settings tenant_settings_record; Type: TRIGGER; Schema: tidewire; Owner: -
+--
+
+CREATE TRIGGER tenant_settings_record AFTER INSERT OR DELETE OR UPDATE ON tidewire.tenant_settings FOR EACH ROW EXECUTE FUNCTION tidewire.record_setting();
+
+--
 -- Name: events ts_insert_blocker; Type: TRIGGER; Schema: tidewire; Owner: -
 --
 
@@ -1804,6 +2065,12 @@ GRANT USAGE ON SCHEMA tidewire TO tidewire_monitor;
 REVOKE ALL ON FUNCTION tidewire.announce_credential_change() FROM PUBLIC;
 
 --
+-- Name: FUNCTION announce_setting_change(); Type: ACL; Schema: tidewire; Owner: -
+--
+
+REVOKE ALL ON FUNCTION tidewire.announce_setting_change() FROM PUBLIC;
+
+--
 -- Name: FUNCTION append(topic text, data jsonb, subject text, id text, source text, priority text, occurred_at timestamp with time zone, region text, gdpr jsonb, trace text, bytes bytea, content_type text, expect text, tenant text); Type: ACL; Schema: tidewire; Owner: -
 --
 
@@ -1821,6 +2088,12 @@ REVOKE ALL ON FUNCTION tidewire.append_many(tenants text[], ids text[], topics t
 --
 
 REVOKE ALL ON FUNCTION tidewire.begin_epoch(reason text, force boolean) FROM PUBLIC;
+
+--
+-- Name: FUNCTION check_admission(tenant text, topic text, gdpr jsonb); Type: ACL; Schema: tidewire; Owner: -
+--
+
+REVOKE ALL ON FUNCTION tidewire.check_admission(tenant text, topic text, gdpr jsonb) FROM PUBLIC;
 
 --
 -- Name: FUNCTION claim_floor(); Type: ACL; Schema: tidewire; Owner: -
@@ -2024,6 +2297,12 @@ REVOKE ALL ON FUNCTION tidewire.record_append() FROM PUBLIC;
 REVOKE ALL ON FUNCTION tidewire.record_credential() FROM PUBLIC;
 
 --
+-- Name: FUNCTION record_setting(); Type: ACL; Schema: tidewire; Owner: -
+--
+
+REVOKE ALL ON FUNCTION tidewire.record_setting() FROM PUBLIC;
+
+--
 -- Name: FUNCTION refuse_change(); Type: ACL; Schema: tidewire; Owner: -
 --
 
@@ -2055,6 +2334,12 @@ REVOKE ALL ON FUNCTION tidewire.sees_reserved() FROM PUBLIC;
 GRANT ALL ON FUNCTION tidewire.sees_reserved() TO tidewire_analyst;
 
 --
+-- Name: FUNCTION topic_matches(topic text, pattern text); Type: ACL; Schema: tidewire; Owner: -
+--
+
+REVOKE ALL ON FUNCTION tidewire.topic_matches(topic text, pattern text) FROM PUBLIC;
+
+--
 -- Name: FUNCTION wake_servers(); Type: ACL; Schema: tidewire; Owner: -
 --
 
@@ -2066,6 +2351,12 @@ REVOKE ALL ON FUNCTION tidewire.wake_servers() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tidewire.watermark(OUT watermark bigint, OUT newest bigint, OUT holder integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION tidewire.watermark(OUT watermark bigint, OUT newest bigint, OUT holder integer) TO tidewire_monitor;
+
+--
+-- Name: FUNCTION withdraw_topic(tenant text, pattern text, by text); Type: ACL; Schema: tidewire; Owner: -
+--
+
+REVOKE ALL ON FUNCTION tidewire.withdraw_topic(tenant text, pattern text, by text) FROM PUBLIC;
 
 --
 -- Name: FUNCTION writing_tenant(wanted text); Type: ACL; Schema: tidewire; Owner: -

@@ -55,6 +55,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("postgres_types", &["log"]),
     ("postgres_protocol", &["pg"]),
     ("refinery", &["pg"]),
+    ("jsonschema", &["access"]),
     ("jsonwebtoken", &["access"]),
     ("reqwest", &["access", "client", "cli"]),
     ("indicatif", &["cli"]),

@@ -6,6 +6,8 @@
 -- only if it may use the log's owner's rights. Nor may others than those write topics under tidewire., which say what the log
 -- itself has done. source: the role's name if none is given; a given one is kept, since whose events these are the tenant says.
 --
+-- Data of an event without consent is withheld if the tenant has decided so (tidewire.tenant_settings).
+--
 -- Refuses: TW403 another tenant, or a topic of the log's own · TW409 the subject's newest event is another (DETAIL holds its cursor) · TW422 id used
 -- with other content, or expect without subject · 23514 a field that breaks a rule of the log (the constraint's name says which).
 CREATE OR REPLACE FUNCTION tidewire.append(
@@ -21,6 +23,7 @@ DECLARE
     _id       text := coalesce(append.id, tidewire.new_id());
     _expected bigint := CASE WHEN append.expect = 'none' THEN 0 ELSE tidewire.cursor_seq(append.expect) END;
     _result   record;
+    _withheld boolean;
 BEGIN
     IF tidewire.is_reserved(append.topic) AND NOT tidewire.may_act_for_log() THEN
         RAISE EXCEPTION 'topics under tidewire. are written by the log alone' USING ERRCODE = 'TW403';
@@ -28,13 +31,16 @@ BEGIN
     IF append.expect IS NOT NULL AND append.subject IS NULL THEN
         RAISE EXCEPTION 'expect needs a subject' USING ERRCODE = 'TW422';
     END IF;
+    _withheld := NOT tidewire.is_reserved(append.topic)
+        AND tidewire.check_admission(_tenant, append.topic, append.gdpr);
     FOR _attempt IN 1..10 LOOP
         BEGIN
             SELECT m.seq, m.recorded_at, m.outcome INTO _result FROM tidewire.append_many(
                 ARRAY[_tenant], ARRAY[_id], ARRAY[append.topic], ARRAY[append.subject],
                 ARRAY[coalesce(append.source, session_user::text)], ARRAY[append.priority], ARRAY[append.occurred_at],
-                ARRAY[append.region], ARRAY[append.gdpr::text], ARRAY[append.trace], ARRAY[append.data::text],
-                ARRAY[append.bytes], ARRAY[append.content_type], ARRAY[1], ARRAY[_expected]) AS m;
+                ARRAY[append.region], ARRAY[append.gdpr::text], ARRAY[append.trace],
+                ARRAY[CASE WHEN NOT _withheld THEN append.data::text END], ARRAY[CASE WHEN NOT _withheld THEN append.bytes END],
+                ARRAY[CASE WHEN NOT _withheld THEN append.content_type END], ARRAY[1], ARRAY[_expected]) AS m;
             EXIT;
         EXCEPTION WHEN unique_violation OR serialization_failure THEN
             -- Another transaction has just stored this id, or an event of the subject: the next attempt finds it. Under

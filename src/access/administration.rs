@@ -1,4 +1,4 @@
-//! What administrators do with credentials: create, list, revoke.
+//! What administrators do with credentials and settings: create, list, revoke, change.
 //!
 //! # Invariants
 //! - Who asks names the tenant by its own credential; nothing of another's is seen or changed.
@@ -9,7 +9,8 @@ use super::api_key::{ApiKey, Grant, KeyId};
 use super::ledger::{self, LedgerError, ListedKey, ListedRevocation};
 use super::registry::{Registry, in_time};
 use super::revoked::Revocation;
-use crate::event::Tenant;
+use super::tenants::{self, Change, Declaration, ListedSettings, ListedTopic};
+use crate::event::{Tenant, TopicPattern};
 
 impl Registry {
     /// Stores a new key.
@@ -87,5 +88,79 @@ impl Registry {
     ) -> Result<Vec<ListedRevocation>, LedgerError> {
         let client = self.client()?;
         in_time(ledger::list_revoked(&client, tenant)).await
+    }
+
+    /// The tenant's settings as they stand.
+    ///
+    /// # Errors
+    /// If the database cannot be asked.
+    pub async fn list_settings(&self, tenant: &Tenant) -> Result<ListedSettings, LedgerError> {
+        let client = self.client()?;
+        let (listed, _) = in_time(tenants::listed(&client, tenant)).await?;
+        Ok(listed)
+    }
+
+    /// Changes settings of the tenant. When this returns they are in force here.
+    ///
+    /// # Errors
+    /// If the database cannot be asked.
+    pub async fn change_settings(
+        &self,
+        tenant: &Tenant,
+        change: &Change,
+        by: &str,
+    ) -> Result<(), LedgerError> {
+        let client = self.client()?;
+        in_time(async {
+            tenants::change(&client, tenant, change, by).await?;
+            self.look(&client).await
+        })
+        .await
+    }
+
+    /// The tenant's declared topics.
+    ///
+    /// # Errors
+    /// If the database cannot be asked.
+    pub async fn list_topics(&self, tenant: &Tenant) -> Result<Vec<ListedTopic>, LedgerError> {
+        let client = self.client()?;
+        in_time(tenants::topics(&client, tenant)).await
+    }
+
+    /// Declares topics of the tenant. When this returns that is in force here.
+    ///
+    /// # Errors
+    /// If the tenant has declared too many, or the database cannot be asked.
+    pub async fn declare_topic(
+        &self,
+        tenant: &Tenant,
+        declared: &Declaration,
+        by: &str,
+    ) -> Result<(), LedgerError> {
+        let client = self.client()?;
+        in_time(async {
+            tenants::declare(&client, tenant, declared, by).await?;
+            self.look(&client).await
+        })
+        .await
+    }
+
+    /// Withdraws a declared topic of the tenant; whether there was one.
+    ///
+    /// # Errors
+    /// If the database cannot be asked.
+    pub async fn withdraw_topic(
+        &self,
+        tenant: &Tenant,
+        pattern: &TopicPattern,
+        by: &str,
+    ) -> Result<bool, LedgerError> {
+        let client = self.client()?;
+        in_time(async {
+            let was_there = tenants::withdraw(&client, tenant, pattern, by).await?;
+            self.look(&client).await?;
+            Ok(was_there)
+        })
+        .await
     }
 }

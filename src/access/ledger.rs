@@ -23,7 +23,7 @@ pub const REVOCATIONS_MAX: i64 = 10_000;
 /// Keys or revocations in one answer.
 pub const LIST_MAX: i64 = 1_000;
 
-const VERSION: &str = "SELECT version FROM tidewire.credential_changes";
+const VERSION: &str = "SELECT version, settings_version FROM tidewire.credential_changes";
 const KEYS: &str = "
     SELECT k.key_id, k.tenant, k.name, k.role, k.read_topics, k.write_topics, k.expires_at, k.revoked_at, k.secret_sha256,
            (SELECT c.version FROM tidewire.credential_changes AS c)
@@ -84,6 +84,9 @@ pub enum LedgerError {
     /// The tenant has as many as it may.
     #[error("the tenant has {0} of them, which is as many as it may have: revoke some")]
     TooMany(i64),
+    /// What stands in the database is nothing that this program has written.
+    #[error("the settings of the tenant {} cannot be read: correct tidewire.tenant_settings and tidewire.declared_topics", .0.as_str())]
+    Unreadable(Tenant),
     /// A fault of ours.
     #[error("credentials could not be read or written: {0}")]
     Database(#[from] tokio_postgres::Error),
@@ -136,9 +139,10 @@ pub struct ListedRevocation {
     pub until: Option<DateTime<Utc>>,
 }
 
-/// The number that rises with every change.
-pub(super) async fn version(client: &Client) -> Result<i64, LedgerError> {
-    Ok(client.query_one(VERSION, &[]).await?.try_get(0)?)
+/// The numbers that rise with every change: of a credential, and of a tenant's settings.
+pub(super) async fn versions(client: &Client) -> Result<(i64, i64), LedgerError> {
+    let row = client.query_one(VERSION, &[]).await?;
+    Ok((row.try_get(0)?, row.try_get(1)?))
 }
 
 /// These keys, each with the version at which it was read. One that is not there is left out.

@@ -5,6 +5,7 @@
 //! - A secret never stands in `Debug`, an error or a log line.
 
 mod administration;
+pub mod admission;
 pub mod api_key;
 pub mod claims;
 pub mod jwks;
@@ -15,10 +16,14 @@ pub mod ledger;
 pub mod principal;
 pub mod registry;
 pub mod revoked;
+pub mod schema;
+pub mod settings;
+pub mod tenants;
 mod uses;
 
 use std::fmt;
 
+pub use admission::{Admission, Refused};
 pub use api_key::{ApiKey, Grant, KeyId};
 pub use claims::ClaimNames;
 pub use jwks::Jwks;
@@ -115,6 +120,15 @@ impl Access {
         let principal = self.trust.verifier.verify(credential).await?;
         self.registry.check(&principal.holder()).await?;
         Ok(principal)
+    }
+
+    /// Whether events of the principal may be written: ask this.
+    ///
+    /// # Errors
+    /// If the tenant's settings cannot be read now.
+    pub async fn admission(&self, principal: &Principal) -> Result<Admission, LedgerError> {
+        let settings = self.registry.settings(&principal.tenant).await?;
+        Ok(Admission::new(principal.clone(), settings))
     }
 
     /// A lease for what outlasts the request.

@@ -23,7 +23,10 @@ use super::lease::Leases;
 use super::ledger::{self, LedgerError};
 use super::principal::{Credential, Holder, Principal};
 use super::revoked::Revoked;
+use super::settings::Settings;
+use super::tenants;
 use super::uses::Uses;
+use crate::event::Tenant;
 use crate::pg::{ConnectError, Connector};
 use crate::tasks::{Tasks, pause};
 
@@ -44,6 +47,8 @@ const RECONNECT_MAX: Duration = Duration::from_secs(2);
 const USED_INTERVAL: Duration = Duration::from_mins(1);
 /// Keys remembered. Beyond it the one that was used least is looked up again.
 const KNOWN_MAX: u64 = 50_000;
+/// Tenants whose settings are remembered.
+const SETTINGS_MAX: u64 = 10_000;
 /// Keys that are looked up at once.
 const LOOKUPS_MAX: usize = 4;
 /// Keys read in one statement.
@@ -68,6 +73,9 @@ struct Inner {
     leases: Leases,
     lookups: Semaphore,
     uses: Uses,
+    /// Of what is remembered of settings; nothing is older.
+    settings_version: AtomicI64,
+    settings: Cache<Tenant, Arc<Settings>>,
     /// Something may have changed.
     wake: Arc<Notify>,
 }
@@ -104,6 +112,8 @@ impl Registry {
             leases: Leases::default(),
             lookups: Semaphore::new(LOOKUPS_MAX),
             uses: Uses::default(),
+            settings_version: AtomicI64::new(-1),
+            settings: Cache::new(SETTINGS_MAX),
             wake: Arc::default(),
         }));
         let client = registry.open().await?;
@@ -134,6 +144,27 @@ impl Registry {
             Credential::ApiKey(id) => check(&*self.find(id).await?.ok_or(Denied::Revoked)?),
             Credential::Token { .. } if self.revoked().covers(holder) => Err(Denied::Revoked),
             Credential::Token { .. } | Credential::None => Ok(()),
+        }
+    }
+
+    /// What the tenant has decided.
+    pub(super) async fn settings(&self, tenant: &Tenant) -> Result<Arc<Settings>, LedgerError> {
+        loop {
+            if let Some(settings) = self.0.settings.get(tenant).await {
+                return Ok(settings);
+            }
+            let client = self.client()?;
+            let (settings, version) = in_time(tenants::settings(&client, tenant)).await?;
+            let settings = Arc::new(settings);
+            self.0
+                .settings
+                .insert(tenant.clone(), Arc::clone(&settings))
+                .await;
+            // As with keys: remembered first, then compared.
+            if version >= self.0.settings_version.load(Ordering::SeqCst) {
+                return Ok(settings);
+            }
+            self.0.settings.invalidate(tenant).await;
         }
     }
 
@@ -258,7 +289,10 @@ impl Registry {
     /// Reads again all that is remembered, if something has changed, and ends what has lost its credential.
     pub(super) async fn look(&self, client: &Client) -> Result<(), LedgerError> {
         let mut refreshed = self.0.refreshed.lock().await;
-        let version = ledger::version(client).await?;
+        let (version, settings) = ledger::versions(client).await?;
+        if settings != self.0.settings_version.swap(settings, Ordering::SeqCst) {
+            self.0.settings.invalidate_all();
+        }
         if version != *refreshed {
             // First: what is looked up from now on and is older is not kept.
             self.0.version.store(version, Ordering::SeqCst);

@@ -145,7 +145,7 @@ impl Server {
 
     async fn store(&self) -> anyhow::Result<Stored> {
         let id = uuid::Uuid::now_v7().to_string();
-        let event = json!({"id": id, "topic": "tidewire.check.stored", "data": {"check": id}});
+        let event = json!({"id": id, "topic": "check.event.stored", "data": {"check": id}});
         let answer = self.post(&event).await?;
         let cursor = answer
             .get("cursor")
@@ -167,7 +167,7 @@ impl Server {
             };
             let page = self
                 .get(&format!(
-                    "/v1/events?topics=tidewire.check.*&{from}&at_least={cursor}&limit=1000"
+                    "/v1/events?topics=check.event.*&{from}&at_least={cursor}&limit=1000"
                 ))
                 .await?;
             let events = page

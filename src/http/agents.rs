@@ -10,8 +10,9 @@ use axum::http::{HeaderMap, header};
 use axum::response::Response;
 use serde_json::value::RawValue;
 
+use super::admission::{self, admit};
 use super::app::App;
-use super::append::{admit, append, created};
+use super::append::{append, created};
 use super::body::{self, Whole};
 use super::caller::Caller;
 use super::ingest;
@@ -159,7 +160,7 @@ async fn store(
     if let Some(trace) = ingest::traceparent(headers) {
         ingest::apply_trace(&mut events, trace);
     }
-    admit(principal, &mut events)?;
+    admit(&admission::of(app, principal).await?, &mut events)?;
     let appended = append(app, principal, events.into(), None).await?;
     Ok(created(&appended, app.hub.identity(), key.is_some()))
 }

@@ -9,13 +9,14 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use serde::Serialize;
 
+use super::admission::{self, admit};
 use super::app::App;
 use super::body;
 use super::caller::{self, Caller};
 use super::errors;
 use super::ingest::{self, Media};
 use super::ndjson;
-use super::problem::{Kind, MemberError, Problem};
+use super::problem::Problem;
 use crate::access::Principal;
 use crate::event::NewEvent;
 use crate::log::{Appended, Identity, Sequence};
@@ -61,9 +62,10 @@ pub async fn post(
 ) -> Result<Response, Problem> {
     let media = ingest::media_type(request.headers())?;
     let key = ingest::idempotency_key(request.headers())?;
+    let admission = admission::of(&app, &principal).await?;
     if media == Media::Ndjson {
         let lease = caller::lease(&app, &principal).await?;
-        return Ok(ndjson::post(app, (principal, lease), key, request));
+        return Ok(ndjson::post(app, (admission, lease), key, request));
     }
     let (parts, body) = request.into_parts();
     let body = body::read(&app, &parts, body).await?;
@@ -71,7 +73,7 @@ pub async fn post(
     if let Some(key) = &key {
         ingest::assign_ids(&mut events, key, 0);
     }
-    admit(&principal, &mut events)?;
+    admit(&admission, &mut events)?;
     let appended = append(&app, &principal, events, None).await?;
     Ok(created(&appended, app.hub.identity(), key.is_some()))
 }
@@ -109,33 +111,4 @@ pub async fn append(
         .append(&principal.tenant, events, sequence)
         .await
         .map_err(|failed| errors::members(&failed, app.hub.identity()))
-}
-
-/// Checks what the caller may write, and names the source.
-///
-/// # Errors
-/// 403 that lists every event whose topic the caller may not write.
-pub fn admit(principal: &Principal, events: &mut [NewEvent]) -> Result<(), Problem> {
-    let mut forbidden = Vec::new();
-    for (index, event) in events.iter_mut().enumerate() {
-        if !principal.may_write(&event.topic) {
-            let reason = format!("this credential may not write {}", event.topic);
-            forbidden.push(MemberError {
-                index: Some(index),
-                field: "topic".into(),
-                reason,
-            });
-        }
-        event.source.get_or_insert_with(|| principal.name.clone());
-    }
-    if forbidden.is_empty() {
-        return Ok(());
-    }
-    let mut problem = Problem::new(
-        Kind::ForbiddenTopic,
-        "this credential may not write to the topic",
-    );
-    forbidden.truncate(super::problem::ERRORS_MAX);
-    problem.errors = forbidden;
-    Err(problem)
 }

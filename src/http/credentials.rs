@@ -188,14 +188,22 @@ pub async fn list_revoked(
     Ok(Json(json!({ "revocations": listed.map_err(problem)? })).into_response())
 }
 
-fn administer(principal: &Principal) -> Result<(), Problem> {
+/// Lets administrators pass.
+///
+/// # Errors
+/// 403.
+pub fn administer(principal: &Principal) -> Result<(), Problem> {
     principal
         .may_administer()
         .then_some(())
         .ok_or_else(|| Problem::new(Kind::Forbidden, "this is for administrators of the tenant"))
 }
 
-async fn read<T: DeserializeOwned>(app: &App, request: Request) -> Result<T, Problem> {
+/// Reads a JSON body.
+///
+/// # Errors
+/// 400, 408, 413 or 503.
+pub async fn read<T: DeserializeOwned>(app: &App, request: Request) -> Result<T, Problem> {
     let (parts, body) = request.into_parts();
     let body = body::read(app, &parts, body).await?;
     let read = serde_json::from_slice(&body);
@@ -238,7 +246,11 @@ fn grant(principal: &Principal, wanted: &NewKey) -> Result<Grant, Problem> {
     })
 }
 
-fn patterns(field: &str, texts: &[String]) -> Result<Vec<TopicPattern>, Problem> {
+/// Reads topic patterns.
+///
+/// # Errors
+/// 400.
+pub fn patterns(field: &str, texts: &[String]) -> Result<Vec<TopicPattern>, Problem> {
     if texts.len() > FILTER_TOPICS_MAX {
         return Err(Problem::parameter(
             field,
@@ -250,11 +262,16 @@ fn patterns(field: &str, texts: &[String]) -> Result<Vec<TopicPattern>, Problem>
     texts.iter().map(parse).collect()
 }
 
-fn problem(error: LedgerError) -> Problem {
+/// What went wrong, as an answer.
+pub fn problem(error: LedgerError) -> Problem {
     match error {
         LedgerError::Unavailable => errors::unavailable(
             "credentials cannot be read or changed: the database does not answer at the moment",
         ),
+        LedgerError::Unreadable(tenant) => errors::internal(&format!(
+            "the settings of tenant {} cannot be read",
+            tenant.as_str()
+        )),
         LedgerError::TooMany(_) => Problem::new(Kind::TooMany, error.to_string()),
         LedgerError::Database(cause) => errors::internal(&format!("credentials: {cause}")),
     }

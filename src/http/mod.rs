@@ -4,6 +4,7 @@
 //! - No SQL and no waiting logic. A 5xx is logged once, here, and tells the client nothing internal.
 //! - Every answer that is an error is a problem document.
 
+mod admission;
 mod agents;
 pub mod app;
 mod append;
@@ -27,6 +28,7 @@ mod params;
 pub mod problem;
 mod read;
 pub mod serve;
+mod settings;
 mod sse;
 mod status;
 pub mod tls;
@@ -59,6 +61,9 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("/v1/api-keys", "GET, POST"),
     ("/v1/api-keys/{id}", "DELETE"),
     ("/v1/revocations", "GET, POST"),
+    ("/v1/settings", "GET, PATCH"),
+    ("/v1/topics", "GET"),
+    ("/v1/topics/{pattern}", "DELETE, PUT"),
     ("/v1/status", "GET"),
     ("/livez", "GET"),
     ("/readyz", "GET"),
@@ -116,6 +121,7 @@ pub fn router(app: App) -> Router {
             post(agents::command).fallback(not_allowed("POST")),
         )
         .merge(credentials())
+        .merge(tenant())
         .fallback(not_found)
         .layer(RequestDecompressionLayer::new().pass_through_unaccepted(true))
         .layer(middleware::from_fn(coding::admit))
@@ -124,6 +130,27 @@ pub fn router(app: App) -> Router {
         .layer(middleware::from_fn_with_state(app.clone(), unread::drain))
         .layer(app.origins.clone().cors())
         .with_state(app)
+}
+
+/// What administrators decide for their tenant.
+fn tenant() -> Router<App> {
+    Router::new()
+        .route(
+            "/v1/settings",
+            get(settings::get)
+                .patch(settings::patch)
+                .fallback(not_allowed("GET, HEAD, PATCH")),
+        )
+        .route(
+            "/v1/topics",
+            get(settings::list).fallback(not_allowed("GET, HEAD")),
+        )
+        .route(
+            "/v1/topics/{pattern}",
+            put(settings::declare)
+                .delete(settings::withdraw)
+                .fallback(not_allowed("DELETE, PUT")),
+        )
 }
 
 /// What administrators do with credentials.

@@ -53,6 +53,7 @@ mod sse;
 mod statements;
 mod strangers;
 mod tls;
+mod topics;
 mod unread;
 mod url_tokens;
 mod wakeup;

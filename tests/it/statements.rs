@@ -1,6 +1,6 @@
 //! Every statement of the floors that ask the database fits the real schema.
 
-use tidewire::access::{ledger, registry};
+use tidewire::access::{ledger, registry, tenants};
 use tidewire::log::{identity, listener, look, read, span, status, upkeep, writer};
 
 use crate::support::TestDb;
@@ -9,7 +9,7 @@ use crate::support::TestDb;
 async fn every_statement_prepares() {
     let db = TestDb::new().await;
     let client = db.connect().await;
-    let files: [(&str, &[&str]); 10] = [
+    let files: [(&str, &[&str]); 11] = [
         ("identity", identity::STATEMENTS),
         ("writer", writer::STATEMENTS),
         ("listener", listener::STATEMENTS),
@@ -20,6 +20,7 @@ async fn every_statement_prepares() {
         ("upkeep", upkeep::STATEMENTS),
         ("ledger", ledger::STATEMENTS),
         ("registry", registry::STATEMENTS),
+        ("tenants", tenants::STATEMENTS),
     ];
     for (file, statements) in files {
         assert!(!statements.is_empty(), "{file}");

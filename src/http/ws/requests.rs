@@ -18,6 +18,7 @@ use crate::access::Denied;
 use crate::event::Filter;
 use crate::event::encode::push_string;
 use crate::event::limits::{SOCKET_NAMES_MAX, SUBSCRIPTIONS_MAX};
+use crate::http::admission;
 use crate::http::append::{self, Answer};
 use crate::http::caller;
 use crate::http::ingest;
@@ -53,7 +54,8 @@ impl Socket {
                 events,
                 idempotency_key,
             } => {
-                self.append(reference, events.get(), idempotency_key.as_deref());
+                let key = idempotency_key.as_deref();
+                self.append(reference, events.get(), key).await;
                 Ok(())
             }
             ClientFrame::Command {
@@ -64,7 +66,7 @@ impl Socket {
                 params,
             } => {
                 let event = command(&subject, id.as_deref(), &action, params.as_deref());
-                self.append(reference, &event, None);
+                self.append(reference, &event, None).await;
                 Ok(())
             }
             ClientFrame::Ping { timestamp } => {
@@ -126,12 +128,14 @@ impl Socket {
     }
 
     /// Stores events while the socket goes on, in the order of its frames; the answer comes when they are committed.
-    fn append(&mut self, reference: Option<String>, events: &str, key: Option<&str>) {
+    async fn append(&mut self, reference: Option<String>, events: &str, key: Option<&str>) {
+        // Before the work is begun: what waits in it would lose its place.
+        let admission = admission::of(&self.app, &self.principal).await;
         let decoded = ingest::decode_text(events, &self.app.ingest).and_then(|mut decoded| {
             if let Some(key) = key {
                 ingest::assign_ids(&mut decoded.events, key, 0);
             }
-            append::admit(&self.principal, &mut decoded.events)?;
+            admission::admit(&admission?, &mut decoded.events)?;
             Ok(decoded.events)
         });
         let (app, principal, sequence) = (self.app.clone(), self.principal.clone(), self.sequence);

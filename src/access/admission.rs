@@ -1,0 +1,110 @@
+//! Whether an event may be written: the one place that is asked, by whichever way it comes.
+//!
+//! # Invariants
+//! - Asked before anything is stored or waited for. What is refused here has cost nobody else anything.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::Principal;
+use super::schema::Fault;
+use super::settings::{Consent, Settings, TopicMode};
+use crate::event::{NewEvent, Payload};
+
+/// Why an event is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refused {
+    /// The credential may not write the topic.
+    Forbidden,
+    /// The tenant has not declared the topic.
+    Undeclared,
+    /// The data is not what the topic's schema says.
+    Schema(Vec<Fault>),
+    /// The tenant takes no events without consent.
+    NoConsent,
+}
+
+/// Who writes, and what the tenant has decided.
+#[derive(Debug, Clone)]
+pub struct Admission {
+    /// Who writes.
+    pub principal: Principal,
+    settings: Arc<Settings>,
+}
+
+impl Admission {
+    /// For events of this principal.
+    #[must_use]
+    pub const fn new(principal: Principal, settings: Arc<Settings>) -> Self {
+        Self {
+            principal,
+            settings,
+        }
+    }
+
+    /// Whether it may be written. Names its source if it names none, and takes its data away where the tenant has decided so.
+    ///
+    /// # Errors
+    /// Why not.
+    pub fn admit(&self, event: &mut NewEvent) -> Result<(), Refused> {
+        if !self.principal.may_write(&event.topic) {
+            return Err(Refused::Forbidden);
+        }
+        let topic = event.topic.as_str();
+        let declared = self.settings.declared.iter();
+        let mut declared = declared.filter(|one| one.pattern.matches(topic)).peekable();
+        if self.settings.topic_mode == TopicMode::Declared && declared.peek().is_none() {
+            return Err(Refused::Undeclared);
+        }
+        let schemas: Vec<_> = declared.filter_map(|one| one.schema.as_ref()).collect();
+        if !schemas.is_empty() {
+            let data = data(&event.payload)?;
+            for schema in schemas {
+                schema.check(&data).map_err(Refused::Schema)?;
+            }
+        }
+        self.ask_consent(event)?;
+        let name = &self.principal.name;
+        event.source.get_or_insert_with(|| name.clone());
+        Ok(())
+    }
+
+    fn ask_consent(&self, event: &mut NewEvent) -> Result<(), Refused> {
+        let settings = &self.settings;
+        let topic = event.topic.as_str();
+        if settings.consent == Consent::Optional
+            || has_consent(event)
+            || !settings.consent_topics.iter().any(|one| one.matches(topic))
+        {
+            return Ok(());
+        }
+        if settings.consent == Consent::Require {
+            return Err(Refused::NoConsent);
+        }
+        event.payload = Payload::None;
+        Ok(())
+    }
+}
+
+/// The data as it is checked: none is null. Bytes are what no schema speaks of.
+fn data(payload: &Payload) -> Result<Value, Refused> {
+    let fault = |reason: &str| {
+        let (pointer, reason) = (String::new(), reason.to_owned());
+        Refused::Schema(vec![Fault { pointer, reason }])
+    };
+    match payload {
+        Payload::None => Ok(Value::Null),
+        Payload::Json(text) => serde_json::from_str(text.get())
+            .map_err(|_| fault("holds a number that cannot be compared with a schema")),
+        Payload::Bytes { .. } => Err(fault("must be JSON, since the topic has a schema")),
+    }
+}
+
+fn has_consent(event: &NewEvent) -> bool {
+    let said = event
+        .gdpr
+        .as_ref()
+        .map(|gdpr| serde_json::from_str::<Value>(gdpr.get()));
+    said.is_some_and(|said| said.is_ok_and(|said| said.get("consent") == Some(&Value::Bool(true))))
+}

@@ -1,0 +1,330 @@
+//! JSON Schemas that tenants declare for their events' data.
+//!
+//! # Invariants
+//! - A schema comes from somebody who shares the server with others: it fetches nothing, its patterns are matched in linear
+//!   time, and what a check may cost is known before it is made. So it may not refer to itself, and what its references
+//!   unfold to is bounded: 30 definitions that each name the one before twice took 44 s to check one string.
+//! - An answer says where data breaks its schema and how, and never shows the data.
+
+use std::collections::HashSet;
+
+use jsonschema::{PatternOptions, Validator};
+use serde_json::Value;
+
+/// Bytes of a schema.
+pub const SCHEMA_BYTES_MAX: usize = 64 * 1024;
+/// Values within a schema, each reference replaced by what it names.
+const NODES_MAX: usize = 10_000;
+/// Values of a schema times values of the data it is asked about: what a check may cost, some 100 ms.
+const COST_MAX: usize = 2_000_000;
+/// Bytes that a regular expression may take when it is compiled.
+const PATTERN_BYTES_MAX: usize = 1 << 20;
+/// Keywords by which a reference could mean something else than it says.
+const UNSUPPORTED: [&str; 7] = [
+    "$dynamicRef",
+    "$recursiveRef",
+    "$dynamicAnchor",
+    "$recursiveAnchor",
+    "$anchor",
+    "$id",
+    "id",
+];
+/// Faults that are told of.
+const FAULTS_MAX: usize = 10;
+
+/// Why a text is no schema that can be declared.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SchemaError {
+    /// Too long.
+    #[error("is longer than {SCHEMA_BYTES_MAX} bytes")]
+    TooLong,
+    /// Refers to itself, at the root or below.
+    #[error("{0} leads back to itself, which is not supported: a check might not end")]
+    Recursive(String),
+    /// Refers to something elsewhere.
+    #[error(
+        "{0} names something that is not within the schema: a reference must begin with #/ or be #"
+    )]
+    Foreign(String),
+    /// `$dynamicRef`, `$recursiveRef`, `$id` or `$anchor`.
+    #[error("{0} is not supported: write references as {{\"$ref\": \"#/…\"}}")]
+    Unsupported(String),
+    /// Unfolds to too much.
+    #[error("is too large: with its references it holds more than {NODES_MAX} values")]
+    TooLarge,
+    /// Not a schema.
+    #[error("is no JSON Schema: {0}")]
+    Invalid(String),
+}
+
+/// Where data breaks its schema, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Fault {
+    /// A JSON pointer into the data; empty for all of it.
+    pub pointer: String,
+    /// In words, without the data.
+    pub reason: String,
+}
+
+/// A schema that can be asked.
+#[derive(Debug)]
+pub struct Schema {
+    validator: Validator,
+    nodes: usize,
+}
+
+impl Schema {
+    /// Makes one ready.
+    ///
+    /// # Errors
+    /// If it is none, or might cost too much.
+    pub fn new(schema: &Value) -> Result<Self, SchemaError> {
+        let mut nodes = 0;
+        unfold(
+            schema,
+            (schema, Place::Schema),
+            &mut HashSet::new(),
+            &mut nodes,
+        )?;
+        let patterns = PatternOptions::regex()
+            .size_limit(PATTERN_BYTES_MAX)
+            .dfa_size_limit(PATTERN_BYTES_MAX);
+        let validator = jsonschema::options()
+            .with_pattern_options(patterns)
+            .build(schema)
+            .map_err(|error| SchemaError::Invalid(error.to_string()))?;
+        Ok(Self { validator, nodes })
+    }
+
+    /// Whether data is as it should be.
+    ///
+    /// # Errors
+    /// The first of its faults.
+    pub fn check(&self, data: &Value) -> Result<(), Vec<Fault>> {
+        if self.nodes.saturating_mul(count(data)) > COST_MAX {
+            return Err(vec![Fault {
+                pointer: String::new(),
+                reason: "holds too many values to be compared with a schema of this size".into(),
+            }]);
+        }
+        let faults: Vec<Fault> = self
+            .validator
+            .iter_errors(data)
+            .take(FAULTS_MAX)
+            .map(|error| Fault {
+                pointer: error.instance_path().to_string(),
+                reason: error.masked().to_string(),
+            })
+            .collect();
+        if faults.is_empty() {
+            Ok(())
+        } else {
+            Err(faults)
+        }
+    }
+}
+
+fn count(data: &Value) -> usize {
+    match data {
+        Value::Array(items) => items.iter().map(count).fold(1, usize::saturating_add),
+        Value::Object(members) => members.values().map(count).fold(1, usize::saturating_add),
+        _ => 1,
+    }
+}
+
+/// What stands at a place of a schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    /// A schema: its names are keywords.
+    Schema,
+    /// Schemas under names of the user's.
+    Names,
+    /// A value that data is compared with.
+    Data,
+}
+
+impl Place {
+    /// What stands under a name.
+    fn under(self, name: &str) -> Self {
+        match (self, name) {
+            (Self::Data, _) | (Self::Schema, "const" | "enum" | "default" | "examples") => {
+                Self::Data
+            }
+            (
+                Self::Schema,
+                "properties" | "patternProperties" | "dependentSchemas" | "dependencies",
+            ) => Self::Names,
+            _ => Self::Schema,
+        }
+    }
+}
+
+/// Counts what a schema holds with each reference replaced by what it names. `under` are the references that are being
+/// followed.
+fn unfold<'a>(
+    root: &'a Value,
+    (at, place): (&'a Value, Place),
+    under: &mut HashSet<&'a str>,
+    nodes: &mut usize,
+) -> Result<(), SchemaError> {
+    *nodes = nodes.saturating_add(1);
+    if *nodes > NODES_MAX {
+        return Err(SchemaError::TooLarge);
+    }
+    match at {
+        Value::Array(items) => {
+            let mut items = items.iter();
+            items.try_for_each(|item| unfold(root, (item, place), under, nodes))
+        }
+        Value::Object(members) => {
+            for (name, value) in members {
+                let is_text = value.is_string() || value.is_boolean();
+                match (place, name.as_str(), value) {
+                    (Place::Schema, "$ref", Value::String(reference)) => {
+                        follow(root, reference, under, nodes)?;
+                    }
+                    (Place::Schema, name, _) if is_text && UNSUPPORTED.contains(&name) => {
+                        return Err(SchemaError::Unsupported(name.to_owned()));
+                    }
+                    // Counted where they are referred to.
+                    (Place::Schema, "$defs" | "definitions", _) => {}
+                    _ => unfold(root, (value, place.under(name)), under, nodes)?,
+                }
+            }
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn follow<'a>(
+    root: &'a Value,
+    reference: &'a str,
+    under: &mut HashSet<&'a str>,
+    nodes: &mut usize,
+) -> Result<(), SchemaError> {
+    let foreign = || SchemaError::Foreign(format!("{reference:?}"));
+    let pointer = reference.strip_prefix('#').ok_or_else(foreign)?;
+    if pointer.contains('%') {
+        return Err(foreign());
+    }
+    let named = root.pointer(pointer).ok_or_else(foreign)?;
+    if !under.insert(reference) {
+        return Err(SchemaError::Recursive(format!("{reference:?}")));
+    }
+    unfold(root, (named, Place::Schema), under, nodes)?;
+    under.remove(reference);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn refused(schema: &Value) -> SchemaError {
+        Schema::new(schema)
+            .err()
+            .unwrap_or_else(|| panic!("{schema}"))
+    }
+
+    #[test]
+    fn data_is_checked_and_not_shown() {
+        let schema = Schema::new(&json!({
+            "$defs": {"money": {"type": "number", "minimum": 0}},
+            "type": "object", "required": ["amount"], "additionalProperties": false,
+            "properties": {"amount": {"$ref": "#/$defs/money"}, "name": {"type": "string", "pattern": "^[a-z]+$"}},
+        }))
+        .unwrap();
+        assert_eq!(schema.check(&json!({"amount": 1, "name": "a"})), Ok(()));
+        let faults = schema
+            .check(&json!({"amount": -77, "name": "SECRET"}))
+            .unwrap_err();
+        let pointers: Vec<_> = faults.iter().map(|fault| fault.pointer.as_str()).collect();
+        assert_eq!(pointers, ["/amount", "/name"]);
+        let text = format!("{faults:?}");
+        assert!(!text.contains("SECRET") && !text.contains("77"), "{text}");
+        let text = format!("{:?}", schema.check(&json!({"amount": 1, "x": 2})));
+        assert!(text.contains("dditional"), "{text}");
+        assert!(schema.check(&json!([])).is_err());
+        // What only looks like a keyword is none.
+        let names = json!({"properties": {"id": {"default": {"id": "x", "$ref": "#"}}, "$ref": {"const": {"$id": "a"}}}});
+        assert_eq!(
+            Schema::new(&names).unwrap().check(&json!({"id": 1})),
+            Ok(())
+        );
+    }
+
+    #[test]
+    fn what_might_not_end_is_refused() {
+        let diamonds = |depth: usize| {
+            let mut definitions = json!({"d0": {"type": "number"}});
+            for level in 1..depth {
+                let below = json!({"$ref": format!("#/$defs/d{}", level - 1)});
+                definitions[format!("d{level}")] = json!({"anyOf": [below, below]});
+            }
+            json!({"$defs": definitions, "$ref": format!("#/$defs/d{}", depth - 1)})
+        };
+        assert_eq!(refused(&diamonds(30)), SchemaError::TooLarge);
+        assert!(Schema::new(&diamonds(5)).is_ok());
+        for recursive in [
+            json!({"$ref": "#"}),
+            json!({"properties": {"a": {"$ref": "#"}}}),
+            json!({"$defs": {"a": {"items": {"$ref": "#/$defs/b"}}, "b": {"$ref": "#/$defs/a"}}, "$ref": "#/$defs/a"}),
+            json!({"properties": {"default": {"$ref": "#"}}}),
+            json!({"default": {"items": {"$ref": "#/default"}}, "$ref": "#/default"}),
+        ] {
+            assert!(
+                matches!(refused(&recursive), SchemaError::Recursive(_)),
+                "{recursive}"
+            );
+        }
+        for foreign in [
+            "http://127.0.0.1:1/x",
+            "file:///etc/passwd",
+            "#/nowhere",
+            "other.json",
+            "#%2F$defs",
+        ] {
+            let schema = json!({"$ref": foreign});
+            assert!(
+                matches!(refused(&schema), SchemaError::Foreign(_)),
+                "{foreign}"
+            );
+        }
+        for name in ["$dynamicRef", "$recursiveRef", "$anchor", "$id"] {
+            let schema = json!({"properties": {"a": {name: "#x"}}});
+            assert!(
+                matches!(refused(&schema), SchemaError::Unsupported(_)),
+                "{name}"
+            );
+        }
+        for invalid in [
+            json!({"type": "nothing"}),
+            json!(1),
+            json!({"pattern": "("}),
+            json!({"pattern": "((a{1000}){1000}){9}"}),
+        ] {
+            assert!(
+                matches!(refused(&invalid), SchemaError::Invalid(_)),
+                "{invalid}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_check_has_a_bound() {
+        let alternatives: Vec<Value> = (0..1_000).map(|n| json!({"const": n})).collect();
+        let schema = Schema::new(&json!({"items": {"anyOf": alternatives}})).unwrap();
+        assert_eq!(schema.check(&json!([1, 2, 3])), Ok(()));
+        let many = Value::from(vec!["x"; 100_000]);
+        let faults = schema.check(&many).unwrap_err();
+        assert!(faults[0].reason.contains("too many"), "{faults:?}");
+    }
+
+    #[test]
+    fn an_expression_is_matched_in_linear_time() {
+        let schema = Schema::new(&json!({"pattern": "^(a+)+$"})).unwrap();
+        assert!(schema.check(&json!("a".repeat(5_000) + "!")).is_err());
+    }
+}

@@ -1,0 +1,236 @@
+//! What the database knows of tenants' settings.
+//!
+//! # Invariants
+//! - The only place that reads or writes them. A row that cannot be read stops its tenant's writes rather than let by what it
+//!   may have forbidden.
+
+use chrono::{DateTime, Utc};
+use serde_json::Value;
+use tokio_postgres::{Client, Row};
+
+use super::ledger::LedgerError;
+use super::schema::Schema;
+use super::settings::{Consent, Declared, Settings, TopicMode};
+use crate::event::{Tenant, TopicPattern};
+
+/// Topics that a tenant may declare.
+pub const DECLARED_MAX: i64 = 1_000;
+
+const SETTINGS: &str = "
+    SELECT s.topic_mode, s.consent, s.consent_topics, s.changed_at, s.changed_by, c.settings_version
+      FROM tidewire.credential_changes AS c LEFT JOIN tidewire.tenant_settings AS s ON s.tenant = $1";
+const DECLARED: &str = "
+    SELECT pattern, schema, in_sql, description, changed_at, changed_by FROM tidewire.declared_topics
+     WHERE tenant = $1 ORDER BY pattern";
+const CHANGE: &str = "
+    INSERT INTO tidewire.tenant_settings AS s (tenant, topic_mode, consent, consent_topics, changed_by)
+    VALUES ($1, coalesce($2, 'open'), coalesce($3, 'optional'), coalesce($4::text[], '{*}'), $5)
+        ON CONFLICT (tenant) DO UPDATE
+        SET topic_mode = coalesce($2, s.topic_mode), consent = coalesce($3, s.consent),
+            consent_topics = coalesce($4, s.consent_topics), changed_by = $5, changed_at = now()";
+const DECLARE: &str = "
+    INSERT INTO tidewire.declared_topics AS d (tenant, pattern, schema, in_sql, description, changed_by)
+    SELECT $1, $2, $3, $4, $5, $6
+     WHERE (SELECT count(*) FROM tidewire.declared_topics AS o WHERE o.tenant = $1 AND o.pattern <> $2) < $7
+        ON CONFLICT (tenant, pattern) DO UPDATE
+        SET schema = excluded.schema, in_sql = excluded.in_sql, description = excluded.description,
+            changed_by = excluded.changed_by, changed_at = now()
+    RETURNING true";
+const WITHDRAW: &str = "SELECT tidewire.withdraw_topic($1, $2, $3)";
+
+/// Statements of this file, for the test that prepares each.
+pub const STATEMENTS: &[&str] = &[SETTINGS, DECLARED, CHANGE, DECLARE, WITHDRAW];
+
+/// What shall be changed; what is `None` stays.
+#[derive(Debug, Clone, Default)]
+pub struct Change {
+    /// See [`Settings`].
+    pub topic_mode: Option<TopicMode>,
+    /// See [`Settings`].
+    pub consent: Option<Consent>,
+    /// See [`Settings`].
+    pub consent_topics: Option<Vec<TopicPattern>>,
+}
+
+/// A topic to be declared.
+#[derive(Debug, Clone)]
+pub struct Declaration {
+    /// Which topics.
+    pub pattern: TopicPattern,
+    /// What their data looks like: a JSON Schema.
+    pub schema: Option<Value>,
+    /// Whether those who write in SQL, where it cannot be checked, may write them all the same.
+    pub is_unchecked_in_sql: bool,
+    /// For people.
+    pub description: Option<String>,
+}
+
+/// A declared topic as its tenant sees it.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct ListedTopic {
+    /// Which topics.
+    pub pattern: String,
+    /// What their data looks like.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub schema: Option<Value>,
+    /// `refuse` or `unchecked`.
+    pub in_sql: String,
+    /// For people.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub description: Option<String>,
+    /// When, and by whom.
+    pub changed_at: DateTime<Utc>,
+    /// See `changed_at`.
+    pub changed_by: String,
+}
+
+/// A tenant's settings as it sees them.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct ListedSettings {
+    /// `open` or `declared`.
+    pub topic_mode: String,
+    /// `optional`, `withhold` or `require`.
+    pub consent: String,
+    /// To which topics that applies.
+    pub consent_topics: Vec<String>,
+    /// When they were changed, and by whom; absent: never.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub changed_at: Option<DateTime<Utc>>,
+    /// See `changed_at`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub changed_by: Option<String>,
+}
+
+/// The tenant's settings as they stand, and the version at which they were read.
+pub(super) async fn listed(
+    client: &Client,
+    tenant: &Tenant,
+) -> Result<(ListedSettings, i64), LedgerError> {
+    let row = client.query_one(SETTINGS, &[&tenant.as_str()]).await?;
+    let or = |text: Option<String>, default: &str| text.unwrap_or_else(|| default.to_owned());
+    let listed = ListedSettings {
+        topic_mode: or(row.try_get(0)?, TopicMode::default().as_str()),
+        consent: or(row.try_get(1)?, Consent::default().as_str()),
+        consent_topics: row
+            .try_get::<_, Option<_>>(2)?
+            .unwrap_or_else(|| vec!["*".to_owned()]),
+        changed_at: row.try_get(3)?,
+        changed_by: row.try_get(4)?,
+    };
+    Ok((listed, row.try_get(5)?))
+}
+
+/// The tenant's declared topics.
+pub(super) async fn topics(
+    client: &Client,
+    tenant: &Tenant,
+) -> Result<Vec<ListedTopic>, LedgerError> {
+    let listed = |row: &Row| {
+        Ok(ListedTopic {
+            pattern: row.try_get(0)?,
+            schema: row.try_get(1)?,
+            in_sql: row.try_get(2)?,
+            description: row.try_get(3)?,
+            changed_at: row.try_get(4)?,
+            changed_by: row.try_get(5)?,
+        })
+    };
+    client
+        .query(DECLARED, &[&tenant.as_str()])
+        .await?
+        .iter()
+        .map(listed)
+        .collect()
+}
+
+/// The tenant's settings, ready to be asked, and the version at which they were read.
+pub(super) async fn settings(
+    client: &Client,
+    tenant: &Tenant,
+) -> Result<(Settings, i64), LedgerError> {
+    // The version first: what is read after it is as new or newer.
+    let (listed, version) = listed(client, tenant).await?;
+    let topics = topics(client, tenant).await?;
+    let settings = read(&listed, &topics).ok_or_else(|| LedgerError::Unreadable(tenant.clone()))?;
+    Ok((settings, version))
+}
+
+fn read(listed: &ListedSettings, topics: &[ListedTopic]) -> Option<Settings> {
+    let declared = |topic: &ListedTopic| {
+        let schema = topic.schema.as_ref().map(Schema::new).transpose().ok()?;
+        Some(Declared {
+            pattern: TopicPattern::parse(&topic.pattern).ok()?,
+            schema: schema.map(Into::into),
+        })
+    };
+    let patterns = listed
+        .consent_topics
+        .iter()
+        .map(|text| TopicPattern::parse(text).ok());
+    Some(Settings {
+        topic_mode: TopicMode::parse(&listed.topic_mode)?,
+        consent: Consent::parse(&listed.consent)?,
+        consent_topics: patterns.collect::<Option<_>>()?,
+        declared: topics.iter().map(declared).collect::<Option<_>>()?,
+    })
+}
+
+/// Changes what is given, in the name of `by`.
+pub(super) async fn change(
+    client: &Client,
+    tenant: &Tenant,
+    change: &Change,
+    by: &str,
+) -> Result<(), LedgerError> {
+    let mode = change.topic_mode.map(TopicMode::as_str);
+    let consent = change.consent.map(Consent::as_str);
+    let topics = change.consent_topics.as_ref();
+    let topics: Option<Vec<&str>> =
+        topics.map(|topics| topics.iter().map(TopicPattern::as_str).collect());
+    client
+        .execute(CHANGE, &[&tenant.as_str(), &mode, &consent, &topics, &by])
+        .await?;
+    Ok(())
+}
+
+/// Declares topics, in the name of `by`.
+pub(super) async fn declare(
+    client: &Client,
+    tenant: &Tenant,
+    declared: &Declaration,
+    by: &str,
+) -> Result<(), LedgerError> {
+    let in_sql = if declared.is_unchecked_in_sql {
+        "unchecked"
+    } else {
+        "refuse"
+    };
+    let row = client
+        .query_opt(
+            DECLARE,
+            &[
+                &tenant.as_str(),
+                &declared.pattern.as_str(),
+                &declared.schema,
+                &in_sql,
+                &declared.description,
+                &by,
+                &DECLARED_MAX,
+            ],
+        )
+        .await?;
+    row.map(|_| ()).ok_or(LedgerError::TooMany(DECLARED_MAX))
+}
+
+/// Withdraws a declared topic, in the name of `by`; whether there was one.
+pub(super) async fn withdraw(
+    client: &Client,
+    tenant: &Tenant,
+    pattern: &TopicPattern,
+    by: &str,
+) -> Result<bool, LedgerError> {
+    let row = client
+        .query_one(WITHDRAW, &[&tenant.as_str(), &pattern.as_str(), &by])
+        .await?;
+    Ok(row.try_get(0)?)
+}

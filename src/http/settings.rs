@@ -1,0 +1,188 @@
+//! `/v1/settings` and `/v1/topics`: what a tenant has decided about the events that it takes. For its administrators.
+
+use axum::Json;
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::app::App;
+use super::caller::Caller;
+use super::credentials::{administer, patterns, problem, read};
+use super::problem::{Kind, Problem};
+use crate::access::schema::{SCHEMA_BYTES_MAX, Schema};
+use crate::access::settings::{Consent, TopicMode};
+use crate::access::tenants::{Change, Declaration};
+use crate::event::TopicPattern;
+
+/// Bytes of a description.
+const DESCRIPTION_BYTES_MAX: usize = 4_096;
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Wanted {
+    topic_mode: Option<String>,
+    consent: Option<String>,
+    consent_topics: Option<Vec<String>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Declared {
+    schema: Option<Value>,
+    in_sql: Option<String>,
+    description: Option<String>,
+}
+
+/// `GET /v1/settings`.
+///
+/// # Errors
+/// 403, 503.
+pub async fn get(State(app): State<App>, Caller(principal): Caller) -> Result<Response, Problem> {
+    administer(&principal)?;
+    let settings = app.access.registry().list_settings(&principal.tenant).await;
+    Ok(Json(settings.map_err(problem)?).into_response())
+}
+
+/// `PATCH /v1/settings`: what is not named stays.
+///
+/// # Errors
+/// 400, 403, 503.
+pub async fn patch(
+    State(app): State<App>,
+    Caller(principal): Caller,
+    request: Request,
+) -> Result<Response, Problem> {
+    administer(&principal)?;
+    let wanted: Wanted = read(&app, request).await?;
+    let unknown =
+        |field: &str, known: &str| Problem::parameter(field, format_args!("must be {known}"));
+    let mode = wanted.topic_mode.map(|text| {
+        TopicMode::parse(&text).ok_or_else(|| unknown("topic_mode", "open or declared"))
+    });
+    let consent = wanted.consent.map(|text| {
+        Consent::parse(&text).ok_or_else(|| unknown("consent", "optional, withhold or require"))
+    });
+    let topics = wanted
+        .consent_topics
+        .map(|texts| patterns("consent_topics", &texts))
+        .transpose()?;
+    if topics.as_ref().is_some_and(Vec::is_empty) {
+        return Err(Problem::parameter(
+            "consent_topics",
+            "must name a topic pattern; \"*\" stands for all",
+        ));
+    }
+    let change = Change {
+        topic_mode: mode.transpose()?,
+        consent: consent.transpose()?,
+        consent_topics: topics,
+    };
+    let registry = app.access.registry();
+    let changed = registry.change_settings(&principal.tenant, &change, principal.name.as_str());
+    changed.await.map_err(problem)?;
+    let settings = registry.list_settings(&principal.tenant).await;
+    Ok(Json(settings.map_err(problem)?).into_response())
+}
+
+/// `GET /v1/topics`.
+///
+/// # Errors
+/// 403, 503.
+pub async fn list(State(app): State<App>, Caller(principal): Caller) -> Result<Response, Problem> {
+    administer(&principal)?;
+    let topics = app.access.registry().list_topics(&principal.tenant).await;
+    Ok(Json(json!({ "topics": topics.map_err(problem)? })).into_response())
+}
+
+/// `PUT /v1/topics/{pattern}`.
+///
+/// # Errors
+/// 400, 403, 409 if the tenant has declared too many, 413, 422 for what is no schema, 503.
+pub async fn declare(
+    State(app): State<App>,
+    Caller(principal): Caller,
+    pattern: Result<Path<String>, PathRejection>,
+    request: Request,
+) -> Result<Response, Problem> {
+    administer(&principal)?;
+    let Path(pattern) = pattern?;
+    let pattern =
+        TopicPattern::parse(&pattern).map_err(|error| Problem::parameter("pattern", error))?;
+    if pattern.is_reserved() {
+        return Err(Problem::parameter(
+            "pattern",
+            "topics under tidewire. are the log's own",
+        ));
+    }
+    let wanted: Declared = read(&app, request).await?;
+    let in_sql = wanted.in_sql.as_deref().unwrap_or("refuse");
+    if !matches!(in_sql, "refuse" | "unchecked") {
+        return Err(Problem::parameter("in_sql", "must be refuse or unchecked"));
+    }
+    if wanted
+        .description
+        .as_ref()
+        .is_some_and(|text| text.len() > DESCRIPTION_BYTES_MAX || text.contains('\0'))
+    {
+        return Err(Problem::parameter(
+            "description",
+            format_args!("is at most {DESCRIPTION_BYTES_MAX} bytes, none of them NUL"),
+        ));
+    }
+    if let Some(schema) = &wanted.schema {
+        check(schema)?;
+    }
+    let declaration = Declaration {
+        pattern,
+        schema: wanted.schema,
+        is_unchecked_in_sql: in_sql == "unchecked",
+        description: wanted.description,
+    };
+    let registry = app.access.registry();
+    let declared = registry.declare_topic(&principal.tenant, &declaration, principal.name.as_str());
+    declared.await.map_err(problem)?;
+    Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+fn check(schema: &Value) -> Result<(), Problem> {
+    let text = schema.to_string();
+    // As PostgreSQL prints it: with a space after each colon and comma.
+    let length = text
+        .len()
+        .saturating_add(text.bytes().filter(|b| matches!(b, b':' | b',')).count());
+    let refused = |reason: String| Problem::new(Kind::InvalidSchema, format!("schema: {reason}"));
+    if length > SCHEMA_BYTES_MAX {
+        return Err(refused(format!("is longer than {SCHEMA_BYTES_MAX} bytes")));
+    }
+    if text.contains("\\u0000") {
+        return Err(refused("holds \\u0000, which cannot be stored".into()));
+    }
+    Schema::new(schema)
+        .map(drop)
+        .map_err(|error| refused(error.to_string()))
+}
+
+/// `DELETE /v1/topics/{pattern}`.
+///
+/// # Errors
+/// 403, 404, 503.
+pub async fn withdraw(
+    State(app): State<App>,
+    Caller(principal): Caller,
+    pattern: Result<Path<String>, PathRejection>,
+) -> Result<Response, Problem> {
+    administer(&principal)?;
+    let Path(pattern) = pattern?;
+    let missing = || Problem::new(Kind::NotFound, "the tenant has not declared this pattern");
+    let pattern = TopicPattern::parse(&pattern).map_err(|_| missing())?;
+    let registry = app.access.registry();
+    let withdrawn = registry.withdraw_topic(&principal.tenant, &pattern, principal.name.as_str());
+    if withdrawn.await.map_err(problem)? {
+        Ok(StatusCode::NO_CONTENT.into_response())
+    } else {
+        Err(missing())
+    }
+}
