@@ -21,6 +21,7 @@ use crate::config::{self, NoHome};
 use crate::event::Seq;
 use crate::feed::Hub;
 use crate::feed::hub::WindowLimits;
+use crate::http::audit::{self, Audit};
 use crate::http::entrance::{self, Entrance};
 use crate::http::ingest::IngestLimits;
 use crate::http::origin::Origins;
@@ -215,6 +216,7 @@ impl Server {
         .await;
         readers.stop(STOP).await;
         app.access.registry().write_used().await;
+        audit::finish(&app).await;
         log_tasks.token().cancel();
         embedded_stop.cancel();
         if let Some(stopped) = supervised {
@@ -274,14 +276,21 @@ async fn build(
         allowed: config.allowed_origins.clone(),
         is_development: access.is_development(),
     };
-    Ok(App::new(
+    let interval = Some(config.audit_interval_s).filter(|seconds| *seconds > 0);
+    let interval = interval.map(Duration::from_secs);
+    let app = App::new(
         log,
         access,
         origins,
         ingest,
         config.connections_max,
+        Audit::new(interval),
         readers.clone(),
-    ))
+    );
+    if let Some(interval) = interval {
+        log_tasks.spawn_until_stop(audit::run(app.clone(), interval));
+    }
+    Ok(app)
 }
 
 /// The log's writers and its tail, and the hub that the tail fills.

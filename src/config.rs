@@ -115,6 +115,10 @@ pub struct Serve {
     #[arg(long, env = "TIDEWIRE_CONNECTIONS_MAX", default_value_t = limits::CONNECTIONS_MAX, value_name = "COUNT")]
     pub connections_max: usize,
 
+    /// Who wrote and read what is written into the tenant's log as often as this; 0: not at all.
+    #[arg(long, env = "TIDEWIRE_AUDIT_INTERVAL_S", default_value_t = 60, value_parser = clap::value_parser!(u64).range(0..=3600), value_name = "SECONDS")]
+    pub audit_interval_s: u64,
+
     /// What is logged: error, warn, info, debug, or per module as in `tidewire::log=debug`.
     #[arg(
         long,

@@ -9,6 +9,7 @@ use tokio::sync::Notify;
 use crate::access::Access;
 use crate::event::limits::{BODIES_BYTES_MAX, MESSAGES_BYTES_MAX};
 use crate::feed::Hub;
+use crate::http::audit::Audit;
 use crate::http::budget::Budget;
 use crate::http::ingest::IngestLimits;
 use crate::http::origin::Origins;
@@ -40,6 +41,8 @@ pub struct Inner {
     pub messages: Budget,
     /// Ends when the server drains.
     pub tasks: Tasks,
+    /// Who wrote and read what.
+    pub audit: Audit,
     /// When the server began.
     pub started: Instant,
     connections_max: usize,
@@ -76,6 +79,7 @@ impl App {
         origins: Origins,
         ingest: IngestLimits,
         connections_max: usize,
+        audit: Audit,
         tasks: Tasks,
     ) -> Self {
         let connections = AtomicUsize::new(0);
@@ -90,6 +94,7 @@ impl App {
             bodies: Budget::new(BODIES_BYTES_MAX),
             messages: Budget::new(MESSAGES_BYTES_MAX),
             tasks,
+            audit,
             started,
             connections_max,
             connections,

@@ -18,7 +18,7 @@ use super::ingest::{self, Media};
 use super::ndjson;
 use super::problem::Problem;
 use crate::access::Principal;
-use crate::event::NewEvent;
+use crate::event::{NewEvent, Topic};
 use crate::log::{Appended, Identity, Sequence};
 
 /// The answer to one event.
@@ -107,8 +107,16 @@ pub async fn append(
     events: Vec<NewEvent>,
     sequence: Option<Sequence>,
 ) -> Result<Vec<Appended>, Problem> {
-    app.appender
+    let topics: Vec<Topic> = events.iter().map(|event| event.topic.clone()).collect();
+    let stored = app
+        .appender
         .append(&principal.tenant, events, sequence)
-        .await
-        .map_err(|failed| errors::members(&failed, app.hub.identity()))
+        .await;
+    let appended = stored.map_err(|failed| errors::members(&failed, app.hub.identity()))?;
+    let new = appended
+        .iter()
+        .zip(&topics)
+        .filter(|(one, _)| !one.duplicate);
+    app.audit.appended(principal, new.map(|(_, topic)| topic));
+    Ok(appended)
 }

@@ -8,6 +8,7 @@ mod admission;
 mod agents;
 pub mod app;
 mod append;
+pub mod audit;
 mod body;
 mod browser;
 mod budget;

@@ -40,7 +40,7 @@ use crate::event::limits::{
     CHUNK_BYTES_MAX, CHUNK_EVENTS_MAX, INFLATION_MAX, LINE_BYTES_MAX, UPLOAD_TURN_BYTES,
 };
 use report::{Reporter, Summary};
-use sent::{Sent, are_stored, settle};
+use sent::{Sent, are_stored, settle, stored};
 
 /// Lines that are committed together.
 type Chunk = Vec<Numbered>;
@@ -156,6 +156,8 @@ async fn run(
         {
             let _ = futures_util::poll!(&mut following.answers);
         }
+        app.audit
+            .appended(&principal, stored(&sent.topics, answers.as_ref()));
         let committed = settle(sent.lines, answers, identity);
         let (lines, is_over) = reporter.report(committed, identity);
         // Nobody reads them for ever either.

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
 use super::app::App;
+use super::audit::Doing;
 use super::caller;
 use super::errors;
 use super::held;
@@ -73,6 +74,7 @@ async fn page(
     let (limit, wait) = (params.limit()?, params.wait()?);
     wait_at_least(app, params).await?;
     let (filter, start) = place(app, principal, params, None, Start::Earliest)?;
+    app.audit.read(principal, Doing::Read, &filter);
     let mut follower = Follower::look(&app.hub, principal.tenant.clone(), filter, start)
         .await
         .map_err(|error| errors::follow(&error, app.hub.identity()))?;

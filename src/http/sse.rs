@@ -19,6 +19,7 @@ use rand::RngExt as _;
 use tokio::sync::Notify;
 
 use super::app::{App, Seat};
+use super::audit::Doing;
 use super::caller;
 use super::errors;
 use super::params::ReadParams;
@@ -88,6 +89,7 @@ async fn open(
     let lease = caller::lease(app, &principal).await?;
     wait_at_least(app, params).await?;
     let (filter, start) = place(app, &principal, params, resume, Start::Latest)?;
+    app.audit.read(&principal, Doing::Subscribed, &filter);
     let (tenant, wake) = (principal.tenant.clone(), Arc::new(Notify::new()));
     let follower = Follower::start(&app.hub, tenant, filter, start, wake)
         .await

@@ -11,6 +11,7 @@ mod support;
 mod api_keys;
 mod append;
 mod append_only;
+mod audit;
 mod blocked;
 mod bombs;
 mod browser;

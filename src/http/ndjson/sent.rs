@@ -7,6 +7,7 @@ use futures_util::future::{BoxFuture, MaybeDone, maybe_done};
 
 use super::Chunk;
 use crate::access::Principal;
+use crate::event::{NewEvent, Topic};
 use crate::http::app::App;
 use crate::http::budget::Share;
 use crate::http::errors;
@@ -21,6 +22,8 @@ pub(super) struct Sent<'a> {
     pub(super) lines: Vec<(u64, Option<Problem>)>,
     /// Of the lines that are events. Not on its way before it is first polled.
     pub(super) answers: Pin<Box<MaybeDone<Appending<'a>>>>,
+    /// Of the lines that are events.
+    pub(super) topics: Vec<Topic>,
     /// What it counts for until it is reported.
     _share: Share,
 }
@@ -38,11 +41,16 @@ impl<'a> Sent<'a> {
                 Err(problem) => lines.push((line, Some(problem))),
             }
         }
+        let topics = events
+            .iter()
+            .map(|event: &NewEvent| event.topic.clone())
+            .collect();
         let append = app.appender.append_each(&principal.tenant, events);
         let answers = Box::pin(maybe_done(append.boxed()));
         Self {
             lines,
             answers,
+            topics,
             _share: share,
         }
     }
@@ -57,6 +65,24 @@ pub(super) fn are_stored(committed: Option<&Result<log::append::Answers, AppendE
             .as_ref()
             .is_ok_and(|answers| answers.iter().all(Result::is_ok))
     })
+}
+
+/// The topics of those that were stored.
+pub(super) fn stored<'a>(
+    topics: &'a [Topic],
+    committed: Option<&'a Result<log::append::Answers, AppendError>>,
+) -> impl Iterator<Item = &'a Topic> {
+    let answers = committed
+        .and_then(|answers| answers.as_ref().ok())
+        .into_iter()
+        .flatten();
+    let is_new = |answer: &Result<log::Appended, AppendError>| {
+        answer.as_ref().is_ok_and(|one| !one.duplicate)
+    };
+    answers
+        .zip(topics)
+        .filter(move |(answer, _)| is_new(answer))
+        .map(|(_, topic)| topic)
 }
 
 /// Puts every line's answer into its place.

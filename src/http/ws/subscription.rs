@@ -10,6 +10,7 @@ use crate::event::Filter;
 use crate::event::limits::NAME_BYTES_MAX;
 use crate::feed::{Follower, Start};
 use crate::http::app::App;
+use crate::http::audit::Doing;
 use crate::http::errors;
 use crate::http::params;
 use crate::http::problem::Problem;
@@ -73,6 +74,7 @@ pub async fn begin(
     .await
     .map_err(|error| errors::follow(&error, identity))?
     .on_lag(wanted.on_lag);
+    app.audit.read(principal, Doing::Subscribed, &filter);
     Ok(Subscription {
         id: wanted.id,
         filter,

@@ -14,6 +14,14 @@ use tokio::task::JoinHandle;
 
 use super::{Api, TestDb};
 
+/// Tests compare the log with what they have written: no audit comes in between, unless one asks for it.
+fn unaudited(arguments: &[&str]) -> &'static [&'static str] {
+    if arguments.contains(&"--audit-interval-s") {
+        return &[];
+    }
+    &["--audit-interval-s", "0"]
+}
+
 /// A server in this process. Stopped in order by `stop`, or dropped.
 pub struct Server {
     /// Its API.
@@ -49,6 +57,7 @@ impl Server {
             "--data-dir",
             &data_dir,
         ];
+        line.extend(unaudited(arguments));
         line.extend(arguments);
         let Command::Serve(config) = Cli::try_parse_from(line).unwrap().command else {
             panic!("serve")
@@ -118,6 +127,7 @@ impl Process {
                 "--data-dir",
             ])
             .arg(&folder)
+            .args(unaudited(arguments))
             .args(arguments)
             .stdout(Stdio::piped())
             .stderr(log)
