@@ -32,6 +32,7 @@ mod http2;
 mod jwt;
 mod lag;
 mod locks;
+mod matrix;
 mod memory;
 mod ndjson;
 mod origins;

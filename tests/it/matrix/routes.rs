@@ -1,0 +1,307 @@
+//! Every route.
+
+use std::collections::BTreeSet;
+
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+use tidewire::http::ROUTES;
+
+use super::credentials::{ROLES, SENTINEL, Setting, create_key, narrow, valid};
+use crate::support::Api;
+
+/// Whom a route is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum For {
+    /// Anybody, with or without a credential.
+    All,
+    /// Who may read the topic.
+    Readers,
+    /// Who may write the topic: no analyst may.
+    Writers,
+    /// Administrators of the tenant.
+    Administrators,
+}
+
+/// One request, and what it is answered to those it is for.
+struct Row {
+    method: &'static str,
+    /// As in the route table; what stands in braces is replaced.
+    path: &'static str,
+    query: &'static str,
+    accept: &'static str,
+    body: Value,
+    is_for: For,
+    answers: &'static [u16],
+}
+
+fn row(method: &'static str, path: &'static str, is_for: For, answers: &'static [u16]) -> Row {
+    Row {
+        method,
+        path,
+        query: "",
+        accept: "*/*",
+        body: Value::Null,
+        is_for,
+        answers,
+    }
+}
+
+impl Row {
+    fn with(self, body: Value) -> Self {
+        Self { body, ..self }
+    }
+
+    fn asking(self, query: &'static str) -> Self {
+        Self { query, ..self }
+    }
+
+    fn accepting(self, accept: &'static str) -> Self {
+        Self { accept, ..self }
+    }
+}
+
+fn rows() -> Vec<Row> {
+    use For::{Administrators, All, Readers, Writers};
+    vec![
+        row("GET", "/", All, &[200]),
+        row("GET", "/openapi.json", All, &[200]),
+        row("GET", "/asyncapi.json", All, &[200]),
+        row("GET", "/livez", All, &[200]),
+        row("GET", "/readyz", All, &[200]),
+        row("GET", "/problems", All, &[200]),
+        row("GET", "/problems/{code}", All, &[200]),
+        row("GET", "/v1/events", Readers, &[200]).asking("?topics=deal.won"),
+        row("GET", "/v1/events", Readers, &[200])
+            .asking("?topics=deal.won&after=earliest&limit=1")
+            .accepting("application/msgpack"),
+        row("GET", "/v1/events", Readers, &[200]).asking("?topics=deal.*&after=latest&wait=0.05"),
+        row("GET", "/v1/events", Readers, &[200])
+            .asking("?topics=deal.*&after=latest")
+            .accepting("text/event-stream"),
+        row("GET", "/v1/events", Administrators, &[200]).asking("?topics=tidewire.audit.*"),
+        row("POST", "/v1/events", Writers, &[201]).with(json!({"topic": "deal.won"})),
+        row("POST", "/v1/events", Writers, &[201])
+            .with(json!([{"topic": "deal.won"}, {"topic": "agent.x"}])),
+        row("PUT", "/v1/agents/{id}/state", Writers, &[201]).with(json!({"a": 1})),
+        row("PATCH", "/v1/agents/{id}/state", Writers, &[201]).with(json!({"a": 1})),
+        row("POST", "/v1/agents/{id}/commands", Writers, &[201]).with(json!({"action": "stop"})),
+        // What is no upgrade is told so, after it was asked who it is.
+        row("GET", "/v1/ws", Readers, &[400]),
+        row("GET", "/v1/api-keys", Administrators, &[200]),
+        row("POST", "/v1/api-keys", Administrators, &[201])
+            .with(json!({"name": "n", "role": "agent"})),
+        row("DELETE", "/v1/api-keys/{id}", Administrators, &[204]),
+        row("GET", "/v1/revocations", Administrators, &[200]),
+        row("POST", "/v1/revocations", Administrators, &[201]).with(json!({"jti": "nobody's"})),
+        row("GET", "/v1/settings", Administrators, &[200]),
+        row("PATCH", "/v1/settings", Administrators, &[200]).with(json!({"topic_mode": "open"})),
+        row("GET", "/v1/topics", Administrators, &[200]),
+        row("PUT", "/v1/topics/{pattern}", Administrators, &[204]).with(json!({})),
+        row("DELETE", "/v1/topics/{pattern}", Administrators, &[204]),
+        row("GET", "/v1/status", Administrators, &[200]),
+    ]
+}
+
+/// Whether topics that are granted matter: administrators see what is theirs to administer whatever they read.
+fn asks_for_topics(row: &Row) -> bool {
+    matches!(row.is_for, For::Readers | For::Writers) && row.path != "/v1/ws"
+}
+
+#[test]
+fn every_route_has_a_row() {
+    let served: BTreeSet<(String, String)> = ROUTES
+        .iter()
+        .flat_map(|(path, methods)| {
+            methods
+                .split(", ")
+                .map(|method| (method.to_owned(), (*path).to_owned()))
+        })
+        .collect();
+    let with_a_row: BTreeSet<(String, String)> = rows()
+        .iter()
+        .map(|row| (row.method.to_owned(), row.path.to_owned()))
+        .collect();
+    assert_eq!(served, with_a_row, "say in `rows` whom the route is for");
+}
+
+/// The request's path: ids are of what `api` has made for it, or of `acme`'s own.
+fn path(row: &Row, id: &str) -> String {
+    let path = row
+        .path
+        .replace("{code}", "forbidden")
+        .replace("{pattern}", id);
+    let path = if row.path.starts_with("/v1/agents") {
+        path.replace("{id}", "a-1")
+    } else {
+        path.replace("{id}", id)
+    };
+    format!("{path}{}", row.query)
+}
+
+async fn ask(api: &Api, row: &Row, id: &str) -> (StatusCode, String) {
+    let method: Method = row.method.parse().unwrap();
+    let mut request = api
+        .request(method, &path(row, id))
+        .header("accept", row.accept);
+    if !row.body.is_null() {
+        request = request.json(&row.body);
+    }
+    let mut response = request.send().await.unwrap();
+    let status = response.status();
+    if row.accept == "text/event-stream" && status == 200 {
+        // It would not end.
+        let first = response.chunk().await.unwrap().unwrap();
+        return (status, String::from_utf8_lossy(&first).into_owned());
+    }
+    (
+        status,
+        String::from_utf8_lossy(&response.bytes().await.unwrap()).into_owned(),
+    )
+}
+
+/// What the path's id stands for, made anew: it is deleted by who may.
+async fn own_id(setting: &Setting, row: &Row, tenant: &str) -> String {
+    let admin = setting.api(&valid(tenant, "admin"));
+    match row.path {
+        "/v1/api-keys/{id}" => create_key(&admin, "short-lived").await.0,
+        "/v1/topics/{pattern}" => {
+            let declare = admin
+                .request(Method::PUT, "/v1/topics/deal.short")
+                .json(&json!({}));
+            assert_eq!(declare.send().await.unwrap().status(), 204);
+            "deal.short".to_owned()
+        }
+        _ => String::new(),
+    }
+}
+
+#[tokio::test]
+async fn each_role_may_do_what_it_is_for_and_nothing_else() {
+    let setting = Setting::new().await;
+    for row in rows() {
+        for role in ROLES {
+            for (kind, credential) in [
+                ("granted", valid("acme", role)),
+                ("not granted", narrow("acme", role)),
+            ] {
+                let id = own_id(&setting, &row, "acme").await;
+                let (status, body) = ask(&setting.api(&credential), &row, &id).await;
+                let is_let_in = match row.is_for {
+                    For::All => true,
+                    For::Readers => kind == "granted" || !asks_for_topics(&row),
+                    For::Writers => role != "analyst" && kind == "granted",
+                    For::Administrators => role == "admin",
+                };
+                let what = format!(
+                    "{} {} as {role}, {kind}: {status} {body:.300}",
+                    row.method, row.path
+                );
+                if is_let_in {
+                    assert!(row.answers.contains(&status.as_u16()), "{what}");
+                } else {
+                    assert_eq!(status, 403, "{what}");
+                }
+            }
+        }
+    }
+    setting.server.stop().await;
+}
+
+#[tokio::test]
+async fn no_credential_that_is_not_valid_lets_anybody_in() {
+    let setting = Setting::new().await;
+    for role in ROLES {
+        let mut bad = setting.bad(role).await;
+        bad.push(("none", String::new()));
+        for row in rows() {
+            for (kind, credential) in &bad {
+                let api = if credential.is_empty() {
+                    setting.server.api.clone()
+                } else {
+                    setting.api(credential)
+                };
+                let (status, body) = ask(&api, &row, "deal.x").await;
+                let what = format!(
+                    "{} {} as {role}, {kind}: {status} {body:.300}",
+                    row.method, row.path
+                );
+                if row.is_for == For::All {
+                    assert!(row.answers.contains(&status.as_u16()), "{what}");
+                } else {
+                    assert_eq!(status, 401, "{what}");
+                    assert!(!body.contains(SENTINEL) && !body.contains("acme"), "{what}");
+                }
+            }
+        }
+    }
+    // In the URL, where it counts.
+    for (kind, credential) in setting.bad("admin").await {
+        for path in ["/v1/ws?token=", "/v1/events?topics=deal.*&token="] {
+            let request = setting
+                .server
+                .api
+                .request(Method::GET, &format!("{path}{credential}"));
+            let answer = request
+                .header("accept", "text/event-stream")
+                .send()
+                .await
+                .unwrap();
+            assert_eq!(answer.status(), 401, "{path} {kind}");
+        }
+    }
+    setting.server.stop().await;
+}
+
+#[tokio::test]
+async fn another_tenant_sees_and_changes_nothing() {
+    let setting = Setting::new().await;
+    let before = everything(&setting).await;
+    for row in rows() {
+        for role in ROLES {
+            let id = match row.path {
+                "/v1/api-keys/{id}" => setting.key_id.clone(),
+                _ => format!("deal.{SENTINEL}"),
+            };
+            let (status, body) = ask(&setting.api(&valid("beta", role)), &row, &id).await;
+            let what = format!("{} {} as beta's {role}: {status}", row.method, row.path);
+            assert_ne!(status, 401, "{what}");
+            // What beta itself named may be named to it.
+            let body = body.replace(&format!("deal.{SENTINEL}"), "");
+            assert!(!body.contains(SENTINEL), "{what}: {body:.300}");
+            if row.method == "DELETE" && role == "admin" && row.path == "/v1/api-keys/{id}" {
+                assert_eq!(status, 404, "{what}");
+            }
+        }
+    }
+    assert_eq!(
+        everything(&setting).await,
+        before,
+        "acme's own has not changed"
+    );
+    let (status, _) = setting
+        .api(&setting.key)
+        .try_get("/v1/events?topics=deal.*")
+        .await;
+    assert_eq!(status, 200, "its key is in force");
+    setting.server.stop().await;
+}
+
+/// All rows of `acme`, as text.
+async fn everything(setting: &Setting) -> Vec<String> {
+    let client = setting.db.connect().await;
+    let tables = "SELECT c.oid::regclass::text FROM pg_class AS c
+                   JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attname = 'tenant' AND NOT a.attisdropped
+                  WHERE c.relnamespace = 'tidewire'::regnamespace AND c.relkind = 'r' ORDER BY 1";
+    let mut all = Vec::new();
+    for table in client.query(tables, &[]).await.unwrap() {
+        let table: &str = table.get(0);
+        let query = format!(
+            "SELECT (to_jsonb(t) - 'last_used_at')::text FROM {table} AS t WHERE t.tenant = 'acme' ORDER BY 1"
+        );
+        for row in client.query(&query, &[]).await.unwrap() {
+            all.push(format!("{table}: {}", row.get::<_, String>(0)));
+        }
+    }
+    assert!(all.len() >= 5, "{all:?}");
+    all
+}
