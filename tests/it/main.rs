@@ -54,6 +54,7 @@ mod sql_tenants;
 mod sse;
 mod statements;
 mod strangers;
+mod tenants;
 mod tls;
 mod topics;
 mod unread;
