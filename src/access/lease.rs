@@ -13,7 +13,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::api_key::KeyId;
 use super::jwt::Denied;
-use super::principal::{Credential, Holder, Principal};
+use super::principal::{Bearer, Credential, Principal};
 
 /// A wait that nobody waits for.
 const FAR: Duration = Duration::from_hours(30 * 24);
@@ -87,7 +87,7 @@ pub struct Leases(Arc<All>);
 #[derive(Debug, Default)]
 struct All {
     next: AtomicU64,
-    held: Mutex<HashMap<u64, (Holder, CancellationToken)>>,
+    held: Mutex<HashMap<u64, (Bearer, CancellationToken)>>,
 }
 
 /// One lease's place among all.
@@ -116,7 +116,7 @@ impl Leases {
         let revoked = CancellationToken::new();
         let number = self.0.next.fetch_add(1, Ordering::Relaxed);
         let mut held = self.0.held.lock().unwrap_or_else(PoisonError::into_inner);
-        held.insert(number, (principal.holder(), revoked.clone()));
+        held.insert(number, (principal.bearer(), revoked.clone()));
         drop(held);
         Lease {
             expires_at: principal.expires_at,
@@ -129,10 +129,10 @@ impl Leases {
     }
 
     /// Ends those whose credential has ended.
-    pub(super) fn end_where(&self, has_ended: impl Fn(&Holder) -> bool) {
+    pub(super) fn end_where(&self, has_ended: impl Fn(&Bearer) -> bool) {
         let held = self.0.held.lock().unwrap_or_else(PoisonError::into_inner);
-        for (holder, revoked) in held.values() {
-            if has_ended(holder) {
+        for (bearer, revoked) in held.values() {
+            if has_ended(bearer) {
                 revoked.cancel();
             }
         }
@@ -141,12 +141,12 @@ impl Leases {
     /// The keys that are in use.
     pub(super) fn keys(&self) -> Vec<KeyId> {
         let held = self.0.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = |holder: &Holder| match &holder.credential {
+        let key = |bearer: &Bearer| match &bearer.credential {
             Credential::ApiKey(id) => Some(id.clone()),
             Credential::Token { .. } | Credential::None => None,
         };
         held.values()
-            .filter_map(|(holder, _)| key(holder))
+            .filter_map(|(bearer, _)| key(bearer))
             .collect()
     }
 }

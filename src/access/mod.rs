@@ -118,7 +118,7 @@ impl Access {
             return self.registry.identify(&key).await;
         }
         let principal = self.trust.verifier.verify(credential).await?;
-        self.registry.check(&principal.holder()).await?;
+        self.registry.check(&principal.bearer()).await?;
         Ok(principal)
     }
 
@@ -138,7 +138,7 @@ impl Access {
     pub async fn lease(&self, principal: &Principal) -> Result<Lease, Denied> {
         let lease = self.registry.leases().begin(principal);
         // Once more: a revocation between the first look and the lease has not ended it.
-        self.registry.check(&principal.holder()).await?;
+        self.registry.check(&principal.bearer()).await?;
         lease.check()?;
         Ok(lease)
     }

@@ -65,7 +65,7 @@ pub enum Credential {
 
 /// Who holds which credential: what it takes to know whether it still counts.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Holder {
+pub struct Bearer {
     /// Whose events.
     pub tenant: Tenant,
     /// The credential's name.
@@ -110,8 +110,8 @@ impl Principal {
 
     /// Who it is, without what it may do.
     #[must_use]
-    pub fn holder(&self) -> Holder {
-        Holder {
+    pub fn bearer(&self) -> Bearer {
+        Bearer {
             tenant: self.tenant.clone(),
             name: self.name.clone(),
             credential: self.credential.clone(),
@@ -159,7 +159,7 @@ impl Principal {
         read.or(write).map_or(Ok(()), Err)
     }
 
-    /// Whether the tenant's credentials and settings may be seen and changed.
+    /// Whether the tenant's credentials and settings may be seen and changed, and the state of the server be seen.
     #[must_use]
     pub fn may_administer(&self) -> bool {
         self.role == Role::Admin
@@ -170,11 +170,5 @@ impl Principal {
     pub fn readable(&self) -> Vec<TopicPattern> {
         let is_granted = |grant: &&TopicPattern| !grant.is_reserved() || self.role == Role::Admin;
         self.read.iter().filter(is_granted).cloned().collect()
-    }
-
-    /// Whether the state of the server may be seen.
-    #[must_use]
-    pub fn is_admin(&self) -> bool {
-        self.role == Role::Admin
     }
 }

@@ -21,7 +21,7 @@ use super::api_key::{ApiKey, KeyId, KnownKey};
 use super::jwt::Denied;
 use super::lease::Leases;
 use super::ledger::{self, LedgerError};
-use super::principal::{Credential, Holder, Principal};
+use super::principal::{Bearer, Credential, Principal};
 use super::revoked::Revoked;
 use super::settings::Settings;
 use super::tenants;
@@ -139,10 +139,10 @@ impl Registry {
     ///
     /// # Errors
     /// If it was revoked or has expired.
-    pub(super) async fn check(&self, holder: &Holder) -> Result<(), Denied> {
-        match &holder.credential {
+    pub(super) async fn check(&self, bearer: &Bearer) -> Result<(), Denied> {
+        match &bearer.credential {
             Credential::ApiKey(id) => check(&*self.find(id).await?.ok_or(Denied::Revoked)?),
-            Credential::Token { .. } if self.revoked().covers(holder) => Err(Denied::Revoked),
+            Credential::Token { .. } if self.revoked().covers(bearer) => Err(Denied::Revoked),
             Credential::Token { .. } | Credential::None => Ok(()),
         }
     }
@@ -327,12 +327,12 @@ impl Registry {
             }
         }
         let revoked = self.revoked();
-        self.0.leases.end_where(|holder| match &holder.credential {
+        self.0.leases.end_where(|bearer| match &bearer.credential {
             // A key that came into use meanwhile has been looked at by whoever used it.
             Credential::ApiKey(id) => {
                 ids.contains(id) && current.get(id).is_none_or(|key| key.is_revoked)
             }
-            Credential::Token { .. } => revoked.covers(holder),
+            Credential::Token { .. } => revoked.covers(bearer),
             Credential::None => false,
         });
         Ok(())

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 
-use super::principal::{Credential, Holder};
+use super::principal::{Bearer, Credential};
 use crate::event::{Label, Tenant};
 
 /// By which claim tokens are revoked.
@@ -65,17 +65,17 @@ impl Revoked {
 
     /// Whether the holder's token was revoked.
     #[must_use]
-    pub fn covers(&self, holder: &Holder) -> bool {
-        let Credential::Token { id, issued_at } = &holder.credential else {
+    pub fn covers(&self, bearer: &Bearer) -> bool {
+        let Credential::Token { id, issued_at } = &bearer.credential else {
             return false;
         };
-        let Some(values) = self.0.get(&holder.tenant) else {
+        let Some(values) = self.0.get(&bearer.tenant) else {
             return false;
         };
         let by_id = id
             .as_ref()
             .is_some_and(|id| values.contains_key(&(Claim::Jti, id.clone())));
-        let subject = (Claim::Sub, holder.name.as_str().into());
+        let subject = (Claim::Sub, bearer.name.as_str().into());
         by_id
             || values.get(&subject).is_some_and(|revoked_at| {
                 let issued_at =
@@ -89,8 +89,8 @@ impl Revoked {
 mod tests {
     use super::*;
 
-    fn token(tenant: &str, name: &str, id: Option<&str>, issued_at: Option<u64>) -> Holder {
-        Holder {
+    fn token(tenant: &str, name: &str, id: Option<&str>, issued_at: Option<u64>) -> Bearer {
+        Bearer {
             tenant: Tenant::parse(tenant).unwrap(),
             name: Label::parse(name).unwrap(),
             credential: Credential::Token {
@@ -107,7 +107,7 @@ mod tests {
         let at = DateTime::from_timestamp(1_000, 500_000_000).unwrap();
         revoked.add(acme.clone(), Claim::Jti, "t1", at);
         revoked.add(acme, Claim::Sub, "mallory", at);
-        for (holder, is_revoked, why) in [
+        for (bearer, is_revoked, why) in [
             (
                 token("acme", "a", Some("t1"), Some(2_000)),
                 true,
@@ -145,7 +145,7 @@ mod tests {
             ),
             (token("acme", "t1", None, None), false, "a subject is no id"),
             (
-                Holder {
+                Bearer {
                     credential: Credential::None,
                     ..token("acme", "mallory", None, None)
                 },
@@ -153,7 +153,7 @@ mod tests {
                 "no token",
             ),
         ] {
-            assert_eq!(revoked.covers(&holder), is_revoked, "{why}");
+            assert_eq!(revoked.covers(&bearer), is_revoked, "{why}");
         }
     }
 }

@@ -17,7 +17,7 @@ use serde_json::value::to_raw_value;
 use serde_json::{Value, json};
 
 use super::app::App;
-use crate::access::principal::Holder;
+use crate::access::principal::Bearer;
 use crate::access::{Credential, Principal};
 use crate::event::limits::DATA_BYTES_MAX;
 use crate::event::new_event::Draft;
@@ -70,7 +70,7 @@ struct Record {
 pub struct Audit {
     /// Whether anybody will write it.
     is_kept: bool,
-    records: Mutex<HashMap<(Holder, Doing), Record>>,
+    records: Mutex<HashMap<(Bearer, Doing), Record>>,
 }
 
 impl Audit {
@@ -100,7 +100,7 @@ impl Audit {
         }
         let now = SystemTime::now();
         let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut key = (by.holder(), doing);
+        let mut key = (by.bearer(), doing);
         if records.len() >= RECORDS_MAX && !records.contains_key(&key) {
             key.0 = others(&by.tenant);
         }
@@ -130,13 +130,13 @@ impl Audit {
         }
     }
 
-    fn take(&self) -> HashMap<(Holder, Doing), Record> {
+    fn take(&self) -> HashMap<(Bearer, Doing), Record> {
         let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::take(&mut *records)
     }
 
     /// What could not be written: goes with what was noted since, as far as there is room.
-    fn put_back(&self, unwritten: Vec<((Holder, Doing), Record)>) {
+    fn put_back(&self, unwritten: Vec<((Bearer, Doing), Record)>) {
         let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
         for (key, old) in unwritten {
             if let Some(record) = records.get_mut(&key) {
@@ -154,8 +154,8 @@ impl Audit {
 }
 
 /// Stands for all those of a tenant who are not told apart.
-fn others(tenant: &Tenant) -> Holder {
-    Holder {
+fn others(tenant: &Tenant) -> Bearer {
+    Bearer {
         tenant: tenant.clone(),
         name: Label::parse(OTHERS).unwrap_or_else(|_| Label::developer()),
         credential: Credential::None,
@@ -207,16 +207,16 @@ async fn write(app: &App) {
     }
 }
 
-fn event((holder, doing): &(Holder, Doing), record: &Record) -> Option<NewEvent> {
+fn event((bearer, doing): &(Bearer, Doing), record: &Record) -> Option<NewEvent> {
     let time =
         |at: SystemTime| DateTime::<Utc>::from(at).to_rfc3339_opts(SecondsFormat::Millis, true);
-    let credential = match &holder.credential {
+    let credential = match &bearer.credential {
         Credential::None => Value::Null,
         Credential::ApiKey(id) => json!({ "api_key": id.as_str() }),
         Credential::Token { id, .. } => json!({ "jti": id }),
     };
     let data = json!({
-        "by": holder.name.as_str(),
+        "by": bearer.name.as_str(),
         "role": record.role,
         "credential": credential,
         "count": record.count,
@@ -229,8 +229,8 @@ fn event((holder, doing): &(Holder, Doing), record: &Record) -> Option<NewEvent>
     draft
         .set_data(&to_raw_value(&data).ok()?, DATA_BYTES_MAX)
         .ok()?;
-    draft.subject = Some(holder.name.clone());
-    draft.source = Some(holder.name.clone());
+    draft.subject = Some(bearer.name.clone());
+    draft.source = Some(bearer.name.clone());
     draft.finish().ok()
 }
 

@@ -111,7 +111,7 @@ pub async fn readyz(State(app): State<App>) -> Response {
 /// 403 for those who are not administrators: it speaks of the whole server.
 pub async fn get(State(app): State<App>, Caller(principal): Caller) -> Result<Response, Problem> {
     admit(&principal)?;
-    Ok(Json(status(&app).await).into_response())
+    Ok(Json(status(&app, &principal).await).into_response())
 }
 
 /// The answer to `get_status`.
@@ -119,7 +119,7 @@ pub async fn frame(app: &App, principal: &Principal) -> serde_json::Value {
     if let Err(problem) = admit(principal) {
         return json!({"type": "error", "code": problem.kind.code(), "detail": problem.detail});
     }
-    let mut frame = serde_json::to_value(status(app).await).unwrap_or_default();
+    let mut frame = serde_json::to_value(status(app, principal).await).unwrap_or_default();
     if let Some(frame) = frame.as_object_mut() {
         frame.insert("type".into(), "status".into());
     }
@@ -127,7 +127,7 @@ pub async fn frame(app: &App, principal: &Principal) -> serde_json::Value {
 }
 
 fn admit(principal: &Principal) -> Result<(), Problem> {
-    if principal.is_admin() {
+    if principal.may_administer() {
         Ok(())
     } else {
         Err(Problem::new(
@@ -137,8 +137,10 @@ fn admit(principal: &Principal) -> Result<(), Problem> {
     }
 }
 
-async fn status(app: &App) -> Status {
-    let asked = crate::log::status::ask(&app.history).await.ok();
+async fn status(app: &App, principal: &Principal) -> Status {
+    let asked = crate::log::status::ask(&app.history, &principal.tenant)
+        .await
+        .ok();
     let (database, held_by) =
         asked.map_or((None, None), |(database, holder)| (Some(database), holder));
     let tail = app.hub.tail();

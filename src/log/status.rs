@@ -4,14 +4,16 @@ use serde::Serialize;
 
 use super::error::{ReadError, Unavailable};
 use super::read::{History, give_back};
+use crate::event::Tenant;
 use crate::event::limits::DATABASE_SILENCE_MAX;
 
 const DATABASE: &str = "
     SELECT current_setting('server_version'), (SELECT extversion FROM pg_extension WHERE extname = 'timescaledb'),
            coalesce(current_setting('timescaledb.license', true), ''), pg_notification_queue_usage()";
 const HOLDER: &str = "
-    SELECT pid, application_name, state, extract(epoch FROM clock_timestamp() - began_at)::float8
-      FROM tidewire.writers LIMIT 1";
+    SELECT w.pid, CASE WHEN coalesce(r.tenant, $1) = $1 THEN w.application_name END, w.state,
+           extract(epoch FROM clock_timestamp() - w.began_at)::float8
+      FROM tidewire.writers AS w LEFT JOIN tidewire.tenant_roles AS r ON r.role = w.role ORDER BY w.floor LIMIT 1";
 
 /// Statements of this file, for the test that prepares each.
 pub const STATEMENTS: &[&str] = &[DATABASE, HOLDER];
@@ -34,7 +36,7 @@ pub struct Database {
 pub struct Holder {
     /// Its backend; absent for a prepared transaction.
     pub pid: Option<i32>,
-    /// The name its application gave.
+    /// The name its application gave; absent for another tenant's.
     pub application: Option<String>,
     /// `idle in transaction`, `active`.
     pub state: Option<String>,
@@ -42,11 +44,14 @@ pub struct Holder {
     pub open_s: Option<f64>,
 }
 
-/// Asks the database.
+/// Asks the database, on behalf of somebody of this tenant.
 ///
 /// # Errors
 /// If it does not answer.
-pub async fn ask(history: &History) -> Result<(Database, Option<Holder>), ReadError> {
+pub async fn ask(
+    history: &History,
+    tenant: &Tenant,
+) -> Result<(Database, Option<Holder>), ReadError> {
     let client = history
         .pool()
         .get()
@@ -60,7 +65,7 @@ pub async fn ask(history: &History) -> Result<(Database, Option<Holder>), ReadEr
             timescaledb_license: row.try_get(2)?,
             notification_queue_usage: row.try_get(3)?,
         };
-        let holder = match client.query_opt(HOLDER, &[]).await? {
+        let holder = match client.query_opt(HOLDER, &[&tenant.as_str()]).await? {
             Some(row) => Some(Holder {
                 pid: row.try_get(0)?,
                 application: row.try_get(1)?,

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use crate::support::client::json_of;
 use crate::support::proxy::Proxy;
 use crate::support::token::{self, WITH_TOKENS, claims, in_seconds, issue};
-use crate::support::{Api, Server, TestDb, eventually};
+use crate::support::{Api, Process, Server, TestDb, eventually};
 
 /// What is done in SQL, a server knows within this time.
 const PROMISED: Duration = Duration::from_secs(1);
@@ -315,4 +315,44 @@ async fn the_log_says_who_created_and_revoked_and_only_administrators_read_it() 
             .is_empty()
     );
     server.stop().await;
+}
+
+#[tokio::test]
+async fn neither_a_key_nor_data_is_ever_logged() {
+    let db = TestDb::new().await;
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let arguments = [WITH_TOKENS, &["--log", "trace"]].concat();
+    let server = Process::start_logging(&db.url, &arguments, log.reopen().unwrap()).await;
+    let admin = server.api.with_token(&token::token("acme"));
+    let (id, key) = create(&admin).await;
+    let wrong = format!("{}{}", &key[..20], "B".repeat(43));
+    for credential in [&key, &wrong] {
+        let holder = server.api.with_token(credential);
+        let _ = holder.try_get("/v1/events").await;
+        let _ = holder.try_ws().await;
+        let query = format!("after=latest&token={credential}");
+        let _ = server.api.sse(&query, None).await.unwrap();
+        let mut ws = admin.ws().await;
+        ws.send(json!({"type": "auth", "token": credential})).await;
+        ws.next().await.ok();
+    }
+    // Nor what events say, by whichever way they come and go.
+    admin
+        .append(&json!({"topic": "deal.won", "data": "UNLOGGED-1"}))
+        .await;
+    let mut ws = admin.ws().await;
+    ws.subscribe("s", &["deal.*"], "earliest").await;
+    ws.until("events").await;
+    let append = json!({"type": "append", "ref": "r", "events": {"topic": "deal.won", "data": "UNLOGGED-2"}});
+    ws.send(append).await;
+    ws.until("appended").await;
+    assert_eq!(revoke(&admin, &id).await, 204);
+    let _ = server.api.with_token(&key).try_get("/v1/events").await;
+    server.kill().await;
+    let text = std::fs::read_to_string(log.path()).unwrap();
+    assert!(text.contains("the log is ready"), "{text:.500}");
+    for secret in [&key[20..], &wrong[20..], "UNLOGGED"] {
+        let line = text.lines().find(|line| line.contains(secret));
+        assert_eq!(line, None);
+    }
 }

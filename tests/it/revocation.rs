@@ -9,7 +9,7 @@ use crate::api_keys::create;
 use crate::support::client::json_of;
 use crate::support::held::Held;
 use crate::support::token::{self, SECRET, WITH_TOKENS, in_seconds};
-use crate::support::{Api, Server, TestDb};
+use crate::support::{Api, Server, TestDb, eventually};
 
 /// What PROTOCOL promises.
 const PROMISED: Duration = Duration::from_secs(1);
@@ -191,6 +191,64 @@ async fn a_token_that_expires_ends_what_it_opened() {
         };
         assert!(told, "{}: {}", one.kind, one.said);
     }
+    server.stop().await;
+}
+
+/// A reader that has much to catch up with and reads slowly: what the server has not handed over when the token expires it
+/// keeps.
+#[tokio::test]
+async fn a_token_that_expires_during_catch_up_ends_it() {
+    const EVENTS: usize = 3_000;
+    let db = TestDb::new().await;
+    let arguments = [WITH_TOKENS, &["--jwt-leeway-s", "0"]].concat();
+    let server = Server::start_with(&db.url, &arguments).await;
+    let admin = server.api.with_token(&token::token("acme"));
+    let event = json!({"topic": "deal.won", "data": "x".repeat(20_000)});
+    for _ in 0..EVENTS / 100 {
+        admin.append(&Value::from(vec![event.clone(); 100])).await;
+    }
+    let expires = in_seconds(3);
+    let holder = server
+        .api
+        .with_token(&token_with(&json!({ "exp": expires })));
+    let mut ws = holder.ws().await;
+    ws.subscribe("s", &["deal.*"], "earliest").await;
+    ws.until("events").await;
+    let mut stream = holder
+        .sse("after=earliest&topics=deal.*", None)
+        .await
+        .unwrap();
+    stream.events().await.unwrap().unwrap();
+    eventually(Duration::from_secs(10), || async {
+        let now = in_seconds(0);
+        (now > expires).then_some(()).ok_or(now)
+    })
+    .await;
+    let mut count = 0;
+    let code = loop {
+        match ws.frame_or_close().await {
+            Ok(frame) => count += frame["events"].as_array().map_or(0, Vec::len),
+            Err(code) => break code,
+        }
+    };
+    assert_eq!(code, 4401);
+    assert!(
+        count < EVENTS / 2,
+        "{count}: what was on its way, and no more"
+    );
+    let mut count = 0;
+    let last = loop {
+        let message = stream.next().await.unwrap().expect("it says why");
+        if message.event == "error" {
+            break message.data;
+        }
+        count += message.data.matches("deal.won").count();
+    };
+    assert!(last.contains("the credential has expired"), "{last}");
+    assert!(
+        count < EVENTS / 2,
+        "{count}: what was on its way, and no more"
+    );
     server.stop().await;
 }
 

@@ -6,11 +6,13 @@ mod verdict;
 
 use std::time::Duration;
 
-use load::{Load, TENANTS, count_of};
+use load::{Load, TENANTS, count_of, login};
 use rewriting::Rewriting;
+use serde_json::{Value, json};
 use verdict::Verdict;
 
-use crate::support::{Server, TestDb, token::WITH_TOKENS};
+use crate::support::token::{WITH_TOKENS, token};
+use crate::support::{Server, TestDb};
 
 /// A window that holds a part of what is written, so that history is read from the database as well.
 const SMALL_WINDOW: &[&str] = &["--window-events", "4000", "--audit-interval-s", "1"];
@@ -85,4 +87,34 @@ async fn break_function(db: &TestDb) {
     let broken = "CREATE OR REPLACE FUNCTION tidewire.idempotency_key(tenant text, id text) RETURNS bytea
                   LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN substring(sha256(convert_to(id, 'UTF8')) FROM 1 FOR 16)";
     db.connect().await.batch_execute(broken).await.unwrap();
+}
+
+/// A transaction of a tenant's role holds readers back: administrators see that, and what it is called only their own.
+#[tokio::test]
+async fn who_holds_the_log_back_is_named_to_its_own_tenant() {
+    let db = TestDb::new().await;
+    let server = Server::start_with(&db.url, WITH_TOKENS).await;
+    let role = login(&db, "acme", "tidewire_writer").await;
+    let open = db.connect_as(&role, &role).await;
+    open.batch_execute(
+        "SET application_name = 'acme payroll'; BEGIN; SELECT tidewire.append('deal.won')",
+    )
+    .await
+    .unwrap();
+    for (tenant, application) in [("acme", json!("acme payroll")), ("beta", Value::Null)] {
+        let api = server.api.with_token(&token(tenant));
+        let status = api.get("/v1/status").await;
+        let holder = &status["log"]["held_by"];
+        assert!(holder["pid"].is_number(), "{status}");
+        assert_eq!(holder["application"], application, "{tenant}");
+        let mut ws = api.ws().await;
+        ws.send(json!({"type": "get_status"})).await;
+        let frame = ws.until("status").await;
+        assert_eq!(
+            frame["log"]["held_by"]["application"], application,
+            "{tenant}"
+        );
+    }
+    open.batch_execute("ROLLBACK").await.unwrap();
+    server.stop().await;
 }
