@@ -12,8 +12,8 @@ use axum::extract::{Path, Query, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use chrono::{DateTime, Utc};
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
 use serde_json::json;
 
 use super::app::App;
@@ -40,10 +40,17 @@ struct NewKey {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct NewRevocation {
+    #[serde(default, deserialize_with = "present")]
     jti: Option<String>,
+    #[serde(default, deserialize_with = "present")]
     sub: Option<String>,
     /// When the last of these tokens ends by itself.
     until: Option<DateTime<Utc>>,
+}
+
+/// Null is no text.
+fn present<'de, D: Deserializer<'de>>(value: D) -> Result<Option<String>, D::Error> {
+    String::deserialize(value).map(Some)
 }
 
 /// Where a list goes on.

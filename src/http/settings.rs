@@ -17,8 +17,8 @@ use crate::access::settings::{Consent, TopicMode};
 use crate::access::tenants::{Change, Declaration};
 use crate::event::TopicPattern;
 
-/// Bytes of a description.
-const DESCRIPTION_BYTES_MAX: usize = 4_096;
+/// Characters of a description.
+const DESCRIPTION_CHARS_MAX: usize = 1_024;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -125,11 +125,11 @@ pub async fn declare(
     if wanted
         .description
         .as_ref()
-        .is_some_and(|text| text.len() > DESCRIPTION_BYTES_MAX || text.contains('\0'))
+        .is_some_and(|text| text.chars().count() > DESCRIPTION_CHARS_MAX || text.contains('\0'))
     {
         return Err(Problem::parameter(
             "description",
-            format_args!("is at most {DESCRIPTION_BYTES_MAX} bytes, none of them NUL"),
+            format_args!("is at most {DESCRIPTION_CHARS_MAX} characters, none of them NUL"),
         ));
     }
     if let Some(schema) = &wanted.schema {
