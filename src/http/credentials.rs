@@ -188,14 +188,14 @@ pub async fn list_revoked(
     Ok(Json(json!({ "revocations": listed.map_err(problem)? })).into_response())
 }
 
-fn administer(principal: &Principal) -> Result<(), Problem> {
+pub(super) fn administer(principal: &Principal) -> Result<(), Problem> {
     principal
         .may_administer()
         .then_some(())
         .ok_or_else(|| Problem::new(Kind::Forbidden, "this is for administrators of the tenant"))
 }
 
-async fn read<T: DeserializeOwned>(app: &App, request: Request) -> Result<T, Problem> {
+pub(super) async fn read<T: DeserializeOwned>(app: &App, request: Request) -> Result<T, Problem> {
     let (parts, body) = request.into_parts();
     let body = body::read(app, &parts, body).await?;
     let read = serde_json::from_slice(&body);

@@ -26,9 +26,11 @@ pub mod origin;
 mod params;
 pub mod problem;
 mod read;
+mod retention;
 pub mod serve;
 mod sse;
 mod status;
+mod subjects;
 pub mod tls;
 mod unfinished;
 mod unread;
@@ -59,6 +61,9 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("/v1/api-keys", "GET, POST"),
     ("/v1/api-keys/{id}", "DELETE"),
     ("/v1/revocations", "GET, POST"),
+    ("/v1/subjects/{subject}", "GET, DELETE"),
+    ("/v1/retention", "GET"),
+    ("/v1/retention/{pattern}", "PUT, DELETE"),
     ("/v1/status", "GET"),
     ("/livez", "GET"),
     ("/readyz", "GET"),
@@ -116,6 +121,7 @@ pub fn router(app: App) -> Router {
             post(agents::command).fallback(not_allowed("POST")),
         )
         .merge(credentials())
+        .merge(privacy())
         .fallback(not_found)
         .layer(RequestDecompressionLayer::new().pass_through_unaccepted(true))
         .layer(middleware::from_fn(coding::admit))
@@ -144,6 +150,27 @@ fn credentials() -> Router<App> {
             get(credentials::list_revoked)
                 .post(credentials::revoke_tokens)
                 .fallback(not_allowed("GET, HEAD, POST")),
+        )
+}
+
+/// What administrators do about people's data.
+fn privacy() -> Router<App> {
+    Router::new()
+        .route(
+            "/v1/subjects/{subject}",
+            get(subjects::get)
+                .delete(subjects::erase)
+                .fallback(not_allowed("GET, HEAD, DELETE")),
+        )
+        .route(
+            "/v1/retention",
+            get(retention::list).fallback(not_allowed("GET, HEAD")),
+        )
+        .route(
+            "/v1/retention/{pattern}",
+            put(retention::set)
+                .delete(retention::remove)
+                .fallback(not_allowed("PUT, DELETE")),
         )
 }
 

@@ -28,7 +28,9 @@ use crate::pg::Connector;
 /// The first place among the events recorded within a span.
 const FIRST_SINCE: &str = "
     SELECT min(seq) FROM tidewire.events WHERE recorded_at >= $1 AND recorded_at < $2";
-const RETAINED: &str = "SELECT retained_seq, retained_at FROM tidewire.log";
+const RETAINED: &str = "
+    SELECT l.retained_seq, l.retained_at, t.retained_seq, t.retained_at
+      FROM tidewire.log AS l LEFT JOIN tidewire.retained_tenants AS t ON t.tenant = $1";
 
 /// Statements of this file, for the test that prepares each.
 pub const STATEMENTS: &[&str] = &[FIRST_SINCE, RETAINED];
@@ -124,11 +126,18 @@ impl History {
         let work = async {
             let page = self.parts(&client, query, &known).await?;
             // After the rows: whatever retention took away before they were read, it has recorded by now.
-            let row = client.query_one(RETAINED, &[]).await?;
-            let retained = Position::new(row.try_get(0)?, row.try_get(1)?);
+            let statement = client.prepare_cached(RETAINED).await?;
+            let row = client
+                .query_one(&statement, &[&query.tenant.as_str()])
+                .await?;
+            let of_log = Position::new(row.try_get(0)?, row.try_get(1)?);
+            let own: (Option<Seq>, Option<DateTime<Utc>>) = (row.try_get(2)?, row.try_get(3)?);
+            let own = own.0.zip(own.1).map(|(seq, at)| Position::new(seq, at));
+            let retained = own.map_or(of_log, |own| own.max(of_log));
             if query.after.seq < retained.seq {
                 // Who goes on at the beginning must find it where it is.
-                self.identity.begins_at(retained);
+                self.identity.begins_at(of_log);
+                self.identity.tenant_begins_at(&query.tenant, retained);
                 return Err(ReadError::Expired { earliest: retained });
             }
             Ok(page)
@@ -237,11 +246,15 @@ impl History {
         give_back(client, answered)
     }
 
-    async fn client(&self) -> Result<Object, ReadError> {
+    pub(super) async fn client(&self) -> Result<Object, ReadError> {
         self.pool
             .get()
             .await
             .map_err(|e| ReadError::Unavailable(Unavailable::Pool(e.to_string())))
+    }
+
+    pub(super) fn known(&self) -> Arc<Known> {
+        self.identity.known()
     }
 
     /// The pool, for what else is asked of the log now and then.

@@ -175,6 +175,9 @@ async fn a_migration_that_has_to_wait_says_for_whom_and_goes_on() {
          -- And all that came later.
          DROP TABLE tidewire.api_keys, tidewire.revoked_tokens, tidewire.credential_changes;
          ALTER TABLE tidewire.tenant_roles DROP is_admin CASCADE;
+         DROP TABLE tidewire.erased_ids, tidewire.erasures, tidewire.erasure_changes, tidewire.erased_tenants,
+            tidewire.retention_rules, tidewire.retained_tenants CASCADE;
+         ALTER TABLE tidewire.events DROP erased_at CASCADE;
          DELETE FROM tidewire.schema_migrations WHERE version >= 3",
     )
     .await
