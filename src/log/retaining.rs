@@ -144,9 +144,8 @@ fn rule(row: &Row) -> Result<Rule, Error> {
 /// # Errors
 /// If somebody is in the way, or the database cannot be asked: what was removed before stays so.
 pub(super) async fn apply(client: &mut Object, removed: &mut Removed) -> Result<(), Error> {
-    while in_transaction(client, RETAIN_BY_RULES).await?.try_get(0)? {
-        removed.chunks = removed.chunks.saturating_add(1);
-    }
+    // A chunk that somebody uses is no reason to keep what is in it.
+    let chunks = remove_chunks(client, &mut removed.chunks).await;
     for _ in 0..BATCHES_MAX {
         let row = in_transaction(client, APPLY).await?;
         let events: i64 = row.try_get(0)?;
@@ -154,6 +153,13 @@ pub(super) async fn apply(client: &mut Object, removed: &mut Removed) -> Result<
         if row.try_get(1)? {
             break;
         }
+    }
+    chunks
+}
+
+async fn remove_chunks(client: &mut Object, removed: &mut u32) -> Result<(), Error> {
+    while in_transaction(client, RETAIN_BY_RULES).await?.try_get(0)? {
+        *removed = removed.saturating_add(1);
     }
     Ok(())
 }

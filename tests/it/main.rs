@@ -40,6 +40,7 @@ mod pages;
 mod patience;
 mod permissions;
 mod pg_tls;
+mod privacy;
 mod reading;
 mod restored;
 mod retaining;

@@ -1,0 +1,9 @@
+//! People and their data: erased from history, shown to whom they are owed, kept no longer than the tenant says.
+
+mod erasure;
+mod fixture;
+mod interrupted;
+mod region;
+mod retention;
+mod rules;
+mod subjects;
