@@ -44,8 +44,9 @@ BEGIN
             RETURN false;
         END IF;
     END LOOP;
-    EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', _chunk.name);
+    -- In this order, as an erasure does.
     UPDATE tidewire.erasure_changes AS c SET version = c.version + 1;
+    EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', _chunk.name);
     -- Again: what was committed meanwhile is read with the rest.
     FOR _held IN EXECUTE _query LOOP
         IF _held.pattern IS NULL THEN

@@ -12,7 +12,7 @@ use axum::extract::rejection::{PathRejection, QueryRejection};
 use axum::extract::{Path, Query as Parameters, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use super::app::App;
@@ -55,6 +55,15 @@ pub struct Wanted {
     part: Part,
 }
 
+/// What a request has erased.
+#[derive(Debug, Serialize)]
+struct Answer {
+    events: u64,
+    is_complete: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cursor: Option<String>,
+}
+
 /// `GET /v1/subjects/{subject}`.
 ///
 /// # Errors
@@ -90,11 +99,7 @@ pub async fn get(
         }
     };
     let page = page.map_err(failed)?;
-    let held = json!({
-        "events": summary.events,
-        "first_recorded_at": summary.first_at,
-        "last_recorded_at": summary.last_at,
-    });
+    let held = json!(summary);
     let cursor = app.hub.identity().encode(page.through.max(after));
     let mut body = format!(
         "{{\"subject\":{},\"held\":{held},\"events\":[",
@@ -164,12 +169,11 @@ pub async fn erase(
         if !erased.is_complete && !is_late {
             continue;
         }
-        let cursor = told_at.map(|position| app.hub.identity().encode(position));
-        let answer = json!({
-            "events": events,
-            "is_complete": erased.is_complete,
-            "cursor": cursor,
-        });
+        let answer = Answer {
+            events,
+            is_complete: erased.is_complete,
+            cursor: told_at.map(|position| app.hub.identity().encode(position)),
+        };
         return Ok(if erased.is_complete {
             Json(answer).into_response()
         } else {

@@ -20,10 +20,11 @@ use crate::tasks::pause;
 const ERASE: &str = "
     SELECT erased, is_complete, through_seq, seq, recorded_at FROM tidewire.erase_subject($1, $2, $3)";
 const FORGET_SAMPLES: &str = "SELECT tidewire.forget_samples($1)";
+/// All of it, if the database is another one, whose numbers are smaller.
 const ERASED_SINCE: &str = "
     SELECT t.tenant, t.through_seq, t.version FROM tidewire.erased_tenants AS t
      WHERE t.version > $1 OR $1 > (SELECT c.version FROM tidewire.erasure_changes AS c)
-     ORDER BY t.version LIMIT 10000";
+     ORDER BY t.version";
 
 /// Statements of this file, for the test that prepares each.
 pub const STATEMENTS: &[&str] = &[ERASE, FORGET_SAMPLES, ERASED_SINCE];
@@ -57,6 +58,7 @@ impl History {
         subject: &Label,
         actor: &Label,
     ) -> Result<Erased, ReadError> {
+        let _turn = self.turn().await?;
         let mut client = self.client().await?;
         let work = async {
             let transaction = client
@@ -114,22 +116,11 @@ async fn look(
     seen: &mut i64,
     sink: &mut impl FnMut(&Tenant, Seq),
 ) -> Result<(), Unavailable> {
-    loop {
-        let rows = client.query(ERASED_SINCE, &[&*seen]).await?;
-        let Some(last) = rows.last() else {
-            return Ok(());
-        };
-        let newest = last.try_get(2)?;
-        for row in &rows {
-            if let Ok(tenant) = Tenant::parse(row.try_get(0)?) {
-                sink(&tenant, row.try_get(1)?);
-            }
+    for row in client.query(ERASED_SINCE, &[&*seen]).await? {
+        if let Ok(tenant) = Tenant::parse(row.try_get(0)?) {
+            sink(&tenant, row.try_get(1)?);
         }
-        // Another database, whose numbers are smaller: all of its rows came.
-        let was_behind = *seen < newest;
-        *seen = newest;
-        if !was_behind {
-            return Ok(());
-        }
+        *seen = row.try_get(2)?;
     }
+    Ok(())
 }

@@ -13,6 +13,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use deadpool_postgres::{
     HookError, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime,
 };
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::error::Elapsed;
 
 use super::error::{ReadError, Unavailable};
@@ -74,6 +75,8 @@ pub struct History {
     pool: Pool,
     identity: Identity,
     appetite: Arc<Appetite>,
+    /// What takes long is done one at a time, so that connections are left for readers.
+    long: Arc<Semaphore>,
 }
 
 impl History {
@@ -113,6 +116,7 @@ impl History {
             pool,
             identity: identity.clone(),
             appetite: Arc::new(Appetite::new(PAGE_EVENTS_MAX)),
+            long: Arc::new(Semaphore::new(1)),
         })
     }
 
@@ -251,6 +255,18 @@ impl History {
             .get()
             .await
             .map_err(|e| ReadError::Unavailable(Unavailable::Pool(e.to_string())))
+    }
+
+    /// For what takes long: one at a time, first come, first served.
+    ///
+    /// # Errors
+    /// If the others take too long.
+    pub(super) async fn turn(&self) -> Result<SemaphorePermit<'_>, ReadError> {
+        let turn = tokio::time::timeout(POOL_WAIT, self.long.acquire()).await;
+        match turn {
+            Ok(Ok(turn)) => Ok(turn),
+            Ok(Err(_)) | Err(_) => Err(Unavailable::Silent.into()),
+        }
     }
 
     pub(super) fn known(&self) -> Arc<Known> {

@@ -57,6 +57,7 @@ pub struct Rule {
     /// Events it has removed.
     pub removed: i64,
     /// When it did so last.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub removed_at: Option<DateTime<Utc>>,
 }
 

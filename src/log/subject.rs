@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
+use serde::Serialize;
 
 use super::error::ReadError;
 use super::read::{History, Page, give_back};
@@ -41,13 +42,16 @@ const COUNT_MAX: i64 = 100_000;
 const LOOKS_MAX: i64 = 20_000;
 
 /// What is held of a subject.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Summary {
     /// Events; none if there are more than 100,000.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub events: Option<u64>,
     /// When the first was recorded.
+    #[serde(rename = "first_recorded_at", skip_serializing_if = "Option::is_none")]
     pub first_at: Option<DateTime<Utc>>,
     /// When the last that was counted was recorded.
+    #[serde(rename = "last_recorded_at", skip_serializing_if = "Option::is_none")]
     pub last_at: Option<DateTime<Utc>>,
 }
 
@@ -62,6 +66,7 @@ impl History {
         subject: &Label,
         actor: &Label,
     ) -> Result<Summary, ReadError> {
+        let _turn = self.turn().await?;
         let client = self.client().await?;
         let work = async {
             let (tenant, subject) = (tenant.as_str(), subject.as_str());
@@ -97,6 +102,7 @@ impl History {
         up_to: Position,
         limit: usize,
     ) -> Result<Page, ReadError> {
+        let _turn = self.turn().await?;
         let client = self.client().await?;
         let known = self.known();
         let limit_rows = i64::try_from(limit).unwrap_or(i64::MAX);

@@ -12,13 +12,56 @@ use super::fixture::{
 };
 use crate::support::reader::Transport;
 use crate::support::token::{WITH_TOKENS, claims, issue};
-use crate::support::{Server, TestDb, eventually};
+use crate::support::{Api, Server, TestDb, eventually};
 
 /// How soon every server has forgotten.
 const PROMISED: Duration = Duration::from_secs(1);
 
 fn texts<'a>(events: &'a [Value], field: &str) -> Vec<Option<&'a str>> {
     events.iter().map(|event| event[field].as_str()).collect()
+}
+
+/// The six events, read in every way.
+async fn read_by_all(api: &Api) -> Vec<Value> {
+    let mut read = Vec::new();
+    for transport in Transport::ALL {
+        read = eventually(PROMISED, || async {
+            let seen = all(api, transport).await;
+            if seen.len() == 6 { Ok(seen) } else { Err(seen) }
+        })
+        .await;
+    }
+    read
+}
+
+/// What is left in the places of the person's events, and of those beside them.
+fn check_places(before: &[Value], now: &[Value]) {
+    for at in [1, 2, 4] {
+        let (was, is) = (&before[at], &now[at]);
+        let left: Vec<&str> = is.as_object().unwrap().keys().map(String::as_str).collect();
+        let mut expected = [
+            "id",
+            "cursor",
+            "topic",
+            "priority",
+            "recorded_at",
+            "erased_at",
+        ];
+        expected.sort_unstable();
+        assert_eq!(left, expected, "{is}");
+        for kept in ["cursor", "topic", "priority", "recorded_at"] {
+            assert_eq!(is[kept], was[kept], "{kept}");
+        }
+        assert_ne!(is["id"], was["id"]);
+    }
+    // About a deal, and produced by the person: what it says of the deal stays.
+    assert_eq!(
+        (&now[3]["subject"], &now[3]["data"]),
+        (&json!("deal-2"), &json!({"n": 2}))
+    );
+    assert!(now[3].get("source").is_none() && now[3].get("erased_at").is_none());
+    assert_eq!(now[0], before[0]);
+    assert_eq!(now[5], before[5]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -29,17 +72,9 @@ async fn nothing_of_a_person_is_left_on_any_transport_of_any_server_and_the_orde
     acme.append(&events()).await;
     beta.append(&events()).await;
     let there = admin(&second, "acme");
-    let mut before = Vec::new();
     // In the window and in the pages of either.
-    for api in [&acme, &there] {
-        for transport in Transport::ALL {
-            before = eventually(PROMISED, || async {
-                let seen = all(api, transport).await;
-                if seen.len() == 6 { Ok(seen) } else { Err(seen) }
-            })
-            .await;
-        }
-    }
+    let before = read_by_all(&acme).await;
+    assert_eq!(read_by_all(&there).await, before);
     assert!(speaks_of(&json!(before).to_string()));
     let resumed = before[0]["cursor"].as_str().unwrap();
     let betas = all(&beta, Transport::Pages).await;
@@ -77,32 +112,7 @@ async fn nothing_of_a_person_is_left_on_any_transport_of_any_server_and_the_orde
         .await;
     }
     let now = all(&acme, Transport::Pages).await;
-    for at in [1, 2, 4] {
-        let (was, is) = (&before[at], &now[at]);
-        let left: Vec<&str> = is.as_object().unwrap().keys().map(String::as_str).collect();
-        let mut expected = [
-            "id",
-            "cursor",
-            "topic",
-            "priority",
-            "recorded_at",
-            "erased_at",
-        ];
-        expected.sort_unstable();
-        assert_eq!(left, expected, "{is}");
-        for kept in ["cursor", "topic", "priority", "recorded_at"] {
-            assert_eq!(is[kept], was[kept], "{kept}");
-        }
-        assert_ne!(is["id"], was["id"]);
-    }
-    // About a deal, and produced by the person: what it says of the deal stays.
-    assert_eq!(
-        (&now[3]["subject"], &now[3]["data"]),
-        (&json!("deal-2"), &json!({"n": 2}))
-    );
-    assert!(now[3].get("source").is_none() && now[3].get("erased_at").is_none());
-    assert_eq!(now[0], before[0]);
-    assert_eq!(now[5], before[5]);
+    check_places(&before, &now);
     let told = &now[6];
     assert_eq!(
         (&told["topic"], &told["source"]),
@@ -114,6 +124,31 @@ async fn nothing_of_a_person_is_left_on_any_transport_of_any_server_and_the_orde
         betas,
         "another tenant's person"
     );
+    first.stop().await;
+    second.stop().await;
+}
+
+/// Pages of history are kept for a while, so that a storm of readers reads them once.
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_that_were_kept_are_not_shown_again() {
+    let db = TestDb::new().await;
+    let fill = "INSERT INTO tidewire.events (tenant, topic, subject, data)
+        SELECT 'acme', 'a', 's3ntinel', to_jsonb(n) FROM generate_series(1, 3000) AS n";
+    db.connect().await.batch_execute(fill).await.unwrap();
+    let few = [WITH_TOKENS, &["--window-events", "2000"]].concat();
+    let first = Server::start_with(&db.url, &few).await;
+    let second = Server::start_with(&db.url, &few).await;
+    let (acme, there) = (admin(&first, "acme"), admin(&second, "acme"));
+    for api in [&acme, &there] {
+        assert!(speaks_of(&api.page("earliest", "").await.to_string()));
+    }
+    assert_eq!(erase(&acme, PERSON).await, 3000);
+    assert!(!speaks_of(&acme.page("earliest", "").await.to_string()));
+    eventually(PROMISED, || async {
+        let text = there.page("earliest", "").await.to_string();
+        if speaks_of(&text) { Err(text) } else { Ok(()) }
+    })
+    .await;
     first.stop().await;
     second.stop().await;
 }
@@ -142,9 +177,9 @@ async fn a_dump_and_the_planners_samples_hold_nothing_of_an_erased_person() {
         .unwrap();
     let acme = admin(&server, "acme");
     acme.append(&events()).await;
-    let samples = "SELECT count(*) FROM pg_stats WHERE attname = 'subject'
+    let query = "SELECT count(*) FROM pg_stats WHERE attname = 'subject'
         AND concat(most_common_vals, histogram_bounds) LIKE '%s3ntinel%'";
-    let sampled = async || -> i64 { client.query_one(samples, &[]).await.unwrap().get(0) };
+    let sampled = async || -> i64 { client.query_one(query, &[]).await.unwrap().get(0) };
     assert!(sampled().await > 1, "in several chunks");
     assert!(speaks_of(&dump(&db).await));
     assert_eq!(erase(&acme, PERSON).await, 44);

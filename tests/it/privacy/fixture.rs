@@ -61,7 +61,11 @@ pub async fn erase(admin: &Api, subject: &str) -> u64 {
 
 /// As a segment of a path.
 pub fn encoded(text: &str) -> String {
-    text.bytes().map(|byte| format!("%{byte:02X}")).collect()
+    let hex = data_encoding::HEXUPPER.encode(text.as_bytes());
+    let pairs = hex.as_bytes().chunks(2);
+    pairs.fold(String::new(), |path, pair| {
+        path + "%" + std::str::from_utf8(pair).unwrap()
+    })
 }
 
 /// All of a tenant's events, by this transport.
@@ -81,7 +85,7 @@ pub async fn from(api: &Api, transport: Transport, after: &str) -> Seen {
 
 /// The word in any writing that an answer or a dump might use.
 pub fn speaks_of(text: &str) -> bool {
-    let hex: String = PERSON.bytes().map(|byte| format!("{byte:02x}")).collect();
+    let hex = data_encoding::HEXLOWER.encode(PERSON.as_bytes());
     [PERSON, hex.as_str(), "czNudGluZW"]
         .iter()
         .any(|word| text.contains(word))

@@ -10,7 +10,7 @@ use super::fixture::{admin, all, from};
 use super::rules::set;
 use crate::support::reader::Transport;
 use crate::support::token::WITH_TOKENS;
-use crate::support::{Server, TestDb, eventually};
+use crate::support::{Api, Server, TestDb, eventually};
 
 /// Stores an event of so many seconds ago.
 async fn store(client: &Client, tenant: &str, topic: &str, seconds: i32, id: &str) {
@@ -39,6 +39,51 @@ async fn left_in_the_end(client: &Client, ids: &[&str]) {
         if left == ids { Ok(()) } else { Err(left) }
     })
     .await;
+}
+
+/// What each rule has removed, and whether it says when.
+fn removed(shown: &Value) -> Vec<(&str, i64, bool)> {
+    let rules = shown["rules"].as_array().unwrap().iter();
+    rules
+        .map(|rule| {
+            let pattern = rule["pattern"].as_str().unwrap();
+            let removed = rule["removed"].as_i64().unwrap();
+            (pattern, removed, rule["removed_at"].is_string())
+        })
+        .collect()
+}
+
+/// A page after a cursor: status and answer.
+async fn ask(api: &Api, cursor: &str) -> (StatusCode, Value) {
+    api.try_get(&format!("/v1/events?after={cursor}")).await
+}
+
+/// Six events of three tenants, each but two in a chunk of its own; their cursors.
+async fn six_days(client: &Client) -> Vec<String> {
+    client
+        .batch_execute(
+            "SELECT public.set_chunk_time_interval('tidewire.events', interval '1 hour')",
+        )
+        .await
+        .unwrap();
+    for (tenant, topic, days, id) in [
+        ("acme", "a", 9, "acme-9"),
+        ("beta", "b", 9, "beta-9"),
+        ("acme", "a", 8, "acme-8"),
+        ("gamma", "c", 7, "gamma-7"),
+        ("acme", "a", 6, "acme-6"),
+        ("acme", "a", 1, "acme-1"),
+    ] {
+        store(client, tenant, topic, days * DAY, id).await;
+    }
+    cursors(client, "%").await
+}
+
+/// The cursors of the events of these tenants.
+async fn cursors(client: &Client, tenants: &str) -> Vec<String> {
+    let query = "SELECT tidewire.cursor(seq, recorded_at) FROM tidewire.events WHERE tenant LIKE $1 ORDER BY seq";
+    let rows = client.query(query, &[&tenants]).await.unwrap();
+    rows.iter().map(|row| row.get(0)).collect()
 }
 
 /// Chunks of the log.
@@ -84,12 +129,13 @@ async fn the_most_exact_rule_counts_to_the_day_and_for_its_tenant_alone() {
     ] {
         store(&client, tenant, topic, seconds, id).await;
     }
+    // At once: a server that has one of them applies it.
+    let rules = "INSERT INTO tidewire.retention_rules (tenant, pattern, days)
+        VALUES ('acme', 'a.*', 1), ('acme', 'a.b', 3), ('acme', 'a.b.c', 10)";
+    client.batch_execute(rules).await.unwrap();
+    let before = cursors(&client, "acme").await;
     let server = Server::start_with(&db.url, WITH_TOKENS).await;
     let acme = admin(&server, "acme");
-    for (pattern, days) in [("a.*", 1), ("a.b", 3), ("a.b.c", 10)] {
-        set(&acme, pattern, days).await;
-    }
-    let before = all(&acme, Transport::Pages).await;
     let left = [
         "betas",
         "kept longer",
@@ -114,28 +160,17 @@ async fn the_most_exact_rule_counts_to_the_day_and_for_its_tenant_alone() {
             if empty != 2 {
                 return Err(seen);
             }
-            let cursors = |events: &[Value]| -> Vec<Value> {
-                events.iter().map(|event| event["cursor"].clone()).collect()
-            };
-            let seen = cursors(&seen);
-            assert_eq!(seen[..before.len()], cursors(&before), "{transport:?}");
+            let seen: Vec<_> = seen
+                .iter()
+                .map(|event| event["cursor"].as_str().unwrap())
+                .collect();
+            assert_eq!(seen, before, "{transport:?}");
         }
         Ok(())
     })
     .await;
     let shown = acme.get("/v1/retention").await;
-    let removed: Vec<_> = shown["rules"]
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(|rule| {
-            (
-                rule["pattern"].as_str().unwrap(),
-                rule["removed"].as_i64().unwrap(),
-                rule["removed_at"].is_string(),
-            )
-        })
-        .collect();
+    let removed = removed(&shown);
     assert_eq!(
         removed,
         [("a.b.c", 0, false), ("a.b", 1, true), ("a.*", 1, true)]
@@ -155,29 +190,7 @@ async fn the_most_exact_rule_counts_to_the_day_and_for_its_tenant_alone() {
 async fn a_chunk_that_nobody_keeps_is_removed_and_only_who_lost_something_is_told() {
     let db = TestDb::new().await;
     let client = db.connect().await;
-    client
-        .batch_execute(
-            "SELECT public.set_chunk_time_interval('tidewire.events', interval '1 hour')",
-        )
-        .await
-        .unwrap();
-    for (tenant, topic, days, id) in [
-        ("acme", "a", 9, "acme-9"),
-        ("beta", "b", 9, "beta-9"),
-        ("acme", "a", 8, "acme-8"),
-        ("gamma", "c", 7, "gamma-7"),
-        ("acme", "a", 6, "acme-6"),
-        ("acme", "a", 1, "acme-1"),
-    ] {
-        store(&client, tenant, topic, days * DAY, id).await;
-    }
-    let rows = client
-        .query(
-            "SELECT tidewire.cursor(seq, recorded_at) FROM tidewire.events ORDER BY seq",
-            &[],
-        )
-        .await;
-    let cursors: Vec<String> = rows.unwrap().iter().map(|row| row.get(0)).collect();
+    let cursors = six_days(&client).await;
     let server = Server::start_with(&db.url, WITH_TOKENS).await;
     let [acme, beta, gamma] = ["acme", "beta", "gamma"].map(|tenant| admin(&server, tenant));
     set(&acme, "*", 5).await;
@@ -199,9 +212,6 @@ async fn a_chunk_that_nobody_keeps_is_removed_and_only_who_lost_something_is_tol
         }
     })
     .await;
-    let ask = async |api: &crate::support::Api, cursor: &str| {
-        api.try_get(&format!("/v1/events?after={cursor}")).await
-    };
     for (api, cursor, status) in [
         (&acme, &cursors[0], StatusCode::GONE),
         (&beta, &cursors[0], StatusCode::GONE),
