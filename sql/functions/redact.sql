@@ -20,12 +20,15 @@ BEGIN
            AND e.recorded_at BETWEEN redact.recorded_from AND redact.recorded_to AND e.erased_at IS NULL
            AND (redact.person IS NULL OR coalesce(e.subject = redact.person, true) OR strpos(e.id, redact.person) > 0)
     ), forgotten AS (
-        DELETE FROM tidewire.idempotency_keys AS k USING erased AS e
-         WHERE k.key = tidewire.idempotency_key(redact.tenant, e.id) AND k.seq = e.seq
-        RETURNING e.id, k.seq, k.recorded_at
+        -- As an array: by the index, however many keys there are.
+        DELETE FROM tidewire.idempotency_keys AS k
+         WHERE k.key = ANY (ARRAY(SELECT tidewire.idempotency_key(redact.tenant, e.id) FROM erased AS e))
+           AND k.seq = ANY (redact.seqs)
+        RETURNING k.seq, k.recorded_at
     )
     INSERT INTO tidewire.erased_ids AS x (key, seq, recorded_at)
-    SELECT tidewire.erased_key(redact.tenant, f.id), f.seq, f.recorded_at FROM forgotten AS f
+    SELECT sha256(uuid_send(l.log_id) || convert_to(redact.tenant || '/' || e.id, 'UTF8')), f.seq, f.recorded_at
+      FROM forgotten AS f JOIN erased AS e ON e.seq = f.seq CROSS JOIN tidewire.log AS l
         ON CONFLICT (key) DO UPDATE SET seq = excluded.seq, recorded_at = excluded.recorded_at;
 
     PERFORM set_config('tidewire.erasure', 'open', true);
