@@ -1,5 +1,6 @@
 //! People and their data: erased from history, shown to whom they are owed, kept no longer than the tenant says.
 
+mod asking;
 mod erasure;
 mod fixture;
 mod interrupted;
