@@ -175,6 +175,16 @@ BEGIN
         END IF;
     END LOOP;
 
+    -- What it said is gone: as with retention, the id alone decides.
+    FOR _known IN
+        SELECT i.ord, x.seq, x.recorded_at FROM unnest(tenants, ids) WITH ORDINALITY AS i(tenant, id, ord)
+          JOIN tidewire.erased_ids AS x ON x.key = tidewire.erased_key(i.tenant, i.id)
+    LOOP
+        _outcomes[_known.ord] := 'duplicate';
+        _seqs[_known.ord] := _known.seq;
+        _times[_known.ord] := _known.recorded_at;
+    END LOOP;
+
     FOR _i IN 1.._count LOOP
         CONTINUE WHEN expected_seqs[_i] IS NULL OR _outcomes[_i] <> 'stored';
         _newest := NULL;
@@ -240,6 +250,77 @@ $$;
 --
 
 COMMENT ON FUNCTION tidewire.append_many(tenants text[], ids text[], topics text[], subjects text[], sources text[], priorities text[], occurred_ats timestamp with time zone[], regions text[], gdprs text[], traces text[], datas text[], bytess bytea[], content_types text[], group_nos integer[], expected_seqs bigint[]) IS 'Appends a batch, group by group all or nothing; for the server. Applications call tidewire.append().';
+
+--
+-- Name: apply_retention(integer); Type: FUNCTION; Schema: tidewire; Owner: -
+--
+
+CREATE FUNCTION tidewire.apply_retention(row_limit integer DEFAULT 5000) RETURNS TABLE(removed bigint, is_complete boolean)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '500ms'
+    AS $$
+#variable_conflict use_column
+DECLARE
+    _watermark bigint;
+    _rule      tidewire.retention_rules;
+    _cutoff    timestamptz;
+    _stop      bigint;
+    _found     record;
+    _looked    bigint := 0;
+    _removed   bigint := 0;
+    _emptied   bigint;
+BEGIN
+    IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
+        RAISE EXCEPTION 'retention needs a READ COMMITTED transaction' USING ERRCODE = 'TW400';
+    END IF;
+    IF NOT EXISTS (SELECT FROM tidewire.retention_rules) OR NOT pg_try_advisory_xact_lock(1953064034, 1) THEN
+        RETURN QUERY SELECT 0::bigint, true;
+        RETURN;
+    END IF;
+    -- Before the events are read: whoever is not seen here takes a place above it.
+    SELECT w.watermark INTO _watermark FROM tidewire.watermark() AS w;
+    FOR _rule IN SELECT r.* FROM tidewire.retention_rules AS r ORDER BY r.tenant, r.pattern LOOP
+        _cutoff := clock_timestamp() - _rule.days * interval '24 hours';
+        SELECT min(e.seq) INTO _stop FROM tidewire.events AS e
+         WHERE e.tenant = _rule.tenant AND e.seq > _rule.applied_seq AND e.recorded_at >= _cutoff;
+        SELECT count(*) AS looked, max(l.seq) AS looked_to, array_agg(l.seq) FILTER (WHERE l.is_due) AS seqs,
+               min(l.recorded_at) FILTER (WHERE l.is_due) AS earliest, max(l.recorded_at) FILTER (WHERE l.is_due) AS latest
+          INTO _found
+          FROM (SELECT e.seq, e.recorded_at,
+                       e.erased_at IS NULL AND e.topic ~ _rule.topic_regex
+                       AND (_rule.is_reserved OR NOT starts_with(e.topic, 'tidewire.'))
+                       AND NOT EXISTS (
+                           SELECT FROM tidewire.retention_rules AS o
+                            WHERE o.tenant = _rule.tenant AND o.specificity > _rule.specificity AND e.topic ~ o.topic_regex
+                              AND (o.is_reserved OR NOT starts_with(e.topic, 'tidewire.'))) AS is_due
+                  FROM (SELECT s.seq, s.recorded_at, s.topic, s.erased_at FROM tidewire.events AS s
+                         WHERE s.tenant = _rule.tenant AND s.seq > _rule.applied_seq AND s.seq <= _watermark
+                           AND s.seq < coalesce(_stop, _watermark + 1) AND s.recorded_at < _cutoff
+                         ORDER BY s.seq LIMIT apply_retention.row_limit - _looked) AS e) AS l;
+        CONTINUE WHEN _found.looked = 0;
+        _emptied := 0;
+        IF _found.seqs IS NOT NULL THEN
+            UPDATE tidewire.erasure_changes AS c SET version = c.version + 1;
+            _emptied := tidewire.redact(_rule.tenant, _found.seqs, _found.earliest, _found.latest);
+        END IF;
+        UPDATE tidewire.retention_rules AS r
+           SET applied_seq = _found.looked_to, removed = r.removed + _emptied,
+               removed_at = CASE WHEN _emptied > 0 THEN clock_timestamp() ELSE r.removed_at END
+         WHERE r.tenant = _rule.tenant AND r.pattern = _rule.pattern;
+        _removed := _removed + _emptied;
+        _looked := _looked + _found.looked;
+        EXIT WHEN _looked >= apply_retention.row_limit;
+    END LOOP;
+    RETURN QUERY SELECT _removed, _looked < apply_retention.row_limit;
+END
+$$;
+
+--
+-- Name: FUNCTION apply_retention(row_limit integer); Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON FUNCTION tidewire.apply_retention(row_limit integer) IS 'Empties a batch of events that tenants'' rules keep no longer; call it until is_complete.';
 
 --
 -- Name: begin_epoch(text, boolean); Type: FUNCTION; Schema: tidewire; Owner: -
@@ -619,6 +700,131 @@ $$;
 COMMENT ON FUNCTION tidewire.drop_tenant_role(role text) IS 'Ends a tenant''s role and its sessions; says whether it is gone.';
 
 --
+-- Name: erase_subject(text, text, text, integer, integer); Type: FUNCTION; Schema: tidewire; Owner: -
+--
+
+CREATE FUNCTION tidewire.erase_subject(tenant text, subject text, actor text DEFAULT SESSION_USER, row_limit integer DEFAULT 1000, look_limit integer DEFAULT 20000) RETURNS TABLE(erased bigint, is_complete boolean, through_seq bigint, seq bigint, recorded_at timestamp with time zone)
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '2s'
+    AS $$
+#variable_conflict use_column
+DECLARE
+    _hash     bytea := tidewire.erased_key(erase_subject.tenant, erase_subject.subject);
+    _job      tidewire.erasures;
+    _seqs     bigint[];
+    _times    timestamptz[];
+    _produced record;
+    _told     record;
+    _erased   bigint := 0;
+    _complete boolean := false;
+    _looked_to bigint;
+BEGIN
+    IF erase_subject.subject IS NULL OR octet_length(erase_subject.subject) NOT BETWEEN 1 AND 255
+       OR erase_subject.row_limit < 1 OR erase_subject.look_limit < 1 THEN
+        RAISE EXCEPTION 'a subject is 1 to 255 bytes, and a limit 1 or more' USING ERRCODE = 'TW400';
+    END IF;
+    IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
+        RAISE EXCEPTION 'erasure needs a READ COMMITTED transaction' USING ERRCODE = 'TW400';
+    END IF;
+    UPDATE tidewire.erasure_changes AS c SET version = c.version + 1;
+    INSERT INTO tidewire.erasures AS j (tenant, subject_sha256, asked_by)
+    VALUES (erase_subject.tenant, _hash, erase_subject.actor)
+        ON CONFLICT (tenant, subject_sha256) DO UPDATE
+        SET asked_by = excluded.asked_by, began_at = clock_timestamp(), ended_at = NULL, looked_to_seq = 0, erased = 0
+      WHERE j.ended_at IS NOT NULL;
+    SELECT j.* INTO STRICT _job FROM tidewire.erasures AS j
+     WHERE j.tenant = erase_subject.tenant AND j.subject_sha256 = _hash;
+
+    SELECT coalesce(array_agg(f.seq), '{}'), coalesce(array_agg(f.recorded_at), '{}') INTO _seqs, _times
+      FROM (SELECT e.seq, e.recorded_at FROM tidewire.events AS e
+             WHERE e.tenant = erase_subject.tenant AND e.subject = erase_subject.subject
+               AND NOT (starts_with(e.topic, 'tidewire.') AND e.source IS NOT DISTINCT FROM e.subject)
+             ORDER BY e.seq LIMIT erase_subject.row_limit) AS f;
+    IF cardinality(_seqs) < erase_subject.row_limit THEN
+        -- Up to the one after which there would be too many to change at once.
+        SELECT array_agg(p.seq) FILTER (WHERE p.is_theirs) AS seqs, array_agg(p.recorded_at) FILTER (WHERE p.is_theirs) AS times,
+               max(p.seq) AS looked_to, count(*) < erase_subject.look_limit AND NOT coalesce(bool_or(p.is_cut), false) AS is_end
+          INTO _produced
+          FROM (SELECT l.*, count(*) FILTER (WHERE l.is_theirs) OVER (ORDER BY l.seq) >= erase_subject.row_limit AS is_cut,
+                       count(*) FILTER (WHERE l.is_theirs) OVER (ORDER BY l.seq) AS nth
+                  FROM (SELECT e.seq, e.recorded_at, coalesce(e.source = erase_subject.subject, false)
+                                   AND NOT starts_with(e.topic, 'tidewire.') AS is_theirs
+                          FROM tidewire.events AS e
+                         WHERE e.tenant = erase_subject.tenant AND e.seq > _job.looked_to_seq
+                         ORDER BY e.seq LIMIT erase_subject.look_limit) AS l) AS p
+         WHERE p.nth < erase_subject.row_limit OR (p.nth = erase_subject.row_limit AND p.is_theirs);
+        _seqs := _seqs || coalesce(_produced.seqs, '{}');
+        _times := _times || coalesce(_produced.times, '{}');
+        _complete := _produced.is_end;
+        _looked_to := _produced.looked_to;
+    END IF;
+
+    IF cardinality(_seqs) > 0 THEN
+        _erased := tidewire.redact(erase_subject.tenant, _seqs, (SELECT min(t.at) FROM unnest(_times) AS t(at)),
+                                   (SELECT max(t.at) FROM unnest(_times) AS t(at)), erase_subject.subject);
+    END IF;
+    UPDATE tidewire.erasures AS j
+       SET erased = j.erased + _erased, looked_to_seq = greatest(j.looked_to_seq, _looked_to),
+           ended_at = CASE WHEN _complete THEN clock_timestamp() END
+     WHERE j.tenant = erase_subject.tenant AND j.subject_sha256 = _hash
+    RETURNING j.* INTO _job;
+    IF _erased > 0 OR _complete THEN
+        INSERT INTO tidewire.events AS e (tenant, id, topic, subject, source, data)
+        VALUES (erase_subject.tenant, tidewire.new_id(), 'tidewire.audit.subject.erased', encode(_hash, 'hex'), erase_subject.actor,
+                jsonb_build_object('subject_sha256', encode(_hash, 'hex'), 'events', _erased, 'events_in_all', _job.erased,
+                                   'is_complete', _complete))
+        RETURNING e.seq, e.recorded_at INTO _told;
+        RETURN QUERY SELECT _erased, _complete, (SELECT max(s.seq) FROM unnest(_seqs) AS s(seq)), _told.seq, _told.recorded_at;
+    ELSE
+        RETURN QUERY SELECT _erased, _complete, NULL::bigint, NULL::bigint, NULL::timestamptz;
+    END IF;
+END
+$$;
+
+--
+-- Name: FUNCTION erase_subject(tenant text, subject text, actor text, row_limit integer, look_limit integer); Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON FUNCTION tidewire.erase_subject(tenant text, subject text, actor text, row_limit integer, look_limit integer) IS 'Erases a person from a tenant''s history, a batch a call: SELECT * FROM tidewire.erase_subject(''acme'', ''person-7''), until is_complete.';
+
+--
+-- Name: log; Type: TABLE; Schema: tidewire; Owner: -
+--
+
+CREATE TABLE tidewire.log (
+    is_only boolean DEFAULT true NOT NULL,
+    log_id uuid DEFAULT gen_random_uuid() NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    retained_seq bigint DEFAULT 0 NOT NULL,
+    retained_at timestamp with time zone DEFAULT to_timestamp((0)::double precision) NOT NULL,
+    deduplication_window interval DEFAULT '7 days'::interval NOT NULL,
+    disorder_max interval DEFAULT '1 day'::interval NOT NULL,
+    CONSTRAINT log_has_one_row CHECK (is_only)
+);
+
+--
+-- Name: TABLE log; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON TABLE tidewire.log IS 'What this log is and how far back it reaches. One row.';
+
+--
+-- Name: erased_key(text, text); Type: FUNCTION; Schema: tidewire; Owner: -
+--
+
+CREATE FUNCTION tidewire.erased_key(tenant text, name text) RETURNS bytea
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    RETURN (SELECT sha256((uuid_send(l.log_id) || convert_to(((erased_key.tenant || '/'::text) || erased_key.name), 'UTF8'::name))) AS sha256 FROM tidewire.log l);
+
+--
+-- Name: FUNCTION erased_key(tenant text, name text); Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON FUNCTION tidewire.erased_key(tenant text, name text) IS 'The hash of an erased id or subject.';
+
+--
 -- Name: expire_keys(integer); Type: FUNCTION; Schema: tidewire; Owner: -
 --
 
@@ -635,6 +841,9 @@ BEGIN
          WHERE o.recorded_at < clock_timestamp() - (SELECT l.deduplication_window FROM tidewire.log AS l)
          LIMIT expire_keys.row_limit FOR UPDATE SKIP LOCKED));
     GET DIAGNOSTICS _count = ROW_COUNT;
+    -- There are few of these.
+    DELETE FROM tidewire.erased_ids AS x
+     WHERE x.recorded_at < clock_timestamp() - (SELECT l.deduplication_window FROM tidewire.log AS l);
     RETURN _count;
 END
 $$;
@@ -652,6 +861,42 @@ COMMENT ON FUNCTION tidewire.expire_keys(row_limit integer) IS 'Forgets ids olde
 CREATE FUNCTION tidewire.floor_class() RETURNS integer
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN 1953064037;
+
+--
+-- Name: forget_samples(text); Type: FUNCTION; Schema: tidewire; Owner: -
+--
+
+CREATE FUNCTION tidewire.forget_samples(subject text) RETURNS integer
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '500ms'
+    AS $$
+DECLARE
+    _table  regclass;
+    _tables integer := 0;
+BEGIN
+    FOR _table IN
+        SELECT DISTINCT c.oid::regclass FROM pg_stats AS s
+          JOIN pg_namespace AS n ON n.nspname = s.schemaname
+          JOIN pg_class AS c ON c.relnamespace = n.oid AND c.relname = s.tablename
+         WHERE s.attname = 'subject'
+           AND (c.oid = 'tidewire.events'::regclass
+                OR c.oid IN (SELECT i.inhrelid FROM pg_inherits AS i WHERE i.inhparent = 'tidewire.events'::regclass))
+           AND (forget_samples.subject = ANY (s.most_common_vals::text::text[])
+                OR forget_samples.subject = ANY (s.histogram_bounds::text::text[]))
+    LOOP
+        EXECUTE format('ANALYZE %s (subject)', _table);
+        _tables := _tables + 1;
+    END LOOP;
+    RETURN _tables;
+END
+$$;
+
+--
+-- Name: FUNCTION forget_samples(subject text); Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON FUNCTION tidewire.forget_samples(subject text) IS 'Takes an erased subject out of what the planner has sampled.';
 
 --
 -- Name: has_short_writer(bigint); Type: FUNCTION; Schema: tidewire; Owner: -
@@ -736,6 +981,7 @@ CREATE TABLE tidewire.events (
     gdpr jsonb,
     data jsonb,
     bytes bytea,
+    erased_at timestamp with time zone,
     CONSTRAINT events_bytes_are_bounded CHECK ((octet_length(bytes) <= 1048576)),
     CONSTRAINT events_bytes_have_a_type CHECK ((((bytes IS NULL) = (content_type IS NULL)) AND ((bytes IS NULL) OR (data IS NULL)))),
     CONSTRAINT events_content_type_is_printable CHECK ((((octet_length(content_type) >= 1) AND (octet_length(content_type) <= 255)) AND (content_type !~ '[\u0001-\u001f\u007f-\u009f]'::text))),
@@ -762,6 +1008,7 @@ ALTER TABLE ONLY tidewire.events ALTER COLUMN content_type SET STATISTICS 0;
 ALTER TABLE ONLY tidewire.events ALTER COLUMN gdpr SET STATISTICS 0;
 ALTER TABLE ONLY tidewire.events ALTER COLUMN data SET STATISTICS 0;
 ALTER TABLE ONLY tidewire.events ALTER COLUMN bytes SET STATISTICS 0;
+ALTER TABLE ONLY tidewire.events ALTER COLUMN erased_at SET STATISTICS 0;
 
 --
 -- Name: TABLE events; Type: COMMENT; Schema: tidewire; Owner: -
@@ -858,6 +1105,12 @@ COMMENT ON COLUMN tidewire.events.data IS 'The payload as JSON.';
 --
 
 COMMENT ON COLUMN tidewire.events.bytes IS 'The payload as bytes, instead of data.';
+
+--
+-- Name: COLUMN events.erased_at; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON COLUMN tidewire.events.erased_at IS 'When what the event said was erased; its place, topic and time are left.';
 
 --
 -- Name: may_act_for_log(); Type: FUNCTION; Schema: tidewire; Owner: -
@@ -992,6 +1245,16 @@ BEGIN
         RAISE EXCEPTION 'recorded_at is given by the log: leave the column out, or use occurred_at'
             USING ERRCODE = 'TW422', COLUMN = 'recorded_at', TABLE = 'events', SCHEMA = 'tidewire';
     END IF;
+    -- After the ids were taken, in a new snapshot: an erasure that moves one of them has either ended, or waits for this.
+    IF EXISTS (SELECT FROM tidewire.erased_ids) THEN
+        -- As tidewire.erased_key(), without a call for each; as an array, by the index.
+        IF EXISTS (SELECT FROM tidewire.erased_ids AS x
+                    WHERE x.key = ANY (ARRAY(SELECT sha256(uuid_send(l.log_id) || convert_to(a.tenant || '/' || a.id, 'UTF8'))
+                                               FROM appended AS a CROSS JOIN tidewire.log AS l))) THEN
+            RAISE EXCEPTION 'the id of an event that was erased' USING ERRCODE = '23505', CONSTRAINT = 'event_id_is_unique',
+                TABLE = 'idempotency_keys', SCHEMA = 'tidewire';
+        END IF;
+    END IF;
     -- An assignment, not PERFORM: it is evaluated without a query.
     _done := tidewire.wake_servers();
     RETURN NULL;
@@ -1046,6 +1309,37 @@ $$;
 COMMENT ON FUNCTION tidewire.record_credential() IS 'Trigger: writes an audit event about a credential.';
 
 --
+-- Name: record_retention_rule(); Type: FUNCTION; Schema: tidewire; Owner: -
+--
+
+CREATE FUNCTION tidewire.record_retention_rule() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    IF TG_OP = 'DELETE' THEN
+        INSERT INTO tidewire.events (tenant, id, topic, source, data)
+        VALUES (OLD.tenant, tidewire.new_id(), 'tidewire.audit.retention.removed',
+                coalesce(nullif(current_setting('tidewire.actor', true), ''), session_user),
+                jsonb_build_object('pattern', OLD.pattern, 'days', OLD.days));
+        UPDATE tidewire.retention_rules AS r SET applied_seq = 0 WHERE r.tenant = OLD.tenant;
+    ELSE
+        INSERT INTO tidewire.events (tenant, id, topic, source, data)
+        VALUES (NEW.tenant, tidewire.new_id(), 'tidewire.audit.retention.set', NEW.changed_by,
+                jsonb_build_object('pattern', NEW.pattern, 'days', NEW.days));
+        UPDATE tidewire.retention_rules AS r SET applied_seq = 0 WHERE r.tenant = NEW.tenant;
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+--
+-- Name: FUNCTION record_retention_rule(); Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON FUNCTION tidewire.record_retention_rule() IS 'Trigger: writes an audit event about a retention rule, and has the tenant''s rules applied anew.';
+
+--
 -- Name: record_setting(); Type: FUNCTION; Schema: tidewire; Owner: -
 --
 
@@ -1074,6 +1368,97 @@ $$;
 --
 
 COMMENT ON FUNCTION tidewire.record_setting() IS 'Trigger: writes an audit event about a tenant''s settings.';
+
+--
+-- Name: record_subject_read(text, text, text); Type: FUNCTION; Schema: tidewire; Owner: -
+--
+
+CREATE FUNCTION tidewire.record_subject_read(tenant text, subject text, actor text) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    _hash text := encode(tidewire.erased_key(record_subject_read.tenant, record_subject_read.subject), 'hex');
+BEGIN
+    INSERT INTO tidewire.events (tenant, id, topic, subject, source, data)
+    VALUES (record_subject_read.tenant, tidewire.new_id(), 'tidewire.audit.subject.read', _hash, record_subject_read.actor,
+            jsonb_build_object('subject_sha256', _hash));
+END
+$$;
+
+--
+-- Name: FUNCTION record_subject_read(tenant text, subject text, actor text); Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON FUNCTION tidewire.record_subject_read(tenant text, subject text, actor text) IS 'Writes an audit event: somebody has asked for what is held of a subject.';
+
+--
+-- Name: redact(text, bigint[], timestamp with time zone, timestamp with time zone, text); Type: FUNCTION; Schema: tidewire; Owner: -
+--
+
+CREATE FUNCTION tidewire.redact(tenant text, seqs bigint[], recorded_from timestamp with time zone, recorded_to timestamp with time zone, person text DEFAULT NULL::text) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+DECLARE
+    _redacted bigint;
+    _version  bigint := (SELECT c.version FROM tidewire.erasure_changes AS c);
+BEGIN
+    WITH erased AS (
+        SELECT e.id, e.seq, e.recorded_at FROM tidewire.events AS e
+         WHERE e.seq = ANY (redact.seqs) AND e.tenant = redact.tenant
+           AND e.recorded_at BETWEEN redact.recorded_from AND redact.recorded_to AND e.erased_at IS NULL
+           AND (redact.person IS NULL OR coalesce(e.subject = redact.person, true) OR strpos(e.id, redact.person) > 0)
+    ), forgotten AS (
+        -- As an array: by the index, however many keys there are.
+        DELETE FROM tidewire.idempotency_keys AS k
+         WHERE k.key = ANY (ARRAY(SELECT tidewire.idempotency_key(redact.tenant, e.id) FROM erased AS e))
+           AND k.seq = ANY (redact.seqs)
+        RETURNING k.seq, k.recorded_at
+    )
+    INSERT INTO tidewire.erased_ids AS x (key, seq, recorded_at)
+    SELECT sha256(uuid_send(l.log_id) || convert_to(redact.tenant || '/' || e.id, 'UTF8')), f.seq, f.recorded_at
+      FROM forgotten AS f JOIN erased AS e ON e.seq = f.seq CROSS JOIN tidewire.log AS l
+        ON CONFLICT (key) DO UPDATE SET seq = excluded.seq, recorded_at = excluded.recorded_at;
+
+    PERFORM set_config('tidewire.erasure', 'open', true);
+    UPDATE tidewire.events AS e
+       SET id = CASE WHEN w.is_whole OR strpos(e.id, redact.person) > 0 THEN gen_random_uuid()::text ELSE e.id END,
+           source = CASE WHEN redact.person IS NOT NULL AND starts_with(e.topic, 'tidewire.') THEN e.source END,
+           trace = NULL,
+           subject = CASE WHEN NOT w.is_whole THEN e.subject END,
+           occurred_at = CASE WHEN NOT w.is_whole THEN e.occurred_at END,
+           region = CASE WHEN NOT w.is_whole THEN e.region END,
+           gdpr = CASE WHEN NOT w.is_whole THEN e.gdpr END,
+           data = CASE WHEN NOT w.is_whole THEN e.data END,
+           bytes = CASE WHEN NOT w.is_whole THEN e.bytes END,
+           content_type = CASE WHEN NOT w.is_whole THEN e.content_type END,
+           erased_at = CASE WHEN w.is_whole THEN clock_timestamp() END
+      FROM (SELECT o.seq, o.recorded_at, redact.person IS NULL OR coalesce(o.subject = redact.person, true) AS is_whole
+              FROM tidewire.events AS o
+             WHERE o.seq = ANY (redact.seqs) AND o.tenant = redact.tenant
+               AND o.recorded_at BETWEEN redact.recorded_from AND redact.recorded_to AND o.erased_at IS NULL) AS w
+     WHERE e.seq = w.seq AND e.recorded_at = w.recorded_at AND e.tenant = redact.tenant
+       AND e.seq = ANY (redact.seqs) AND e.recorded_at BETWEEN redact.recorded_from AND redact.recorded_to;
+    GET DIAGNOSTICS _redacted = ROW_COUNT;
+    PERFORM set_config('tidewire.erasure', '', true);
+
+    IF _redacted > 0 THEN
+        INSERT INTO tidewire.erased_tenants AS t (tenant, version, through_seq)
+        VALUES (redact.tenant, _version, (SELECT max(s.seq) FROM unnest(redact.seqs) AS s(seq)))
+            ON CONFLICT (tenant) DO UPDATE
+            SET version = excluded.version, through_seq = greatest(t.through_seq, excluded.through_seq);
+    END IF;
+    RETURN _redacted;
+END
+$$;
+
+--
+-- Name: FUNCTION redact(tenant text, seqs bigint[], recorded_from timestamp with time zone, recorded_to timestamp with time zone, person text); Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON FUNCTION tidewire.redact(tenant text, seqs bigint[], recorded_from timestamp with time zone, recorded_to timestamp with time zone, person text) IS 'Empties events in their places; for tidewire.erase_subject() and tidewire.apply_retention().';
 
 --
 -- Name: refuse_change(); Type: FUNCTION; Schema: tidewire; Owner: -
@@ -1155,6 +1540,85 @@ $$;
 --
 
 COMMENT ON FUNCTION tidewire.retain(keep interval) IS 'Removes whole chunks older than keep: SELECT tidewire.retain(''90 days'').';
+
+--
+-- Name: retain_by_rules(); Type: FUNCTION; Schema: tidewire; Owner: -
+--
+
+CREATE FUNCTION tidewire.retain_by_rules() RETURNS boolean
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    SET lock_timeout TO '500ms'
+    AS $$
+DECLARE
+    _schema name := (SELECT n.nspname FROM pg_extension AS x JOIN pg_namespace AS n ON n.oid = x.extnamespace
+                      WHERE x.extname = 'timescaledb');
+    _chunk  record;
+    _held   record;
+    _query  text;
+BEGIN
+    IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
+        RAISE EXCEPTION 'retention needs a READ COMMITTED transaction' USING ERRCODE = 'TW400';
+    END IF;
+    SELECT format('%I.%I', c.chunk_schema, c.chunk_name)::regclass AS name, c.range_start, c.range_end INTO _chunk
+      FROM timescaledb_information.chunks AS c
+     WHERE c.hypertable_schema = 'tidewire' AND c.hypertable_name = 'events'
+     ORDER BY c.range_end LIMIT 1;
+    IF NOT FOUND OR (_chunk.range_end > clock_timestamp()
+            - (SELECT min(r.days) FROM tidewire.retention_rules AS r) * interval '24 hours') IS NOT FALSE THEN
+        RETURN false;
+    END IF;
+    PERFORM pg_advisory_xact_lock(1953064034, 0);
+    _query := format(
+        'SELECT h.tenant, h.last_seq, h.last_at, h.events, (
+                SELECT r.pattern FROM tidewire.retention_rules AS r
+                 WHERE r.tenant = h.tenant AND h.topic ~ r.topic_regex
+                   AND (r.is_reserved OR NOT starts_with(h.topic, ''tidewire.''))
+                   AND h.latest < clock_timestamp() - r.days * interval ''24 hours''
+                   AND NOT EXISTS (SELECT FROM tidewire.retention_rules AS o
+                                    WHERE o.tenant = h.tenant AND o.specificity > r.specificity AND h.topic ~ o.topic_regex
+                                      AND (o.is_reserved OR NOT starts_with(h.topic, ''tidewire.'')))) AS pattern
+           FROM (SELECT c.tenant, c.topic, max(c.seq) AS last_seq, max(c.recorded_at) AS latest,
+                        (array_agg(c.recorded_at ORDER BY c.seq DESC))[1] AS last_at,
+                        count(*) FILTER (WHERE c.erased_at IS NULL) AS events
+                   FROM %s AS c GROUP BY c.tenant, c.topic) AS h', _chunk.name);
+    FOR _held IN EXECUTE _query LOOP
+        IF _held.pattern IS NULL THEN
+            RETURN false;
+        END IF;
+    END LOOP;
+    -- In this order, as an erasure does.
+    UPDATE tidewire.erasure_changes AS c SET version = c.version + 1;
+    EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', _chunk.name);
+    -- Again: what was committed meanwhile is read with the rest.
+    FOR _held IN EXECUTE _query LOOP
+        IF _held.pattern IS NULL THEN
+            RETURN false;
+        END IF;
+        INSERT INTO tidewire.retained_tenants AS t (tenant, retained_seq, retained_at)
+        VALUES (_held.tenant, _held.last_seq, _held.last_at)
+            ON CONFLICT (tenant) DO UPDATE SET retained_seq = excluded.retained_seq, retained_at = excluded.retained_at
+          WHERE t.retained_seq < excluded.retained_seq;
+        INSERT INTO tidewire.erased_tenants AS t (tenant, version, through_seq)
+        SELECT _held.tenant, c.version, _held.last_seq FROM tidewire.erasure_changes AS c
+            ON CONFLICT (tenant) DO UPDATE
+            SET version = excluded.version, through_seq = greatest(t.through_seq, excluded.through_seq);
+        UPDATE tidewire.retention_rules AS r
+           SET removed = r.removed + _held.events,
+               removed_at = CASE WHEN _held.events > 0 THEN clock_timestamp() ELSE r.removed_at END
+         WHERE r.tenant = _held.tenant AND r.pattern = _held.pattern;
+    END LOOP;
+    EXECUTE format('SELECT %I.drop_chunks(%L::regclass, older_than => %L::timestamptz, newer_than => %L::timestamptz)',
+                   _schema, 'tidewire.events', _chunk.range_end, _chunk.range_start);
+    RETURN true;
+END
+$$;
+
+--
+-- Name: FUNCTION retain_by_rules(); Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON FUNCTION tidewire.retain_by_rules() IS 'Removes the oldest chunk if tenants'' rules keep none of its events; says whether it did.';
 
 --
 -- Name: retain_oldest(interval); Type: FUNCTION; Schema: tidewire; Owner: -
@@ -1503,6 +1967,77 @@ CREATE TABLE tidewire.epochs (
 COMMENT ON TABLE tidewire.epochs IS 'The lives of the log: a new row when its history may have been cut (restore, failover).';
 
 --
+-- Name: erased_ids; Type: TABLE; Schema: tidewire; Owner: -
+--
+
+CREATE TABLE tidewire.erased_ids (
+    key bytea NOT NULL,
+    seq bigint NOT NULL,
+    recorded_at timestamp with time zone NOT NULL,
+    CONSTRAINT erased_ids_are_hashes CHECK ((octet_length(key) = 32))
+);
+
+--
+-- Name: TABLE erased_ids; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON TABLE tidewire.erased_ids IS 'Ids of erased events within the deduplication window, hashed: key is tidewire.erased_key(tenant, id).';
+
+--
+-- Name: erased_tenants; Type: TABLE; Schema: tidewire; Owner: -
+--
+
+CREATE TABLE tidewire.erased_tenants (
+    tenant text NOT NULL COLLATE pg_catalog."C",
+    version bigint NOT NULL,
+    through_seq bigint NOT NULL
+);
+
+--
+-- Name: TABLE erased_tenants; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON TABLE tidewire.erased_tenants IS 'Up to which place events of a tenant have been erased, and at which version of erasure_changes: servers forget these.';
+
+--
+-- Name: erasure_changes; Type: TABLE; Schema: tidewire; Owner: -
+--
+
+CREATE TABLE tidewire.erasure_changes (
+    is_only boolean DEFAULT true NOT NULL,
+    version bigint DEFAULT 0 NOT NULL,
+    CONSTRAINT erasure_changes_has_one_row CHECK (is_only)
+);
+
+--
+-- Name: TABLE erasure_changes; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON TABLE tidewire.erasure_changes IS 'A number that rises when events are erased. One row.';
+
+--
+-- Name: erasures; Type: TABLE; Schema: tidewire; Owner: -
+--
+
+CREATE TABLE tidewire.erasures (
+    tenant text NOT NULL COLLATE pg_catalog."C",
+    subject_sha256 bytea NOT NULL,
+    asked_by text NOT NULL,
+    began_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    ended_at timestamp with time zone,
+    looked_to_seq bigint DEFAULT 0 NOT NULL,
+    erased bigint DEFAULT 0 NOT NULL,
+    CONSTRAINT erasures_subject_is_hashed CHECK ((octet_length(subject_sha256) = 32)),
+    CONSTRAINT erasures_tenant_is_a_name CHECK ((tenant ~ '^[A-Za-z0-9._-]{1,64}$'::text))
+);
+
+--
+-- Name: TABLE erasures; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON TABLE tidewire.erasures IS 'Erasures, done or under way, by the hash of the subject: tidewire.erased_key(tenant, subject).';
+
+--
 -- Name: events_clock; Type: SEQUENCE; Schema: tidewire; Owner: -
 --
 
@@ -1530,27 +2065,6 @@ CREATE TABLE tidewire.idempotency_keys (
 COMMENT ON TABLE tidewire.idempotency_keys IS 'Ids of the deduplication window: key is tidewire.idempotency_key(tenant, id), seq and recorded_at point to the event.';
 
 --
--- Name: log; Type: TABLE; Schema: tidewire; Owner: -
---
-
-CREATE TABLE tidewire.log (
-    is_only boolean DEFAULT true NOT NULL,
-    log_id uuid DEFAULT gen_random_uuid() NOT NULL,
-    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    retained_seq bigint DEFAULT 0 NOT NULL,
-    retained_at timestamp with time zone DEFAULT to_timestamp((0)::double precision) NOT NULL,
-    deduplication_window interval DEFAULT '7 days'::interval NOT NULL,
-    disorder_max interval DEFAULT '1 day'::interval NOT NULL,
-    CONSTRAINT log_has_one_row CHECK (is_only)
-);
-
---
--- Name: TABLE log; Type: COMMENT; Schema: tidewire; Owner: -
---
-
-COMMENT ON TABLE tidewire.log IS 'What this log is and how far back it reaches. One row.';
-
---
 -- Name: my_events; Type: VIEW; Schema: tidewire; Owner: -
 --
 
@@ -1568,7 +2082,8 @@ CREATE VIEW tidewire.my_events WITH (security_barrier='true') AS
     trace,
     data,
     bytes,
-    content_type
+    content_type,
+    erased_at
    FROM tidewire.events e
   WHERE ((tenant = ( SELECT tidewire.current_tenant() AS current_tenant)) AND (( SELECT tidewire.sees_reserved() AS sees_reserved) OR (NOT ((topic = 'tidewire'::text) OR starts_with(topic, 'tidewire.'::text)))));
 
@@ -1577,6 +2092,50 @@ CREATE VIEW tidewire.my_events WITH (security_barrier='true') AS
 --
 
 COMMENT ON VIEW tidewire.my_events IS 'The events of the logged-in role''s tenant.';
+
+--
+-- Name: retained_tenants; Type: TABLE; Schema: tidewire; Owner: -
+--
+
+CREATE TABLE tidewire.retained_tenants (
+    tenant text NOT NULL COLLATE pg_catalog."C",
+    retained_seq bigint NOT NULL,
+    retained_at timestamp with time zone NOT NULL
+);
+
+--
+-- Name: TABLE retained_tenants; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON TABLE tidewire.retained_tenants IS 'The beginning of a tenant''s events where its rules moved it beyond that of the log.';
+
+--
+-- Name: retention_rules; Type: TABLE; Schema: tidewire; Owner: -
+--
+
+CREATE TABLE tidewire.retention_rules (
+    tenant text NOT NULL COLLATE pg_catalog."C",
+    pattern text NOT NULL COLLATE pg_catalog."C",
+    days integer NOT NULL,
+    changed_by text DEFAULT SESSION_USER NOT NULL,
+    changed_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    applied_seq bigint DEFAULT 0 NOT NULL,
+    removed bigint DEFAULT 0 NOT NULL,
+    removed_at timestamp with time zone,
+    is_reserved boolean GENERATED ALWAYS AS (starts_with(pattern, 'tidewire.'::text)) STORED NOT NULL,
+    topic_regex text GENERATED ALWAYS AS ((('^'::text || replace(replace(replace(regexp_replace(pattern, '\*$'::text, '@'::text), '.'::text, '\.'::text), '*'::text, '[^.]+'::text), '@'::text, '.+'::text)) || '$'::text)) STORED NOT NULL COLLATE pg_catalog."C",
+    specificity text GENERATED ALWAYS AS (replace(regexp_replace(regexp_replace((pattern || '.'::text), '[a-z0-9_-]+\.'::text, '~'::text, 'g'::text), '\*\.$'::text, ' '::text), '*.'::text, '!'::text)) STORED NOT NULL COLLATE pg_catalog."C",
+    CONSTRAINT retention_rules_days_are_some CHECK (((days >= 1) AND (days <= 36500))),
+    CONSTRAINT retention_rules_keep_the_audit CHECK (((days >= 365) OR (NOT starts_with(pattern, 'tidewire.'::text)))),
+    CONSTRAINT retention_rules_pattern_is_one CHECK (((octet_length(pattern) <= 255) AND (pattern ~ '^([a-z0-9_-]+|\*)(\.([a-z0-9_-]+|\*)){0,7}$'::text))),
+    CONSTRAINT retention_rules_tenant_is_a_name CHECK ((tenant ~ '^[A-Za-z0-9._-]{1,64}$'::text))
+);
+
+--
+-- Name: TABLE retention_rules; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON TABLE tidewire.retention_rules IS 'How many days a tenant keeps the events of a topic pattern, and what that has removed.';
 
 --
 -- Name: revoked_tokens; Type: TABLE; Schema: tidewire; Owner: -
@@ -1888,6 +2447,34 @@ ALTER TABLE ONLY tidewire.epochs
     ADD CONSTRAINT epochs_pkey PRIMARY KEY (epoch);
 
 --
+-- Name: erased_ids erased_ids_pkey; Type: CONSTRAINT; Schema: tidewire; Owner: -
+--
+
+ALTER TABLE ONLY tidewire.erased_ids
+    ADD CONSTRAINT erased_ids_pkey PRIMARY KEY (key);
+
+--
+-- Name: erased_tenants erased_tenants_pkey; Type: CONSTRAINT; Schema: tidewire; Owner: -
+--
+
+ALTER TABLE ONLY tidewire.erased_tenants
+    ADD CONSTRAINT erased_tenants_pkey PRIMARY KEY (tenant);
+
+--
+-- Name: erasure_changes erasure_changes_pkey; Type: CONSTRAINT; Schema: tidewire; Owner: -
+--
+
+ALTER TABLE ONLY tidewire.erasure_changes
+    ADD CONSTRAINT erasure_changes_pkey PRIMARY KEY (is_only);
+
+--
+-- Name: erasures erasures_pkey; Type: CONSTRAINT; Schema: tidewire; Owner: -
+--
+
+ALTER TABLE ONLY tidewire.erasures
+    ADD CONSTRAINT erasures_pkey PRIMARY KEY (tenant, subject_sha256);
+
+--
 -- Name: idempotency_keys event_id_is_unique; Type: CONSTRAINT; Schema: tidewire; Owner: -
 --
 
@@ -1900,6 +2487,20 @@ ALTER TABLE ONLY tidewire.idempotency_keys
 
 ALTER TABLE ONLY tidewire.log
     ADD CONSTRAINT log_pkey PRIMARY KEY (is_only);
+
+--
+-- Name: retained_tenants retained_tenants_pkey; Type: CONSTRAINT; Schema: tidewire; Owner: -
+--
+
+ALTER TABLE ONLY tidewire.retained_tenants
+    ADD CONSTRAINT retained_tenants_pkey PRIMARY KEY (tenant);
+
+--
+-- Name: retention_rules retention_rules_pkey; Type: CONSTRAINT; Schema: tidewire; Owner: -
+--
+
+ALTER TABLE ONLY tidewire.retention_rules
+    ADD CONSTRAINT retention_rules_pkey PRIMARY KEY (tenant, pattern);
 
 --
 -- Name: revoked_tokens revoked_tokens_pkey; Type: CONSTRAINT; Schema: tidewire; Owner: -
@@ -1934,6 +2535,12 @@ ALTER TABLE ONLY tidewire.tenant_settings
 --
 
 CREATE INDEX api_keys_by_tenant ON tidewire.api_keys USING btree (tenant, key_id);
+
+--
+-- Name: erased_tenants_by_version; Type: INDEX; Schema: tidewire; Owner: -
+--
+
+CREATE INDEX erased_tenants_by_version ON tidewire.erased_tenants USING btree (version);
 
 --
 -- Name: events_by_seq; Type: INDEX; Schema: tidewire; Owner: -
@@ -2014,6 +2621,12 @@ CREATE TRIGGER events_not_truncated BEFORE TRUNCATE ON tidewire.events FOR EACH 
 CREATE TRIGGER events_record_append AFTER INSERT ON tidewire.events REFERENCING NEW TABLE AS appended FOR EACH STATEMENT EXECUTE FUNCTION tidewire.record_append();
 
 --
+-- Name: retention_rules retention_rules_record; Type: TRIGGER; Schema: tidewire; Owner: -
+--
+
+CREATE TRIGGER retention_rules_record AFTER INSERT OR DELETE OR UPDATE OF tenant, pattern, days ON tidewire.retention_rules FOR EACH ROW EXECUTE FUNCTION tidewire.record_retention_rule();
+
+--
 -- Name: revoked_tokens revoked_tokens_announce_change; Type: TRIGGER; Schema: tidewire; Owner: -
 --
 
@@ -2084,6 +2697,12 @@ GRANT ALL ON FUNCTION tidewire.append(topic text, data jsonb, subject text, id t
 REVOKE ALL ON FUNCTION tidewire.append_many(tenants text[], ids text[], topics text[], subjects text[], sources text[], priorities text[], occurred_ats timestamp with time zone[], regions text[], gdprs text[], traces text[], datas text[], bytess bytea[], content_types text[], group_nos integer[], expected_seqs bigint[]) FROM PUBLIC;
 
 --
+-- Name: FUNCTION apply_retention(row_limit integer); Type: ACL; Schema: tidewire; Owner: -
+--
+
+REVOKE ALL ON FUNCTION tidewire.apply_retention(row_limit integer) FROM PUBLIC;
+
+--
 -- Name: FUNCTION begin_epoch(reason text, force boolean); Type: ACL; Schema: tidewire; Owner: -
 --
 
@@ -2143,6 +2762,24 @@ GRANT ALL ON FUNCTION tidewire.cursor_seq(cursor text) TO tidewire_analyst;
 REVOKE ALL ON FUNCTION tidewire.drop_tenant_role(role text) FROM PUBLIC;
 
 --
+-- Name: FUNCTION erase_subject(tenant text, subject text, actor text, row_limit integer, look_limit integer); Type: ACL; Schema: tidewire; Owner: -
+--
+
+REVOKE ALL ON FUNCTION tidewire.erase_subject(tenant text, subject text, actor text, row_limit integer, look_limit integer) FROM PUBLIC;
+
+--
+-- Name: TABLE log; Type: ACL; Schema: tidewire; Owner: -
+--
+
+GRANT SELECT ON TABLE tidewire.log TO tidewire_monitor;
+
+--
+-- Name: FUNCTION erased_key(tenant text, name text); Type: ACL; Schema: tidewire; Owner: -
+--
+
+REVOKE ALL ON FUNCTION tidewire.erased_key(tenant text, name text) FROM PUBLIC;
+
+--
 -- Name: FUNCTION expire_keys(row_limit integer); Type: ACL; Schema: tidewire; Owner: -
 --
 
@@ -2154,6 +2791,12 @@ REVOKE ALL ON FUNCTION tidewire.expire_keys(row_limit integer) FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tidewire.floor_class() FROM PUBLIC;
 GRANT ALL ON FUNCTION tidewire.floor_class() TO tidewire_monitor;
+
+--
+-- Name: FUNCTION forget_samples(subject text); Type: ACL; Schema: tidewire; Owner: -
+--
+
+REVOKE ALL ON FUNCTION tidewire.forget_samples(subject text) FROM PUBLIC;
 
 --
 -- Name: FUNCTION has_short_writer(below bigint); Type: ACL; Schema: tidewire; Owner: -
@@ -2297,10 +2940,28 @@ REVOKE ALL ON FUNCTION tidewire.record_append() FROM PUBLIC;
 REVOKE ALL ON FUNCTION tidewire.record_credential() FROM PUBLIC;
 
 --
+-- Name: FUNCTION record_retention_rule(); Type: ACL; Schema: tidewire; Owner: -
+--
+
+REVOKE ALL ON FUNCTION tidewire.record_retention_rule() FROM PUBLIC;
+
+--
 -- Name: FUNCTION record_setting(); Type: ACL; Schema: tidewire; Owner: -
 --
 
 REVOKE ALL ON FUNCTION tidewire.record_setting() FROM PUBLIC;
+
+--
+-- Name: FUNCTION record_subject_read(tenant text, subject text, actor text); Type: ACL; Schema: tidewire; Owner: -
+--
+
+REVOKE ALL ON FUNCTION tidewire.record_subject_read(tenant text, subject text, actor text) FROM PUBLIC;
+
+--
+-- Name: FUNCTION redact(tenant text, seqs bigint[], recorded_from timestamp with time zone, recorded_to timestamp with time zone, person text); Type: ACL; Schema: tidewire; Owner: -
+--
+
+REVOKE ALL ON FUNCTION tidewire.redact(tenant text, seqs bigint[], recorded_from timestamp with time zone, recorded_to timestamp with time zone, person text) FROM PUBLIC;
 
 --
 -- Name: FUNCTION refuse_change(); Type: ACL; Schema: tidewire; Owner: -
@@ -2319,6 +2980,12 @@ REVOKE ALL ON FUNCTION tidewire.refuse_strong_role() FROM PUBLIC;
 --
 
 REVOKE ALL ON FUNCTION tidewire.retain(keep interval) FROM PUBLIC;
+
+--
+-- Name: FUNCTION retain_by_rules(); Type: ACL; Schema: tidewire; Owner: -
+--
+
+REVOKE ALL ON FUNCTION tidewire.retain_by_rules() FROM PUBLIC;
 
 --
 -- Name: FUNCTION retain_oldest(keep interval); Type: ACL; Schema: tidewire; Owner: -
@@ -2369,12 +3036,6 @@ REVOKE ALL ON FUNCTION tidewire.writing_tenant(wanted text) FROM PUBLIC;
 --
 
 GRANT SELECT ON TABLE tidewire.epochs TO tidewire_monitor;
-
---
--- Name: TABLE log; Type: ACL; Schema: tidewire; Owner: -
---
-
-GRANT SELECT ON TABLE tidewire.log TO tidewire_monitor;
 
 --
 -- Name: TABLE my_events; Type: ACL; Schema: tidewire; Owner: -

@@ -18,7 +18,7 @@ pub use credentials::{CredentialsError, development_secret};
 
 use crate::access::{Access, Registry, RegistryError, Secret, Trust};
 use crate::config::{self, NoHome};
-use crate::event::Seq;
+use crate::event::{Seq, Tenant};
 use crate::feed::Hub;
 use crate::feed::hub::WindowLimits;
 use crate::http::audit::{self, Audit};
@@ -32,7 +32,7 @@ use crate::log::inbox::Inbox;
 use crate::log::listener::Listener;
 use crate::log::tail::Tail;
 use crate::log::wakeup::NotifyMode;
-use crate::log::{Appender, History, Identity, Unavailable, upkeep};
+use crate::log::{Appender, History, Identity, Unavailable, erasure, upkeep};
 use crate::pg::embedded::{Embedded, EmbeddedConfig, EmbeddedError};
 use crate::pg::schema::{self, Plan, SchemaError};
 use crate::pg::{ConnectError, Connector};
@@ -303,10 +303,11 @@ async fn feed(
 ) -> Result<(Arc<Hub>, Appender, History), StartError> {
     let inbox = Arc::new(Inbox::default());
     let listener = Listener::start(config.notify, direct, Arc::clone(&inbox), log_tasks);
-    let appender = Appender::start(&connector, &identity, &inbox, &listener, log_tasks);
+    let appender = Appender::start(&connector, &identity, &inbox, &listener, log_tasks)
+        .in_region(config.privacy.region.clone());
     let history = History::new(&connector, &identity)?;
     let (tail, status) = Tail::open(
-        connector,
+        connector.clone(),
         identity.clone(),
         listener,
         Arc::clone(&inbox),
@@ -326,6 +327,9 @@ async fn feed(
     ));
     let (sink, present) = (Arc::clone(&hub), tail.present());
     log_tasks.spawn_until_stop(async move { tail.run(|page| sink.publish(&page)).await });
+    let sink = Arc::clone(&hub);
+    let forget = move |tenant: &Tenant, through| sink.forget(tenant, through);
+    log_tasks.spawn_until_stop(erasure::watch(connector, forget));
     preload(&hub, present).await?;
     log_tasks.spawn_until_stop(upkeep::run(
         history.clone(),

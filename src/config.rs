@@ -5,6 +5,7 @@
 //! - `docs/OPERATIONS.md` and `.env.example` list every setting with its default; a test compares.
 
 mod credentials;
+mod privacy;
 mod tls;
 
 use std::net::SocketAddr;
@@ -13,6 +14,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 pub use credentials::Credentials;
+pub use privacy::Privacy;
 
 use crate::access::Secret;
 use crate::event::limits;
@@ -98,6 +100,10 @@ pub struct Serve {
     /// Remove whole chunks of events older than so many days; absent: keep everything.
     #[arg(long, env = "TIDEWIRE_RETENTION_DAYS", value_parser = clap::value_parser!(i32).range(1..=36_500), value_name = "DAYS")]
     pub retention_days: Option<i32>,
+
+    /// What the log says of where data come from.
+    #[command(flatten)]
+    pub privacy: Privacy,
 
     /// Events kept in memory for live and resuming readers.
     #[arg(long, env = "TIDEWIRE_WINDOW_EVENTS", default_value_t = limits::WINDOW_EVENTS, value_parser = at_least_2000, value_name = "COUNT")]

@@ -66,6 +66,16 @@ BEGIN
         END IF;
     END LOOP;
 
+    -- What it said is gone: as with retention, the id alone decides.
+    FOR _known IN
+        SELECT i.ord, x.seq, x.recorded_at FROM unnest(tenants, ids) WITH ORDINALITY AS i(tenant, id, ord)
+          JOIN tidewire.erased_ids AS x ON x.key = tidewire.erased_key(i.tenant, i.id)
+    LOOP
+        _outcomes[_known.ord] := 'duplicate';
+        _seqs[_known.ord] := _known.seq;
+        _times[_known.ord] := _known.recorded_at;
+    END LOOP;
+
     FOR _i IN 1.._count LOOP
         CONTINUE WHEN expected_seqs[_i] IS NULL OR _outcomes[_i] <> 'stored';
         _newest := NULL;

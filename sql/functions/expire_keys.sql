@@ -10,6 +10,9 @@ BEGIN
          WHERE o.recorded_at < clock_timestamp() - (SELECT l.deduplication_window FROM tidewire.log AS l)
          LIMIT expire_keys.row_limit FOR UPDATE SKIP LOCKED));
     GET DIAGNOSTICS _count = ROW_COUNT;
+    -- There are few of these.
+    DELETE FROM tidewire.erased_ids AS x
+     WHERE x.recorded_at < clock_timestamp() - (SELECT l.deduplication_window FROM tidewire.log AS l);
     RETURN _count;
 END
 $fn$;

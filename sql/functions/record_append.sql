@@ -1,6 +1,7 @@
 -- What every statement that wrote events owes the log, whoever wrote it: INSERT, COPY, MERGE or the server.
 --
--- 1. Remembers the ids. A second use within the window is a unique violation (event_id_is_unique).
+-- 1. Remembers the ids. A second use within the window is a unique violation (event_id_is_unique), also where the first
+--    event has been erased.
 -- 2. Refuses places and times that the log did not give (TW422): a row whose seq lies at or below the writer's floor
 --    could already have been passed by a reader.
 -- 3. Wakes the servers that sleep. A server that is busy reading holds no lock and needs no NOTIFY, which would take a
@@ -37,6 +38,16 @@ BEGIN
     IF _earliest < statement_timestamp() - interval '1 minute' OR _latest > _now + interval '1 minute' THEN
         RAISE EXCEPTION 'recorded_at is given by the log: leave the column out, or use occurred_at'
             USING ERRCODE = 'TW422', COLUMN = 'recorded_at', TABLE = 'events', SCHEMA = 'tidewire';
+    END IF;
+    -- After the ids were taken, in a new snapshot: an erasure that moves one of them has either ended, or waits for this.
+    IF EXISTS (SELECT FROM tidewire.erased_ids) THEN
+        -- As tidewire.erased_key(), without a call for each; as an array, by the index.
+        IF EXISTS (SELECT FROM tidewire.erased_ids AS x
+                    WHERE x.key = ANY (ARRAY(SELECT sha256(uuid_send(l.log_id) || convert_to(a.tenant || '/' || a.id, 'UTF8'))
+                                               FROM appended AS a CROSS JOIN tidewire.log AS l))) THEN
+            RAISE EXCEPTION 'the id of an event that was erased' USING ERRCODE = '23505', CONSTRAINT = 'event_id_is_unique',
+                TABLE = 'idempotency_keys', SCHEMA = 'tidewire';
+        END IF;
     END IF;
     -- An assignment, not PERFORM: it is evaluated without a query.
     _done := tidewire.wake_servers();

@@ -7,7 +7,7 @@
 -- samples, but for seq and recorded_at.
 CREATE OR REPLACE VIEW tidewire.my_events WITH (security_barrier) AS
 SELECT e.seq, e.recorded_at, coalesce(e.occurred_at, e.recorded_at) AS occurred_at, e.topic, e.subject || '' AS subject,
-       e.source, e.priority, e.id, e.region, e.gdpr, e.trace, e.data, e.bytes, e.content_type
+       e.source, e.priority, e.id, e.region, e.gdpr, e.trace, e.data, e.bytes, e.content_type, e.erased_at
   FROM tidewire.events AS e
  WHERE e.tenant = (SELECT tidewire.current_tenant())
    AND ((SELECT tidewire.sees_reserved()) OR NOT (e.topic = 'tidewire' OR starts_with(e.topic, 'tidewire.')));

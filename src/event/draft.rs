@@ -82,7 +82,7 @@ impl Draft {
                 self.content_type = Some(label("content_type", &text_of("content_type", value)?)?);
             }
             "expect" => self.set_expect(text_of("expect", value)?),
-            "cursor" | "recorded_at" => {}
+            "cursor" | "recorded_at" | "erased_at" => {}
             other => {
                 return Err(Refusal::new(
                     Fault::Invalid,

@@ -41,6 +41,8 @@ pub struct Stored<'a> {
     pub bytes: Option<&'a [u8]>,
     /// Their media type.
     pub content_type: Option<&'a str>,
+    /// When what it said was erased.
+    pub erased_at: Option<DateTime<Utc>>,
 }
 
 /// A time as the contract writes it: UTC, milliseconds, or microseconds where there are any.
@@ -104,6 +106,7 @@ pub fn json(event: &Stored<'_>) -> Bytes {
     text("priority", Some(event.priority));
     text("occurred_at", event.occurred_at.map(timestamp).as_deref());
     text("recorded_at", Some(&timestamp(event.recorded_at)));
+    text("erased_at", event.erased_at.map(timestamp).as_deref());
     text("region", event.region);
     text("trace", event.trace);
     text("content_type", event.content_type);
@@ -165,6 +168,7 @@ mod tests {
             data: Some("{\"n\": 1.10}"),
             bytes: None,
             content_type: None,
+            erased_at: None,
         });
         assert_eq!(
             std::str::from_utf8(&bytes).unwrap(),

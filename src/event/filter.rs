@@ -66,6 +66,15 @@ impl Filter {
         }
     }
 
+    /// All that is about a subject, the log's own topics included.
+    #[must_use]
+    pub fn all_of(subject: Label) -> Self {
+        Self {
+            topics: vec![TopicPattern::any(), TopicPattern::reserved()],
+            subjects: BTreeSet::from([subject]),
+        }
+    }
+
     /// The patterns, sorted, none covered by another.
     #[must_use]
     pub fn topics(&self) -> &[TopicPattern] {

@@ -154,7 +154,7 @@ impl Refusal {
 
 /// Reads one event from the text of a JSON object.
 ///
-/// `cursor` and `recorded_at` are given by the log: they are passed over, so that what was read can be written again.
+/// `cursor`, `recorded_at` and `erased_at` are given by the log: they are passed over, so that what was read can be written again.
 /// A field with the value null counts as absent, except `data`.
 ///
 /// # Errors

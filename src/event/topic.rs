@@ -121,6 +121,12 @@ impl TopicPattern {
         Self("*".into())
     }
 
+    /// The pattern that every topic of the log's own matches.
+    #[must_use]
+    pub fn reserved() -> Self {
+        Self(format!("{RESERVED}*").into())
+    }
+
     /// The pattern as text.
     #[must_use]
     pub fn as_str(&self) -> &str {

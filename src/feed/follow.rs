@@ -130,7 +130,7 @@ impl Follower {
     ) -> Result<Self, FollowError> {
         let mut follower = Self::new(hub, tenant, filter, start, wake);
         follower.enter();
-        follower.after = Box::pin(place(hub, start)).await?;
+        follower.after = Box::pin(place(hub, &follower.tenant, start)).await?;
         Ok(follower)
     }
 
@@ -146,7 +146,7 @@ impl Follower {
         start: Start,
     ) -> Result<Self, FollowError> {
         let mut follower = Self::new(hub, tenant, filter, start, Arc::new(Notify::new()));
-        follower.after = Box::pin(place(hub, start)).await?;
+        follower.after = Box::pin(place(hub, &follower.tenant, start)).await?;
         Ok(follower)
     }
 
@@ -288,7 +288,8 @@ impl Follower {
     /// Goes on at the earliest event that retention has left. Returns the place it had reached and the one it goes on at.
     pub fn skip_to_earliest(&mut self) -> (Position, Position) {
         let from = self.after;
-        self.after = self.hub.identity().known().retained.max(from);
+        let known = self.hub.identity().known();
+        self.after = known.retained_of(&self.tenant).max(from);
         self.is_caught_up = false;
         (from, self.after)
     }
@@ -325,7 +326,8 @@ impl Follower {
         // What the mark said is lost: the next read looks at everything after the place.
         self.is_caught_up = false;
         let known = self.hub.identity().known();
-        check_bounds(self.after, known.retained, head.seq.max(self.after.seq))?;
+        let retained = known.retained_of(&self.tenant);
+        check_bounds(self.after, retained, head.seq.max(self.after.seq))?;
         let page = self
             .hub
             .gate()
@@ -361,10 +363,10 @@ impl Drop for Follower {
     }
 }
 
-async fn place(hub: &Arc<Hub>, start: Start) -> Result<Position, FollowError> {
+async fn place(hub: &Arc<Hub>, tenant: &Tenant, start: Start) -> Result<Position, FollowError> {
     // Whoever was answered "stored" by this server finds it here, and not behind what is the latest.
     hub.settled(SETTLE_PATIENCE).await;
-    let retained = hub.identity().known().retained;
+    let retained = hub.identity().known().retained_of(tenant);
     match start {
         Start::Earliest => Ok(retained),
         Start::Latest => Ok(hub.head().max(retained)),

@@ -5,9 +5,11 @@
 //!   core that is theirs.
 //! - A storm of readers that are behind cannot take more of the database than the gate lets through; live readers do not
 //!   pass here.
-//! - Only full pages are kept: they never change. The rest is shared by those who wait for it and then forgotten.
+//! - Only full pages are kept: they change by erasure alone, after which none of before is found, also not one that was
+//!   being read meanwhile. The rest is shared by those who wait for it and then forgotten.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -32,12 +34,15 @@ struct Key {
     filter: Arc<Filter>,
     after: Position,
     limit: usize,
+    generation: u64,
 }
 
 /// See the module.
 #[derive(Debug, Clone)]
 pub struct Gate {
     history: History,
+    /// Pages of an earlier one are not found.
+    generation: Arc<AtomicU64>,
     pages: Cache<Key, Arc<Page>>,
     turns: Arc<Turns>,
 }
@@ -57,6 +62,7 @@ impl Gate {
             .build();
         Self {
             history,
+            generation: Arc::default(),
             pages,
             turns: Turns::new(),
         }
@@ -84,6 +90,7 @@ impl Gate {
             filter: Arc::clone(filter),
             after,
             limit,
+            generation: self.generation.load(Ordering::Acquire),
         };
         let read = async {
             let query = Query {
@@ -133,8 +140,9 @@ impl Gate {
         self.history.position_before(since, end).await
     }
 
-    /// Forgets all pages: the log was cut.
+    /// Forgets all pages, those that are being read included: the log was cut, or events were erased.
     pub fn forget(&self) {
+        self.generation.fetch_add(1, Ordering::AcqRel);
         self.pages.invalidate_all();
     }
 }

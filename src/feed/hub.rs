@@ -184,6 +184,13 @@ impl Hub {
         self.through.send_replace(began.seq);
     }
 
+    /// Forgets the tenant's events up to `through`: some of them have been erased. Who is behind reads them anew, from
+    /// history.
+    pub fn forget(&self, tenant: &Tenant, through: Seq) {
+        self.write().window.forget(tenant, through);
+        self.gate.forget();
+    }
+
     /// Enters a reader into the index. Its first read sees everything after its place.
     pub(super) fn enter(
         &self,

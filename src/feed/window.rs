@@ -6,6 +6,8 @@
 //! - Bounded by events and bytes over all tenants; whoever holds most gives way first, so one tenant's flood does not
 //!   push out the others' events.
 
+mod erased;
+
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
@@ -27,6 +29,8 @@ pub struct Window {
     bytes: usize,
     events_max: usize,
     bytes_max: usize,
+    /// Up to where events have been erased that were not put in yet: as they come, they may be those of before.
+    erased: HashMap<Tenant, Seq>,
 }
 
 /// One tenant's events.
@@ -51,6 +55,7 @@ impl Window {
             bytes: 0,
             events_max,
             bytes_max,
+            erased: HashMap::new(),
         }
     }
 
@@ -58,6 +63,12 @@ impl Window {
     pub fn extend(&mut self, events: &[Arc<Event>], through: Position) {
         for event in events {
             debug_assert!(event.position.seq > self.head.seq, "events ascend");
+            if self.is_erased(event) {
+                // As if it had given way: the tenant has nothing here that lies before it.
+                self.began = self.began.max(event.position);
+                self.head = event.position;
+                continue;
+            }
             let began = self.began.seq;
             let held = self
                 .tenants
@@ -77,6 +88,7 @@ impl Window {
             self.head = event.position;
         }
         self.head = through;
+        self.erased.retain(|_, erased| *erased > through.seq);
         while self.events > self.events_max || self.bytes > self.bytes_max {
             self.evict();
         }

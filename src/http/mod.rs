@@ -28,10 +28,12 @@ pub mod origin;
 mod params;
 pub mod problem;
 mod read;
+mod retention;
 pub mod serve;
 mod settings;
 mod sse;
 mod status;
+mod subjects;
 pub mod tls;
 mod unfinished;
 mod unread;
@@ -65,6 +67,9 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("/v1/settings", "GET, PATCH"),
     ("/v1/topics", "GET"),
     ("/v1/topics/{pattern}", "DELETE, PUT"),
+    ("/v1/subjects/{subject}", "GET, DELETE"),
+    ("/v1/retention", "GET"),
+    ("/v1/retention/{pattern}", "PUT, DELETE"),
     ("/v1/status", "GET"),
     ("/livez", "GET"),
     ("/readyz", "GET"),
@@ -123,6 +128,7 @@ pub fn router(app: App) -> Router {
         )
         .merge(credentials())
         .merge(tenant())
+        .merge(privacy())
         .fallback(not_found)
         .layer(RequestDecompressionLayer::new().pass_through_unaccepted(true))
         .layer(middleware::from_fn(coding::admit))
@@ -172,6 +178,27 @@ fn credentials() -> Router<App> {
             get(credentials::list_revoked)
                 .post(credentials::revoke_tokens)
                 .fallback(not_allowed("GET, HEAD, POST")),
+        )
+}
+
+/// What administrators do about people's data.
+fn privacy() -> Router<App> {
+    Router::new()
+        .route(
+            "/v1/subjects/{subject}",
+            get(subjects::get)
+                .delete(subjects::erase)
+                .fallback(not_allowed("GET, HEAD, DELETE")),
+        )
+        .route(
+            "/v1/retention",
+            get(retention::list).fallback(not_allowed("GET, HEAD")),
+        )
+        .route(
+            "/v1/retention/{pattern}",
+            put(retention::set)
+                .delete(retention::remove)
+                .fallback(not_allowed("PUT, DELETE")),
         )
 }
 

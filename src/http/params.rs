@@ -70,13 +70,6 @@ impl ReadParams {
         )
     }
 
-    /// Whether it begins at a place that never moves.
-    #[must_use]
-    pub fn is_after_cursor(&self) -> bool {
-        let after = self.after.as_deref();
-        after.is_some_and(|after| after != "earliest" && after != "latest")
-    }
-
     /// Where to begin; `resume`, from `Last-Event-ID`, wins over `after`.
     ///
     /// # Errors

@@ -27,9 +27,7 @@ use crate::event::limits::AT_LEAST_WAIT_MAX;
 use crate::event::{Event, Filter};
 use crate::feed::{Batch, Follower, Start};
 
-/// A full page after a cursor never changes.
-const IMMUTABLE: &str = "private, max-age=31536000, immutable";
-/// A full page whose place retention moves, or a clock that was set: asked for again with its tag.
+/// A full page: asked for again with its tag, since what it holds may be erased.
 const REVALIDATED: &str = "private, no-cache";
 /// What may have grown by the next time.
 const NO_STORE: &str = "no-store";
@@ -89,10 +87,10 @@ async fn page(
         batch = polled.map_err(|why| caller::denied(&why))??;
     }
     let is_full = !batch.is_caught_up && !batch.events.is_empty();
-    let cache = match is_full && wait.is_none() {
-        true if params.is_after_cursor() => IMMUTABLE,
-        true => REVALIDATED,
-        false => NO_STORE,
+    let cache = if is_full && wait.is_none() {
+        REVALIDATED
+    } else {
+        NO_STORE
     };
     Ok(write_page(app, parts, format, &batch, cache))
 }

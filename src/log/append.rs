@@ -20,7 +20,7 @@ use super::queue::{Group, Queue, Sequence};
 use super::repeats::Unique;
 use super::writer::Writer;
 use crate::event::limits::APPEND_TIMEOUT;
-use crate::event::{EventId, Expect, NewEvent, Position, Seq, Tenant};
+use crate::event::{EventId, Expect, Label, NewEvent, Position, Seq, Tenant};
 use crate::pg::Connector;
 use crate::tasks::Tasks;
 
@@ -50,6 +50,8 @@ pub struct Appender {
     queue: Arc<Queue>,
     patient: Arc<Queue>,
     identity: Identity,
+    /// Of events that name none.
+    region: Option<Label>,
 }
 
 impl Appender {
@@ -85,7 +87,14 @@ impl Appender {
             queue,
             patient,
             identity: identity.clone(),
+            region: None,
         }
+    }
+
+    /// Gives this region to events that name none.
+    #[must_use]
+    pub fn in_region(self, region: Option<Label>) -> Self {
+        Self { region, ..self }
     }
 
     /// Requests and bytes that wait, for a lane or for another transaction.
@@ -159,6 +168,7 @@ impl Appender {
     fn whole(&self, events: Vec<NewEvent>) -> Result<Unique, AppendError> {
         let mut unique = Unique::default();
         for (index, event) in events.into_iter().enumerate() {
+            let event = self.placed(event);
             let expected = self.expected(index, event.expect.as_ref())?;
             unique
                 .add(event, expected)
@@ -172,6 +182,7 @@ impl Appender {
         let mut parts = Vec::new();
         let mut part = Unique::default();
         for event in events {
+            let event = self.placed(event);
             match self.expected(0, event.expect.as_ref()) {
                 Err(error) => part.refuse(error),
                 Ok(expected) => {
@@ -185,6 +196,13 @@ impl Appender {
         }
         parts.push(part);
         parts
+    }
+
+    fn placed(&self, mut event: NewEvent) -> NewEvent {
+        if event.region.is_none() {
+            event.region.clone_from(&self.region);
+        }
+        event
     }
 
     async fn enqueue(

@@ -4,21 +4,23 @@
 //! - Shared by all readers; replaced as a whole, so a reader sees one state of it.
 //! - The beginning moves forward only.
 
+use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use tokio_postgres::Client;
 use uuid::Uuid;
 
 use crate::event::cursor::CursorError;
-use crate::event::{Cursor, LogIdentity, Position, Seq};
+use crate::event::{Cursor, LogIdentity, Position, Seq, Tenant};
 
 const EPOCHS: &str = "SELECT epoch, after_seq FROM tidewire.epochs ORDER BY epoch";
 const LOG: &str = "
     SELECT log_id, retained_seq, retained_at, extract(epoch FROM disorder_max)::bigint FROM tidewire.log";
+const TENANTS: &str = "SELECT tenant, retained_seq, retained_at FROM tidewire.retained_tenants";
 const BEGIN_EPOCH: &str = "SELECT tidewire.begin_epoch(force => false)";
 
 /// Statements of this file, for the test that prepares each.
-pub const STATEMENTS: &[&str] = &[EPOCHS, LOG, BEGIN_EPOCH];
+pub const STATEMENTS: &[&str] = &[EPOCHS, LOG, TENANTS, BEGIN_EPOCH];
 
 /// One state of what is known of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,8 +29,19 @@ pub struct Known {
     pub identity: LogIdentity,
     /// Retention has removed events up to here.
     pub retained: Position,
+    /// Tenants whose own rules have removed events beyond that.
+    pub tenants: HashMap<Tenant, Position>,
     /// Seconds that `recorded_at` may stand out of the order of places.
     pub disorder_s: i64,
+}
+
+impl Known {
+    /// Retention has removed events of the tenant up to here.
+    #[must_use]
+    pub fn retained_of(&self, tenant: &Tenant) -> Position {
+        let own = self.tenants.get(tenant);
+        own.map_or(self.retained, |own| self.retained.max(*own))
+    }
 }
 
 /// The state in force, shared.
@@ -75,6 +88,16 @@ impl Identity {
         }
     }
 
+    /// The same for a tenant, whose rules ran elsewhere.
+    pub(super) fn tenant_begins_at(&self, tenant: &Tenant, retained: Position) {
+        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        if known.retained_of(tenant).seq < retained.seq {
+            let mut changed = Known::clone(&known);
+            changed.tenants.insert(tenant.clone(), retained);
+            *known = Arc::new(changed);
+        }
+    }
+
     /// The state in force.
     #[must_use]
     pub fn known(&self) -> Arc<Known> {
@@ -102,6 +125,12 @@ async fn read(client: &Client) -> Result<Known, tokio_postgres::Error> {
         let epoch: i16 = row.try_get(0)?;
         epochs.push((u16::try_from(epoch).unwrap_or_default(), row.try_get(1)?));
     }
+    let mut tenants = HashMap::new();
+    for row in client.query(TENANTS, &[]).await? {
+        if let Ok(tenant) = Tenant::parse(row.try_get(0)?) {
+            tenants.insert(tenant, Position::new(row.try_get(1)?, row.try_get(2)?));
+        }
+    }
     let row = client.query_one(LOG, &[]).await?;
     let log_id: Uuid = row.try_get(0)?;
     Ok(Known {
@@ -111,6 +140,7 @@ async fn read(client: &Client) -> Result<Known, tokio_postgres::Error> {
             epochs,
         },
         retained: Position::new(row.try_get(1)?, row.try_get(2)?),
+        tenants,
         disorder_s: row.try_get(3)?,
     })
 }

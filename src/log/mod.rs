@@ -1,13 +1,14 @@
 //! The only floor that reads or writes the log.
 //!
 //! # Invariants
-//! - An event, once read by anyone, never changes and keeps its place. A reader that has passed a place never meets a
-//!   smaller one later.
+//! - An event, once read by anyone, never changes, but that it may be erased, and keeps its place. A reader that has
+//!   passed a place never meets a smaller one later.
 //! - All SQL is `const` text or a definition in `sql/`; none is built from parts.
 //! - Knows nothing of HTTP, sessions or who is connected.
 
 pub mod append;
 mod batch;
+pub mod erasure;
 pub mod error;
 pub mod identity;
 pub mod inbox;
@@ -19,11 +20,13 @@ pub mod patient;
 pub mod queue;
 pub mod read;
 mod repeats;
+pub mod retaining;
 pub mod row;
 mod rows;
 mod settle;
 pub mod span;
 pub mod status;
+pub mod subject;
 pub mod tail;
 pub mod upkeep;
 pub mod wakeup;

@@ -13,6 +13,7 @@ use chrono::{DateTime, TimeDelta, Utc};
 use deadpool_postgres::{
     HookError, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime,
 };
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::error::Elapsed;
 
 use super::error::{ReadError, Unavailable};
@@ -28,7 +29,9 @@ use crate::pg::Connector;
 /// The first place among the events recorded within a span.
 const FIRST_SINCE: &str = "
     SELECT min(seq) FROM tidewire.events WHERE recorded_at >= $1 AND recorded_at < $2";
-const RETAINED: &str = "SELECT retained_seq, retained_at FROM tidewire.log";
+const RETAINED: &str = "
+    SELECT l.retained_seq, l.retained_at, t.retained_seq, t.retained_at
+      FROM tidewire.log AS l LEFT JOIN tidewire.retained_tenants AS t ON t.tenant = $1";
 
 /// Statements of this file, for the test that prepares each.
 pub const STATEMENTS: &[&str] = &[FIRST_SINCE, RETAINED];
@@ -72,6 +75,8 @@ pub struct History {
     pool: Pool,
     identity: Identity,
     appetite: Arc<Appetite>,
+    /// What takes long is done one at a time, so that connections are left for readers.
+    long: Arc<Semaphore>,
 }
 
 impl History {
@@ -111,6 +116,7 @@ impl History {
             pool,
             identity: identity.clone(),
             appetite: Arc::new(Appetite::new(PAGE_EVENTS_MAX)),
+            long: Arc::new(Semaphore::new(1)),
         })
     }
 
@@ -124,11 +130,18 @@ impl History {
         let work = async {
             let page = self.parts(&client, query, &known).await?;
             // After the rows: whatever retention took away before they were read, it has recorded by now.
-            let row = client.query_one(RETAINED, &[]).await?;
-            let retained = Position::new(row.try_get(0)?, row.try_get(1)?);
+            let statement = client.prepare_cached(RETAINED).await?;
+            let row = client
+                .query_one(&statement, &[&query.tenant.as_str()])
+                .await?;
+            let of_log = Position::new(row.try_get(0)?, row.try_get(1)?);
+            let own: (Option<Seq>, Option<DateTime<Utc>>) = (row.try_get(2)?, row.try_get(3)?);
+            let own = own.0.zip(own.1).map(|(seq, at)| Position::new(seq, at));
+            let retained = own.map_or(of_log, |own| own.max(of_log));
             if query.after.seq < retained.seq {
                 // Who goes on at the beginning must find it where it is.
-                self.identity.begins_at(retained);
+                self.identity.begins_at(of_log);
+                self.identity.tenant_begins_at(&query.tenant, retained);
                 return Err(ReadError::Expired { earliest: retained });
             }
             Ok(page)
@@ -237,11 +250,27 @@ impl History {
         give_back(client, answered)
     }
 
-    async fn client(&self) -> Result<Object, ReadError> {
+    pub(super) async fn client(&self) -> Result<Object, ReadError> {
         self.pool
             .get()
             .await
             .map_err(|e| ReadError::Unavailable(Unavailable::Pool(e.to_string())))
+    }
+
+    /// For what takes long: one at a time, first come, first served.
+    ///
+    /// # Errors
+    /// If the others take too long.
+    pub(super) async fn turn(&self) -> Result<SemaphorePermit<'_>, ReadError> {
+        let turn = tokio::time::timeout(POOL_WAIT, self.long.acquire()).await;
+        match turn {
+            Ok(Ok(turn)) => Ok(turn),
+            Ok(Err(_)) | Err(_) => Err(Unavailable::Silent.into()),
+        }
+    }
+
+    pub(super) fn known(&self) -> Arc<Known> {
+        self.identity.known()
     }
 
     /// The pool, for what else is asked of the log now and then.

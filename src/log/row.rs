@@ -12,7 +12,7 @@ use crate::event::{Event, Label, LogIdentity, Position, Priority, Seq, Tenant, T
 macro_rules! event_columns {
     () => {
         "e.seq, e.recorded_at, e.tenant, e.id, e.topic, e.subject, e.source, e.priority::text, e.occurred_at, e.region, \
-         e.gdpr, e.trace, e.data, e.bytes, e.content_type"
+         e.gdpr, e.trace, e.data, e.bytes, e.content_type, e.erased_at"
     };
 }
 pub(crate) use event_columns;
@@ -63,6 +63,7 @@ pub fn event(row: &Row, identity: &LogIdentity) -> Result<Event, tokio_postgres:
         data: data.as_ref().map(|text| text.0),
         bytes: row.try_get(13)?,
         content_type: row.try_get(14)?,
+        erased_at: row.try_get(15)?,
     });
     Ok(Event::new(
         position,

@@ -10,6 +10,7 @@ use tokio_postgres::{Error, IsolationLevel};
 
 use super::identity::Identity;
 use super::read::History;
+use super::retaining::{self, Removed};
 use crate::tasks::pause;
 
 const EXPIRE_KEYS: &str = "SELECT tidewire.expire_keys($1)";
@@ -33,6 +34,9 @@ pub async fn run(history: History, identity: Identity, retention_days: Option<i3
             Ok(mut client) => {
                 if let Some(days) = retention_days.filter(|_| round.is_multiple_of(RETAIN_ROUNDS)) {
                     retain(&mut client, days).await;
+                }
+                if round.is_multiple_of(RETAIN_ROUNDS) {
+                    apply_rules(&mut client).await;
                 }
                 if let Err(error) = prepare(&client).await {
                     let reason = said(&error);
@@ -67,6 +71,23 @@ async fn retain(client: &mut Object, days: i32) {
         tracing::warn!(
             reason,
             "retention has not removed all that is old: trying again"
+        );
+    }
+}
+
+/// What tenants' rules keep no longer.
+async fn apply_rules(client: &mut Object) {
+    let mut removed = Removed::default();
+    let outcome = retaining::apply(client, &mut removed).await;
+    if removed != Removed::default() {
+        let Removed { chunks, events } = removed;
+        tracing::info!(chunks, events, "tenants' retention removed old events");
+    }
+    if let Err(error) = outcome {
+        let reason = said(&error);
+        tracing::warn!(
+            reason,
+            "tenants' retention has not removed all that is old: trying again"
         );
     }
 }

@@ -117,10 +117,14 @@ async fn roles_that_are_created_later_get_their_grants() {
     cluster.stop().await;
 }
 
-/// Appends until `ended`, each promptly.
-async fn write_until(client: &Client, mut ended: impl FnMut() -> bool) {
+const APPEND: &str = "SELECT tidewire.append('free')";
+/// As far as the tables of V1 go.
+const INSERT: &str = "SET tidewire.preparing = 'open'; INSERT INTO tidewire.events (tenant, topic) VALUES ('dev', 'free')";
+
+/// Writes until `ended`, each time promptly.
+async fn write_until(client: &Client, write: &str, mut ended: impl FnMut() -> bool) {
     while !ended() {
-        let written = client.batch_execute("SELECT tidewire.append('free')");
+        let written = client.batch_execute(write);
         let written = tokio::time::timeout(PROMPT, written).await;
         written.expect("a writer is held up").unwrap();
     }
@@ -144,7 +148,7 @@ async fn apply_beside(sql: &str, file: &str) {
     let url = db.url.clone();
     #[expect(clippy::disallowed_methods, reason = "joined below")]
     let applying = tokio::spawn(async move { apply(&url, plan).await });
-    write_until(&client, || applying.is_finished()).await;
+    write_until(&client, APPEND, || applying.is_finished()).await;
     let said = applying.await.unwrap().unwrap_err().to_string();
     assert!(said.contains(file), "{said}");
     assert!(said.contains(&format!("process {pid} (")), "{said}");
@@ -178,6 +182,9 @@ async fn a_migration_that_has_to_wait_says_for_whom_and_goes_on() {
          ALTER TABLE tidewire.tenant_roles DROP is_admin CASCADE;
          CREATE OR REPLACE FUNCTION tidewire.check_admission(tenant text, topic text, gdpr jsonb)
          RETURNS boolean LANGUAGE sql IMMUTABLE RETURN false;
+         DROP TABLE tidewire.erased_ids, tidewire.erasures, tidewire.erasure_changes, tidewire.erased_tenants,
+            tidewire.retention_rules, tidewire.retained_tenants CASCADE;
+         ALTER TABLE tidewire.events DROP erased_at CASCADE;
          DELETE FROM tidewire.schema_migrations WHERE version >= 3",
     )
     .await
@@ -209,7 +216,7 @@ async fn a_migration_that_has_to_wait_says_for_whom_and_goes_on() {
     assert!(warned.expect("a line"));
     let client = db.connect().await;
     let mut rounds = 0..20_u32;
-    write_until(&client, || rounds.next().is_none()).await;
+    write_until(&client, INSERT, || rounds.next().is_none()).await;
     open.batch_execute("ROLLBACK").await.unwrap();
     assert!(migrating.wait().await.unwrap().success());
     let epochs: i64 = client

@@ -42,6 +42,7 @@ mod pages;
 mod patience;
 mod permissions;
 mod pg_tls;
+mod privacy;
 mod reading;
 mod restored;
 mod retaining;

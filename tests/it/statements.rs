@@ -1,7 +1,9 @@
 //! Every statement of the floors that ask the database fits the real schema.
 
 use tidewire::access::{ledger, registry, tenants};
-use tidewire::log::{identity, listener, look, read, span, status, upkeep, writer};
+use tidewire::log::{
+    erasure, identity, listener, look, read, retaining, span, status, subject, upkeep, writer,
+};
 
 use crate::support::TestDb;
 
@@ -9,7 +11,7 @@ use crate::support::TestDb;
 async fn every_statement_prepares() {
     let db = TestDb::new().await;
     let client = db.connect().await;
-    let files: [(&str, &[&str]); 11] = [
+    let files: [(&str, &[&str]); 14] = [
         ("identity", identity::STATEMENTS),
         ("writer", writer::STATEMENTS),
         ("listener", listener::STATEMENTS),
@@ -17,6 +19,9 @@ async fn every_statement_prepares() {
         ("span", span::STATEMENTS),
         ("status", status::STATEMENTS),
         ("look", look::STATEMENTS),
+        ("erasure", erasure::STATEMENTS),
+        ("subject", subject::STATEMENTS),
+        ("retaining", retaining::STATEMENTS),
         ("upkeep", upkeep::STATEMENTS),
         ("ledger", ledger::STATEMENTS),
         ("registry", registry::STATEMENTS),

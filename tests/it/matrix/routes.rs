@@ -20,6 +20,8 @@ enum For {
     Writers,
     /// Administrators of the tenant.
     Administrators,
+    /// Those of them who may read and write whatever the tenant has.
+    Owners,
 }
 
 /// One request, and what it is answered to those it is for.
@@ -61,7 +63,7 @@ impl Row {
 }
 
 fn rows() -> Vec<Row> {
-    use For::{Administrators, All, Readers, Writers};
+    use For::{Administrators, All, Owners, Readers, Writers};
     vec![
         row("GET", "/", All, &[200]),
         row("GET", "/openapi.json", All, &[200]),
@@ -98,6 +100,11 @@ fn rows() -> Vec<Row> {
         row("GET", "/v1/topics", Administrators, &[200]),
         row("PUT", "/v1/topics/{pattern}", Administrators, &[204]).with(json!({})),
         row("DELETE", "/v1/topics/{pattern}", Administrators, &[204]),
+        row("GET", "/v1/subjects/{subject}", Owners, &[200]),
+        row("DELETE", "/v1/subjects/{subject}", Owners, &[200]),
+        row("GET", "/v1/retention", Administrators, &[200]),
+        row("PUT", "/v1/retention/{pattern}", Owners, &[200]).with(json!({"days": 30})),
+        row("DELETE", "/v1/retention/{pattern}", Owners, &[204]),
         row("GET", "/v1/status", Administrators, &[200]),
     ]
 }
@@ -129,7 +136,8 @@ fn path(row: &Row, id: &str) -> String {
     let path = row
         .path
         .replace("{code}", "forbidden")
-        .replace("{pattern}", id);
+        .replace("{pattern}", id)
+        .replace("{subject}", id);
     let path = if row.path.starts_with("/v1/agents") {
         path.replace("{id}", "a-1")
     } else {
@@ -171,7 +179,14 @@ async fn own_id(setting: &Setting, row: &Row, tenant: &str) -> String {
             assert_eq!(declare.send().await.unwrap().status(), 204);
             "deal.short".to_owned()
         }
-        _ => String::new(),
+        "/v1/retention/{pattern}" => {
+            let rule = admin
+                .request(Method::PUT, "/v1/retention/short.*")
+                .json(&json!({"days": 9}));
+            assert_eq!(rule.send().await.unwrap().status(), 200);
+            "short.*".to_owned()
+        }
+        _ => "person-1".to_owned(),
     }
 }
 
@@ -191,6 +206,7 @@ async fn each_role_may_do_what_it_is_for_and_nothing_else() {
                     For::Readers => kind == "granted" || !asks_for_topics(&row),
                     For::Writers => role != "analyst" && kind == "granted",
                     For::Administrators => role == "admin",
+                    For::Owners => role == "admin" && kind == "granted",
                 };
                 let what = format!(
                     "{} {} as {role}, {kind}: {status} {body:.300}",
@@ -260,13 +276,16 @@ async fn another_tenant_sees_and_changes_nothing() {
         for role in ROLES {
             let id = match row.path {
                 "/v1/api-keys/{id}" => setting.key_id.clone(),
+                "/v1/subjects/{subject}" => SENTINEL.to_owned(),
                 _ => format!("deal.{SENTINEL}"),
             };
             let (status, body) = ask(&setting.api(&valid("beta", role)), &row, &id).await;
             let what = format!("{} {} as beta's {role}: {status}", row.method, row.path);
             assert_ne!(status, 401, "{what}");
             // What beta itself named may be named to it.
-            let body = body.replace(&format!("deal.{SENTINEL}"), "");
+            let body = body
+                .replace(&format!("deal.{SENTINEL}"), "")
+                .replace(&format!("{{\"subject\":\"{SENTINEL}\""), "");
             assert!(!body.contains(SENTINEL), "{what}: {body:.300}");
             if row.method == "DELETE" && role == "admin" && row.path == "/v1/api-keys/{id}" {
                 assert_eq!(status, 404, "{what}");

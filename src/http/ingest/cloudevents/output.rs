@@ -41,6 +41,7 @@ pub fn to_cloudevent(event_json: &[u8]) -> Option<Bytes> {
             "topic" => push(&mut out, "type", value),
             "occurred_at" => push(&mut out, "time", value),
             "recorded_at" => push(&mut out, "recordedtime", value),
+            "erased_at" => push(&mut out, "erasedtime", value),
             "cursor" => push(&mut out, "sequence", value),
             "trace" => push(&mut out, "traceparent", value),
             "gdpr" => push_gdpr(&mut out, value),

@@ -253,6 +253,7 @@ proptest! {
             data: (has(5) && !has(6)).then_some(data.as_str()),
             bytes: has(6).then_some(texts[6].as_bytes()),
             content_type: has(6).then_some("text/x"),
+            erased_at: None,
         };
         let out = to_cloudevent(&encode::json(&stored)).unwrap();
         prop_assert!(!out.contains(&b'\n'));

@@ -1,0 +1,66 @@
+-- Empties events of a tenant, in their places: seq, recorded_at, tenant, topic and priority stay, all else goes, and the id
+-- is another. Returns how many. The one place that changes a row of the log; whoever calls it has raised the version of
+-- tidewire.erasure_changes, so that there is one at a time.
+--
+-- person: what is about somebody else and was only produced by this person keeps what it says; its source and its trace go,
+-- and its id where the name stands in it. Of what the log itself wrote about the person, who did it stays.
+--
+-- The ids' keys move to tidewire.erased_ids: a retry of an erased event is answered as a duplicate.
+CREATE OR REPLACE FUNCTION tidewire.redact(tenant text, seqs bigint[], recorded_from timestamptz, recorded_to timestamptz,
+    person text DEFAULT NULL)
+RETURNS bigint LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $fn$
+#variable_conflict use_column
+DECLARE
+    _redacted bigint;
+    _version  bigint := (SELECT c.version FROM tidewire.erasure_changes AS c);
+BEGIN
+    WITH erased AS (
+        SELECT e.id, e.seq, e.recorded_at FROM tidewire.events AS e
+         WHERE e.seq = ANY (redact.seqs) AND e.tenant = redact.tenant
+           AND e.recorded_at BETWEEN redact.recorded_from AND redact.recorded_to AND e.erased_at IS NULL
+           AND (redact.person IS NULL OR coalesce(e.subject = redact.person, true) OR strpos(e.id, redact.person) > 0)
+    ), forgotten AS (
+        -- As an array: by the index, however many keys there are.
+        DELETE FROM tidewire.idempotency_keys AS k
+         WHERE k.key = ANY (ARRAY(SELECT tidewire.idempotency_key(redact.tenant, e.id) FROM erased AS e))
+           AND k.seq = ANY (redact.seqs)
+        RETURNING k.seq, k.recorded_at
+    )
+    INSERT INTO tidewire.erased_ids AS x (key, seq, recorded_at)
+    SELECT sha256(uuid_send(l.log_id) || convert_to(redact.tenant || '/' || e.id, 'UTF8')), f.seq, f.recorded_at
+      FROM forgotten AS f JOIN erased AS e ON e.seq = f.seq CROSS JOIN tidewire.log AS l
+        ON CONFLICT (key) DO UPDATE SET seq = excluded.seq, recorded_at = excluded.recorded_at;
+
+    PERFORM set_config('tidewire.erasure', 'open', true);
+    UPDATE tidewire.events AS e
+       SET id = CASE WHEN w.is_whole OR strpos(e.id, redact.person) > 0 THEN gen_random_uuid()::text ELSE e.id END,
+           source = CASE WHEN redact.person IS NOT NULL AND starts_with(e.topic, 'tidewire.') THEN e.source END,
+           trace = NULL,
+           subject = CASE WHEN NOT w.is_whole THEN e.subject END,
+           occurred_at = CASE WHEN NOT w.is_whole THEN e.occurred_at END,
+           region = CASE WHEN NOT w.is_whole THEN e.region END,
+           gdpr = CASE WHEN NOT w.is_whole THEN e.gdpr END,
+           data = CASE WHEN NOT w.is_whole THEN e.data END,
+           bytes = CASE WHEN NOT w.is_whole THEN e.bytes END,
+           content_type = CASE WHEN NOT w.is_whole THEN e.content_type END,
+           erased_at = CASE WHEN w.is_whole THEN clock_timestamp() END
+      FROM (SELECT o.seq, o.recorded_at, redact.person IS NULL OR coalesce(o.subject = redact.person, true) AS is_whole
+              FROM tidewire.events AS o
+             WHERE o.seq = ANY (redact.seqs) AND o.tenant = redact.tenant
+               AND o.recorded_at BETWEEN redact.recorded_from AND redact.recorded_to AND o.erased_at IS NULL) AS w
+     WHERE e.seq = w.seq AND e.recorded_at = w.recorded_at AND e.tenant = redact.tenant
+       AND e.seq = ANY (redact.seqs) AND e.recorded_at BETWEEN redact.recorded_from AND redact.recorded_to;
+    GET DIAGNOSTICS _redacted = ROW_COUNT;
+    PERFORM set_config('tidewire.erasure', '', true);
+
+    IF _redacted > 0 THEN
+        INSERT INTO tidewire.erased_tenants AS t (tenant, version, through_seq)
+        VALUES (redact.tenant, _version, (SELECT max(s.seq) FROM unnest(redact.seqs) AS s(seq)))
+            ON CONFLICT (tenant) DO UPDATE
+            SET version = excluded.version, through_seq = greatest(t.through_seq, excluded.through_seq);
+    END IF;
+    RETURN _redacted;
+END
+$fn$;
+COMMENT ON FUNCTION tidewire.redact(text, bigint[], timestamptz, timestamptz, text) IS
+    'Empties events in their places; for tidewire.erase_subject() and tidewire.apply_retention().';

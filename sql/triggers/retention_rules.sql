@@ -1,0 +1,3 @@
+-- Not what the rules have removed: that changes with every batch.
+CREATE OR REPLACE TRIGGER retention_rules_record AFTER INSERT OR DELETE OR UPDATE OF tenant, pattern, days
+    ON tidewire.retention_rules FOR EACH ROW EXECUTE FUNCTION tidewire.record_retention_rule();

@@ -1,0 +1,218 @@
+//! `/v1/subjects/{subject}`: what is held of a person, and its erasure from history. For administrators, of their own tenant.
+//!
+//! # Invariants
+//! - Nothing is answered or erased of which the tenant's log does not say who asked.
+//! - An answer says that all is erased only when this server holds nothing of it any more either; the others follow within
+//!   a second.
+
+use std::time::{Duration, Instant};
+
+use axum::Json;
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query as Parameters, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::app::App;
+use super::caller::Caller;
+use super::credentials::administer;
+use super::errors;
+use super::params;
+use super::problem::{Kind, Problem};
+use super::read::join_json;
+use crate::access::Principal;
+use crate::event::limits::{PAGE_EVENTS, PAGE_EVENTS_MAX};
+use crate::event::{Filter, Label, Position, TopicPattern};
+use crate::feed::Start;
+use crate::log::read::Query;
+use crate::log::{Page, ReadError};
+
+/// How long a request erases before it says that there is more.
+const ERASING_MAX: Duration = Duration::from_secs(5);
+/// When to ask again, in seconds.
+const AGAIN_S: &str = "1";
+
+/// Which of the person's events.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum Part {
+    /// Those about it.
+    #[default]
+    Subject,
+    /// Those it produced about others.
+    Source,
+}
+
+/// The query of a page.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Wanted {
+    after: Option<String>,
+    limit: Option<String>,
+    #[serde(default)]
+    part: Part,
+}
+
+/// What a request has erased.
+#[derive(Debug, Serialize)]
+struct Answer {
+    events: u64,
+    is_complete: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cursor: Option<String>,
+}
+
+/// `GET /v1/subjects/{subject}`.
+///
+/// # Errors
+/// 400, 403, 409, 410, 503.
+pub async fn get(
+    State(app): State<App>,
+    Caller(principal): Caller,
+    subject: Result<Path<String>, PathRejection>,
+    wanted: Result<Parameters<Wanted>, QueryRejection>,
+) -> Result<Response, Problem> {
+    let subject = subject_of(subject)?;
+    administer(&principal)?;
+    let all = [TopicPattern::any()];
+    principal.may_grant(&all, &[]).map_err(|_| too_narrow())?;
+    let Parameters(wanted) =
+        wanted.map_err(|error| Problem::parameter("part", error.body_text()))?;
+    let limit = limit(wanted.limit.as_deref())?;
+    let after = after(&app, &principal, wanted.after.as_deref())?;
+    let failed = |error: ReadError| errors::follow(&error.into(), app.hub.identity());
+    let asked = app
+        .history
+        .summary(&principal.tenant, &subject, &principal.name);
+    let summary = asked.await.map_err(failed)?;
+    let up_to = app.hub.head();
+    let page = match wanted.part {
+        Part::Subject => about(&app, &principal, &subject, after, up_to, limit).await,
+        Part::Source => {
+            let history = &app.history;
+            let tenant = &principal.tenant;
+            history
+                .produced(tenant, &subject, after, up_to, limit)
+                .await
+        }
+    };
+    let page = page.map_err(failed)?;
+    let held = json!(summary);
+    let cursor = app.hub.identity().encode(page.through.max(after));
+    let mut body = format!(
+        "{{\"subject\":{},\"held\":{held},\"events\":[",
+        json!(subject.as_str())
+    )
+    .into_bytes();
+    join_json(&mut body, &page.events);
+    let end = format!("],\"cursor\":\"{cursor}\",\"has_more\":{}}}", page.has_more);
+    body.extend_from_slice(end.as_bytes());
+    Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+}
+
+/// The events about the subject, the log's own included.
+async fn about(
+    app: &App,
+    principal: &Principal,
+    subject: &Label,
+    after: Position,
+    up_to: Position,
+    limit: usize,
+) -> Result<Page, ReadError> {
+    if after.seq >= up_to.seq {
+        return Ok(Page {
+            events: Vec::new(),
+            through: after,
+            has_more: false,
+        });
+    }
+    let query = Query {
+        tenant: principal.tenant.clone(),
+        filter: Filter::all_of(subject.clone()),
+        after,
+        up_to,
+        limit,
+    };
+    app.history.page(&query).await
+}
+
+/// `DELETE /v1/subjects/{subject}`: 200 when nothing is left, 202 when the request is to be repeated.
+///
+/// # Errors
+/// 400, 403, 503.
+pub async fn erase(
+    State(app): State<App>,
+    Caller(principal): Caller,
+    subject: Result<Path<String>, PathRejection>,
+) -> Result<Response, Problem> {
+    let subject = subject_of(subject)?;
+    administer(&principal)?;
+    let all = [TopicPattern::any()];
+    principal.may_grant(&[], &all).map_err(|_| too_narrow())?;
+    let began = Instant::now();
+    let (mut events, mut told_at) = (0_u64, None);
+    loop {
+        let erasing = app
+            .history
+            .erase(&principal.tenant, &subject, &principal.name);
+        let erased = erasing
+            .await
+            .map_err(|error| errors::follow(&error.into(), app.hub.identity()))?;
+        if let Some(through) = erased.through {
+            app.hub.forget(&principal.tenant, through);
+        }
+        events = events.saturating_add(erased.events);
+        told_at = erased.told_at.or(told_at);
+        let is_late = began.elapsed() >= ERASING_MAX;
+        if !erased.is_complete && !is_late {
+            continue;
+        }
+        let answer = Answer {
+            events,
+            is_complete: erased.is_complete,
+            cursor: told_at.map(|position| app.hub.identity().encode(position)),
+        };
+        return Ok(if erased.is_complete {
+            Json(answer).into_response()
+        } else {
+            let again = [(header::RETRY_AFTER, AGAIN_S)];
+            (StatusCode::ACCEPTED, again, Json(answer)).into_response()
+        });
+    }
+}
+
+fn too_narrow() -> Problem {
+    Problem::new(
+        Kind::ForbiddenTopic,
+        "this is about events of all topics, of which this credential does not cover all: reading needs read *, erasing write *",
+    )
+}
+
+fn subject_of(path: Result<Path<String>, PathRejection>) -> Result<Label, Problem> {
+    let refused = |reason: &dyn std::fmt::Display| Problem::parameter("subject", reason);
+    let Path(text) = path.map_err(|error| refused(&error.body_text()))?;
+    Label::parse(&text).map_err(|error| refused(&error))
+}
+
+fn limit(text: Option<&str>) -> Result<usize, Problem> {
+    let Some(text) = text else {
+        return Ok(PAGE_EVENTS);
+    };
+    let limit = text.parse().ok();
+    limit
+        .filter(|limit| (1..=PAGE_EVENTS_MAX).contains(limit))
+        .ok_or_else(|| Problem::parameter("limit", format_args!("must be 1 to {PAGE_EVENTS_MAX}")))
+}
+
+fn after(app: &App, principal: &Principal, text: Option<&str>) -> Result<Position, Problem> {
+    match params::start(text.unwrap_or("earliest"), app.hub.identity())? {
+        Start::After(cursor) => Ok(cursor.position),
+        Start::Earliest => Ok(app.hub.identity().known().retained_of(&principal.tenant)),
+        Start::Latest | Start::Since(_) => Err(Problem::parameter(
+            "after",
+            "must be earliest or a cursor of an answer",
+        )),
+    }
+}

@@ -1,0 +1,178 @@
+//! How long tenants keep their topics: the rules, and their application.
+//!
+//! # Invariants
+//! - Statements name the tenant wherever a caller could name somebody else's row.
+//! - Where all of the oldest chunk is beyond the rules, the chunk goes; else its events are emptied in their places, a
+//!   bounded batch a transaction. Readers are told of either: by "expired", or by what stands in the place.
+
+use chrono::{DateTime, Utc};
+use deadpool_postgres::Object;
+use serde::Serialize;
+use tokio_postgres::{Error, IsolationLevel, Row};
+
+use super::error::ReadError;
+use super::read::{History, give_back};
+use crate::event::limits::DATABASE_SILENCE_MAX;
+use crate::event::{Label, Tenant, TopicPattern};
+
+/// Rules of a tenant at most.
+pub const RULES_MAX: i64 = 100;
+
+const LIST: &str = "
+    SELECT pattern, days, changed_by, changed_at, removed, removed_at FROM tidewire.retention_rules
+     WHERE tenant = $1 ORDER BY specificity DESC, pattern";
+const SET_RULE: &str = "
+    INSERT INTO tidewire.retention_rules AS r (tenant, pattern, days, changed_by)
+    SELECT $1, $2, $3, $4
+     WHERE EXISTS (SELECT FROM tidewire.retention_rules AS o WHERE o.tenant = $1 AND o.pattern = $2)
+        OR (SELECT count(*) FROM tidewire.retention_rules AS o WHERE o.tenant = $1) < $5
+        ON CONFLICT (tenant, pattern) DO UPDATE
+        SET days = excluded.days, changed_by = excluded.changed_by, changed_at = clock_timestamp()
+    RETURNING pattern, days, changed_by, changed_at, removed, removed_at";
+/// The setting tells the trigger who did it.
+const REMOVE: &str = "
+    WITH actor AS MATERIALIZED (SELECT set_config('tidewire.actor', $3, true) AS name)
+    DELETE FROM tidewire.retention_rules AS r USING actor AS a
+     WHERE r.tenant = $1 AND r.pattern = $2 AND a.name IS NOT NULL";
+const RETAIN_BY_RULES: &str = "SELECT tidewire.retain_by_rules()";
+const APPLY: &str = "SELECT removed, is_complete FROM tidewire.apply_retention()";
+
+/// Statements of this file, for the test that prepares each.
+pub const STATEMENTS: &[&str] = &[LIST, SET_RULE, REMOVE, RETAIN_BY_RULES, APPLY];
+
+/// Batches of a round; the rest waits for the next one.
+const BATCHES_MAX: u32 = 200;
+
+/// A rule, and what it has removed.
+#[derive(Debug, Clone, Serialize)]
+pub struct Rule {
+    /// Which topics.
+    pub pattern: String,
+    /// How many days of 24 hours they are kept.
+    pub days: i32,
+    /// Who set it.
+    pub changed_by: String,
+    /// When.
+    pub changed_at: DateTime<Utc>,
+    /// Events it has removed.
+    pub removed: i64,
+    /// When it did so last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub removed_at: Option<DateTime<Utc>>,
+}
+
+/// What a round of retention has removed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(super) struct Removed {
+    pub(super) chunks: u32,
+    pub(super) events: i64,
+}
+
+impl History {
+    /// The tenant's rules, the most exact first.
+    ///
+    /// # Errors
+    /// If the database cannot be asked.
+    pub async fn rules(&self, tenant: &Tenant) -> Result<Vec<Rule>, ReadError> {
+        let client = self.client().await?;
+        let work = async {
+            let rows = client.query(LIST, &[&tenant.as_str()]).await?;
+            Ok(rows.iter().map(rule).collect::<Result<_, _>>()?)
+        };
+        let answered = tokio::time::timeout(DATABASE_SILENCE_MAX, work).await;
+        give_back(client, answered)
+    }
+
+    /// Sets a rule; none if the tenant has [`RULES_MAX`] others.
+    ///
+    /// # Errors
+    /// If the database cannot be asked.
+    pub async fn set_rule(
+        &self,
+        tenant: &Tenant,
+        pattern: &TopicPattern,
+        days: i32,
+        actor: &Label,
+    ) -> Result<Option<Rule>, ReadError> {
+        let client = self.client().await?;
+        let work = async {
+            let (tenant, pattern, actor) = (tenant.as_str(), pattern.as_str(), actor.as_str());
+            let row = client
+                .query_opt(SET_RULE, &[&tenant, &pattern, &days, &actor, &RULES_MAX])
+                .await?;
+            Ok(row.as_ref().map(rule).transpose()?)
+        };
+        let answered = tokio::time::timeout(DATABASE_SILENCE_MAX, work).await;
+        give_back(client, answered)
+    }
+
+    /// Removes a rule of the tenant; whether there was one. What it has removed stays so.
+    ///
+    /// # Errors
+    /// If the database cannot be asked.
+    pub async fn remove_rule(
+        &self,
+        tenant: &Tenant,
+        pattern: &TopicPattern,
+        actor: &Label,
+    ) -> Result<bool, ReadError> {
+        let client = self.client().await?;
+        let work = async {
+            let params = [tenant.as_str(), pattern.as_str(), actor.as_str()];
+            let removed = client
+                .execute(REMOVE, &[&params[0], &params[1], &params[2]])
+                .await?;
+            Ok(removed > 0)
+        };
+        let answered = tokio::time::timeout(DATABASE_SILENCE_MAX, work).await;
+        give_back(client, answered)
+    }
+}
+
+fn rule(row: &Row) -> Result<Rule, Error> {
+    Ok(Rule {
+        pattern: row.try_get(0)?,
+        days: row.try_get(1)?,
+        changed_by: row.try_get(2)?,
+        changed_at: row.try_get(3)?,
+        removed: row.try_get(4)?,
+        removed_at: row.try_get(5)?,
+    })
+}
+
+/// Applies all tenants' rules, as far as a round goes, and counts into `removed`.
+///
+/// # Errors
+/// If somebody is in the way, or the database cannot be asked: what was removed before stays so.
+pub(super) async fn apply(client: &mut Object, removed: &mut Removed) -> Result<(), Error> {
+    // A chunk that somebody uses is no reason to keep what is in it.
+    let chunks = remove_chunks(client, &mut removed.chunks).await;
+    for _ in 0..BATCHES_MAX {
+        let row = in_transaction(client, APPLY).await?;
+        let events: i64 = row.try_get(0)?;
+        removed.events = removed.events.saturating_add(events);
+        if row.try_get(1)? {
+            break;
+        }
+    }
+    chunks
+}
+
+async fn remove_chunks(client: &mut Object, removed: &mut u32) -> Result<(), Error> {
+    while in_transaction(client, RETAIN_BY_RULES).await?.try_get(0)? {
+        *removed = removed.saturating_add(1);
+    }
+    Ok(())
+}
+
+async fn in_transaction(client: &mut Object, statement: &str) -> Result<Row, Error> {
+    // Whatever the database's default: it has to see what was committed while it waited.
+    let transaction = client
+        .build_transaction()
+        .isolation_level(IsolationLevel::ReadCommitted)
+        .start()
+        .await?;
+    let row = transaction.query_one(statement, &[]).await?;
+    transaction.commit().await?;
+    Ok(row)
+}

@@ -1,0 +1,163 @@
+//! What is held of a person, for the administrator who is asked for it.
+
+use serde_json::{Value, json};
+use tidewire::access::{Claims, Role};
+
+use super::fixture::{PERSON, admin, all, erase, events};
+use crate::support::reader::Transport;
+use crate::support::token::{WITH_TOKENS, claims, issue};
+use crate::support::{Api, Server, TestDb};
+
+fn ids(page: &Value) -> Vec<&str> {
+    let events = page["events"].as_array().unwrap();
+    events
+        .iter()
+        .map(|event| event["id"].as_str().unwrap())
+        .collect()
+}
+
+async fn page(api: &Api, more: &str) -> Value {
+    api.get(&format!("/v1/subjects/{PERSON}{more}")).await
+}
+
+#[tokio::test]
+async fn all_that_is_held_is_shown_page_by_page_and_who_asked_is_written_down() {
+    let db = TestDb::new().await;
+    let server = Server::start_with(&db.url, WITH_TOKENS).await;
+    let (acme, beta) = (admin(&server, "acme"), admin(&server, "beta"));
+    acme.append(&events()).await;
+    let first = page(&acme, "?limit=1").await;
+    assert_eq!(
+        (ids(&first), &first["has_more"]),
+        (vec!["s3ntinel-1"], &json!(true))
+    );
+    assert_eq!(
+        (&first["subject"], &first["held"]["events"]),
+        (&json!(PERSON), &json!(2))
+    );
+    assert_eq!(
+        first["held"]["first_recorded_at"],
+        first["events"][0]["recorded_at"]
+    );
+    let cursor = first["cursor"].as_str().unwrap();
+    let rest = page(&acme, &format!("?after={cursor}")).await;
+    assert_eq!(
+        (ids(&rest), &rest["has_more"]),
+        (vec!["s3ntinel-2"], &json!(false))
+    );
+    let produced = page(&acme, "?part=source").await;
+    assert_eq!(ids(&produced), ["s3ntinel-3", "s3ntinel-4"]);
+    assert_eq!(
+        ids(&page(&acme, "?part=source&limit=1").await),
+        ["s3ntinel-3"]
+    );
+    let none = page(&beta, "").await;
+    assert_eq!((ids(&none).len(), &none["held"]["events"]), (0, &json!(0)));
+    // Each of these was written down, without the name.
+    let log = all(&acme, Transport::Pages).await;
+    let asked: Vec<&Value> = log
+        .iter()
+        .filter(|event| event["topic"] == "tidewire.audit.subject.read")
+        .collect();
+    assert_eq!(asked.len(), 4);
+    assert!(
+        asked
+            .iter()
+            .all(|event| event["source"] == "test" && !event.to_string().contains(PERSON))
+    );
+    erase(&acme, PERSON).await;
+    for part in ["", "?part=source"] {
+        let empty = page(&acme, part).await;
+        assert_eq!(
+            (ids(&empty).len(), &empty["held"]["events"]),
+            (0, &json!(0))
+        );
+    }
+    let hash = asked[0]["subject"].clone();
+    let log = all(&acme, Transport::Pages).await;
+    let erased = log
+        .iter()
+        .find(|event| event["topic"] == "tidewire.audit.subject.erased");
+    assert_eq!(
+        erased.unwrap()["subject"],
+        hash,
+        "one name for the person in all that is told of it"
+    );
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn the_logs_own_events_about_a_person_are_shown_and_erased_but_not_who_did_it() {
+    let db = TestDb::new().await;
+    let server = Server::start_with(&db.url, WITH_TOKENS).await;
+    let acme = admin(&server, "acme");
+    let revoke = acme
+        .request(reqwest::Method::POST, "/v1/revocations")
+        .json(&json!({"sub": PERSON}));
+    assert_eq!(revoke.send().await.unwrap().status(), 201);
+    let held = page(&acme, "").await;
+    assert_eq!(held["events"][0]["topic"], "tidewire.audit.token.revoked");
+    assert_eq!(erase(&acme, PERSON).await, 1);
+    // Nor does whoever erases itself wipe away what it did.
+    let did = "SELECT tidewire.append('tidewire.audit.events.read', '1', subject => 'test', source => 'test', tenant => 'acme')";
+    db.connect().await.batch_execute(did).await.unwrap();
+    assert_eq!(erase(&acme, "test").await, 0);
+    let log = all(&acme, Transport::Pages).await;
+    assert!(!json!(log).to_string().contains(PERSON), "{log:?}");
+    assert!(log.iter().all(|event| event["source"] == "test"), "{log:?}");
+    assert!(log[0]["erased_at"].is_string());
+    assert!(log.iter().any(|event| event["subject"] == "test"));
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_held_is_for_administrators_who_may_read_it() {
+    let db = TestDb::new().await;
+    let server = Server::start_with(&db.url, WITH_TOKENS).await;
+    admin(&server, "acme").append(&events()).await;
+    let of = |claims: Claims| server.api.with_token(&issue(&claims));
+    let path = format!("/v1/subjects/{PERSON}");
+    for role in [Role::Agent, Role::Dashboard, Role::Analyst] {
+        let (status, _) = of(Claims {
+            role,
+            ..claims("acme")
+        })
+        .try_get(&path)
+        .await;
+        assert_eq!(status, 403, "{role:?}");
+    }
+    let narrow = Claims {
+        read: vec!["deal.*".into()],
+        ..claims("acme")
+    };
+    let (status, problem) = of(narrow).try_get(&path).await;
+    assert_eq!(
+        (status.as_u16(), &problem["type"]),
+        (403, &json!("/problems/forbidden-topic"))
+    );
+    for (query, status) in [
+        ("?limit=0", 400),
+        ("?limit=1001", 400),
+        ("?part=all", 400),
+        ("?after=latest", 400),
+        ("?after=x", 400),
+        ("?what=1", 400),
+        ("?after=earliest&part=subject&limit=1000", 200),
+    ] {
+        let got = admin(&server, "acme")
+            .try_get(&format!("{path}{query}"))
+            .await;
+        assert_eq!(got.0, status, "{query}: {}", got.1);
+    }
+    let written =
+        "SELECT count(*) FROM tidewire.events WHERE topic = 'tidewire.audit.subject.read'";
+    let written: i64 = db
+        .connect()
+        .await
+        .query_one(written, &[])
+        .await
+        .unwrap()
+        .get(0);
+    assert_eq!(written, 1, "what was refused showed nothing");
+    server.stop().await;
+}
