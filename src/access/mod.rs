@@ -5,7 +5,6 @@
 //! - A secret never stands in `Debug`, an error or a log line.
 
 mod administration;
-pub mod admission;
 pub mod api_key;
 pub mod claims;
 pub mod jwks;
@@ -13,6 +12,7 @@ pub mod jwt;
 pub mod keys;
 pub mod lease;
 pub mod ledger;
+pub mod policy;
 pub mod principal;
 pub mod registry;
 pub mod revoked;
@@ -23,7 +23,6 @@ mod uses;
 
 use std::fmt;
 
-pub use admission::{Admission, Refused};
 pub use api_key::{ApiKey, Grant, KeyId};
 pub use claims::ClaimNames;
 pub use jwks::Jwks;
@@ -31,6 +30,7 @@ pub use jwt::{Claims, Denied, Verifier};
 pub use keys::Key;
 pub use lease::Lease;
 pub use ledger::LedgerError;
+pub use policy::{Policy, Refused};
 pub use principal::{Credential, Principal, Role};
 pub use registry::{Registry, RegistryError};
 pub use revoked::{Claim, Revocation};
@@ -126,9 +126,9 @@ impl Access {
     ///
     /// # Errors
     /// If the tenant's settings cannot be read now.
-    pub async fn admission(&self, principal: &Principal) -> Result<Admission, LedgerError> {
+    pub async fn policy(&self, principal: &Principal) -> Result<Policy, LedgerError> {
         let settings = self.registry.settings(&principal.tenant).await?;
-        Ok(Admission::new(principal.clone(), settings))
+        Ok(Policy::new(principal.clone(), settings))
     }
 
     /// A lease for what outlasts the request.

@@ -10,12 +10,12 @@ use axum::http::{HeaderMap, header};
 use axum::response::Response;
 use serde_json::value::RawValue;
 
-use super::admission::{self, admit};
 use super::app::App;
 use super::append::{append, created};
 use super::body::{self, Whole};
 use super::caller::Caller;
 use super::ingest;
+use super::policy::{self, admit};
 use super::problem::{Kind, Problem};
 use crate::access::Principal;
 use crate::event::Label;
@@ -160,7 +160,7 @@ async fn store(
     if let Some(trace) = ingest::traceparent(headers) {
         ingest::apply_trace(&mut events, trace);
     }
-    admit(&admission::of(app, principal).await?, &mut events)?;
+    admit(&policy::of(app, principal).await?, &mut events)?;
     let appended = append(app, principal, events.into(), None).await?;
     Ok(created(&appended, app.hub.identity(), key.is_some()))
 }

@@ -9,13 +9,13 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use serde::Serialize;
 
-use super::admission::{self, admit};
 use super::app::App;
 use super::body;
 use super::caller::{self, Caller};
 use super::errors;
 use super::ingest::{self, Media};
 use super::ndjson;
+use super::policy::{self, admit};
 use super::problem::Problem;
 use crate::access::Principal;
 use crate::event::{NewEvent, Topic};
@@ -62,10 +62,10 @@ pub async fn post(
 ) -> Result<Response, Problem> {
     let media = ingest::media_type(request.headers())?;
     let key = ingest::idempotency_key(request.headers())?;
-    let admission = admission::of(&app, &principal).await?;
+    let policy = policy::of(&app, &principal).await?;
     if media == Media::Ndjson {
         let lease = caller::lease(&app, &principal).await?;
-        return Ok(ndjson::post(app, (admission, lease), key, request));
+        return Ok(ndjson::post(app, (policy, lease), key, request));
     }
     let (parts, body) = request.into_parts();
     let body = body::read(&app, &parts, body).await?;
@@ -73,7 +73,7 @@ pub async fn post(
     if let Some(key) = &key {
         ingest::assign_ids(&mut events, key, 0);
     }
-    admit(&admission, &mut events)?;
+    admit(&policy, &mut events)?;
     let appended = append(&app, &principal, events, None).await?;
     Ok(created(&appended, app.hub.identity(), key.is_some()))
 }

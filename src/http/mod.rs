@@ -4,7 +4,6 @@
 //! - No SQL and no waiting logic. A 5xx is logged once, here, and tells the client nothing internal.
 //! - Every answer that is an error is a problem document.
 
-mod admission;
 mod agents;
 pub mod app;
 mod append;
@@ -26,6 +25,7 @@ mod msgpack;
 mod ndjson;
 pub mod origin;
 mod params;
+mod policy;
 pub mod problem;
 mod read;
 mod retention;

@@ -25,16 +25,16 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::admission::{self, admit};
 use super::app::App;
 use super::budget::Share;
 use super::caller;
 use super::coding::Received;
 use super::errors;
 use super::ingest::{self, LineSplitter};
+use super::policy::{self, admit};
 use super::problem::{Kind, Problem};
 use super::serve::Patience;
-use crate::access::{Admission, Lease};
+use crate::access::{Lease, Policy};
 use crate::event::NewEvent;
 use crate::event::limits::{
     CHUNK_BYTES_MAX, CHUNK_EVENTS_MAX, INFLATION_MAX, LINE_BYTES_MAX, UPLOAD_TURN_BYTES,
@@ -50,7 +50,7 @@ type Numbered = (u64, Result<NewEvent, Problem>);
 /// Streams the result lines; `Prefer: return=minimal` gives refused lines and a summary only.
 pub fn post(
     app: App,
-    (admission, lease): (Admission, Lease),
+    (policy, lease): (Policy, Lease),
     key: Option<String>,
     request: Request,
 ) -> Response {
@@ -70,7 +70,7 @@ pub fn post(
         body: body.into_data_stream(),
         share: app.bodies.share(),
         app,
-        admission,
+        policy,
         lease,
         key,
         trace,
@@ -104,7 +104,7 @@ struct Reader {
     lines: LineSplitter,
     body: BodyDataStream,
     app: App,
-    admission: Admission,
+    policy: Policy,
     lease: Lease,
     key: Option<String>,
     trace: Option<String>,
@@ -133,7 +133,7 @@ async fn run(
     mut reporter: Reporter,
     results: &mpsc::Sender<Result<Bytes, Infallible>>,
 ) {
-    let (app, principal) = (reader.app.clone(), reader.admission.principal.clone());
+    let (app, principal) = (reader.app.clone(), reader.policy.principal.clone());
     let identity = app.hub.identity();
     let submit = |(chunk, share)| Sent::new(&app, &principal, chunk, share);
     reader.read_some(results).await;
@@ -211,8 +211,8 @@ impl Reader {
     /// Reads on; who sends nothing for too long, or makes a line last for too long, has ended the upload.
     async fn wait_for_more(&mut self) {
         // What the tenant has decided meanwhile.
-        match admission::of(&self.app, &self.admission.principal).await {
-            Ok(admission) => self.admission = admission,
+        match policy::of(&self.app, &self.policy.principal).await {
+            Ok(policy) => self.policy = policy,
             Err(problem) => return self.cut(problem),
         }
         let number = self.lines.number();
@@ -340,7 +340,7 @@ impl Reader {
             if let Some(trace) = &self.trace {
                 ingest::apply_trace(&mut one, trace);
             }
-            admit(&self.admission, &mut one)?;
+            admit(&self.policy, &mut one)?;
             let [event] = one;
             Ok(event)
         });

@@ -18,10 +18,10 @@ use crate::access::Denied;
 use crate::event::Filter;
 use crate::event::encode::push_string;
 use crate::event::limits::{SOCKET_NAMES_MAX, SUBSCRIPTIONS_MAX};
-use crate::http::admission;
 use crate::http::append::{self, Answer};
 use crate::http::caller;
 use crate::http::ingest;
+use crate::http::policy;
 use crate::http::problem::{Kind, Problem};
 use crate::http::status;
 
@@ -130,12 +130,12 @@ impl Socket {
     /// Stores events while the socket goes on, in the order of its frames; the answer comes when they are committed.
     async fn append(&mut self, reference: Option<String>, events: &str, key: Option<&str>) {
         // Before the work is begun: what waits in it would lose its place.
-        let admission = admission::of(&self.app, &self.principal).await;
+        let policy = policy::of(&self.app, &self.principal).await;
         let decoded = ingest::decode_text(events, &self.app.ingest).and_then(|mut decoded| {
             if let Some(key) = key {
                 ingest::assign_ids(&mut decoded.events, key, 0);
             }
-            admission::admit(&admission?, &mut decoded.events)?;
+            policy::admit(&policy?, &mut decoded.events)?;
             Ok(decoded.events)
         });
         let (app, principal, sequence) = (self.app.clone(), self.principal.clone(), self.sequence);

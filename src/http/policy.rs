@@ -3,26 +3,26 @@
 use super::app::App;
 use super::credentials;
 use super::problem::{ERRORS_MAX, Kind, MemberError, Problem};
-use crate::access::{Admission, Principal, Refused};
+use crate::access::{Policy, Principal, Refused};
 use crate::event::NewEvent;
 
 /// What is asked whether events of the principal may be written.
 ///
 /// # Errors
 /// 503 if the tenant's settings cannot be read now.
-pub async fn of(app: &App, principal: &Principal) -> Result<Admission, Problem> {
-    let admission = app.access.admission(principal).await;
-    admission.map_err(credentials::problem)
+pub async fn of(app: &App, principal: &Principal) -> Result<Policy, Problem> {
+    let policy = app.access.policy(principal).await;
+    policy.map_err(credentials::problem)
 }
 
 /// Checks what the caller may write, and names the source.
 ///
 /// # Errors
 /// 403 or 422 that lists every event which is refused as the first is.
-pub fn admit(admission: &Admission, events: &mut [NewEvent]) -> Result<(), Problem> {
+pub fn admit(policy: &Policy, events: &mut [NewEvent]) -> Result<(), Problem> {
     let mut refused: Option<Problem> = None;
     for (index, event) in events.iter_mut().enumerate() {
-        let Err(why) = admission.admit(event) else {
+        let Err(why) = policy.admit(event) else {
             continue;
         };
         let (kind, detail, faults) = explain(why, event);

@@ -27,13 +27,13 @@ pub enum Refused {
 
 /// Who writes, and what the tenant has decided.
 #[derive(Debug, Clone)]
-pub struct Admission {
+pub struct Policy {
     /// Who writes.
     pub principal: Principal,
     settings: Arc<Settings>,
 }
 
-impl Admission {
+impl Policy {
     /// For events of this principal.
     #[must_use]
     pub const fn new(principal: Principal, settings: Arc<Settings>) -> Self {
