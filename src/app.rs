@@ -279,7 +279,7 @@ async fn build(
         access,
         origins,
         ingest,
-        config.connections_max,
+        config.limits.allowances(),
         readers.clone(),
     ))
 }

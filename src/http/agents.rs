@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, header};
 use axum::response::Response;
 use serde_json::value::RawValue;
 
+use super::admission::Admission;
 use super::app::App;
 use super::append::{admit, append, created};
 use super::body::{self, Whole};
@@ -17,6 +18,7 @@ use super::caller::Caller;
 use super::ingest;
 use super::problem::{Kind, Problem};
 use crate::access::Principal;
+use crate::access::limits::Quantity;
 use crate::event::Label;
 use crate::event::new_event::{Draft, Refusal};
 
@@ -30,7 +32,7 @@ pub async fn replace_state(
     agent: AgentId,
     request: Request,
 ) -> Result<Response, Problem> {
-    let (parts, body) = read(&app, request).await?;
+    let (parts, body) = read(&app, &principal, request).await?;
     store(
         &app,
         &principal,
@@ -52,7 +54,7 @@ pub async fn patch_state(
     agent: AgentId,
     request: Request,
 ) -> Result<Response, Problem> {
-    let (parts, body) = read(&app, request).await?;
+    let (parts, body) = read(&app, &principal, request).await?;
     store(
         &app,
         &principal,
@@ -74,7 +76,7 @@ pub async fn command(
     agent: AgentId,
     request: Request,
 ) -> Result<Response, Problem> {
-    let (parts, body) = read(&app, request).await?;
+    let (parts, body) = read(&app, &principal, request).await?;
     let wanted: serde_json::Value = serde_json::from_slice(&body)
         .map_err(|error| Problem::new(Kind::Malformed, format!("the body is not JSON: {error}")))?;
     if !wanted
@@ -101,9 +103,15 @@ pub async fn command(
 
 type AgentId = Result<Path<String>, PathRejection>;
 
-async fn read(app: &App, request: Request) -> Result<(Parts, Whole), Problem> {
+async fn read(
+    app: &App,
+    principal: &Principal,
+    request: Request,
+) -> Result<(Parts, Whole), Problem> {
     let (parts, body) = request.into_parts();
-    let body = body::read(app, &parts, body).await?;
+    let admission = Admission::of(app, principal, &parts.extensions);
+    let body = body::admitted(app, &admission, &parts, body).await?;
+    admission.take(Quantity::Events, 1)?;
     Ok((parts, body))
 }
 

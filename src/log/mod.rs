@@ -26,6 +26,7 @@ pub mod span;
 pub mod status;
 pub mod tail;
 pub mod upkeep;
+mod waiting;
 pub mod wakeup;
 pub mod watermark;
 pub mod writer;

@@ -15,9 +15,11 @@ use super::frame::{self, ClientFrame};
 use super::socket::{Ended, Socket};
 use super::subscription;
 use crate::access::Denied;
-use crate::event::Filter;
+use crate::access::limits::Quantity;
 use crate::event::encode::push_string;
-use crate::event::limits::{SOCKET_NAMES_MAX, SUBSCRIPTIONS_MAX};
+use crate::event::limits::{RATE_REFUSALS_MAX, SOCKET_NAMES_MAX, SUBSCRIPTIONS_MAX};
+use crate::event::{Filter, NewEvent};
+use crate::http::admission::Admission;
 use crate::http::append::{self, Answer};
 use crate::http::caller;
 use crate::http::ingest;
@@ -52,10 +54,7 @@ impl Socket {
                 reference,
                 events,
                 idempotency_key,
-            } => {
-                self.append(reference, events.get(), idempotency_key.as_deref());
-                Ok(())
-            }
+            } => self.append(reference, events.get(), idempotency_key.as_deref()),
             ClientFrame::Command {
                 reference,
                 id,
@@ -64,8 +63,7 @@ impl Socket {
                 params,
             } => {
                 let event = command(&subject, id.as_deref(), &action, params.as_deref());
-                self.append(reference, &event, None);
-                Ok(())
+                self.append(reference, &event, None)
             }
             ClientFrame::Ping { timestamp } => {
                 match frame::pong(self.encoding, timestamp.as_deref()) {
@@ -125,15 +123,36 @@ impl Socket {
             .sum()
     }
 
-    /// Stores events while the socket goes on, in the order of its frames; the answer comes when they are committed.
-    fn append(&mut self, reference: Option<String>, events: &str, key: Option<&str>) {
-        let decoded = ingest::decode_text(events, &self.app.ingest).and_then(|mut decoded| {
-            if let Some(key) = key {
-                ingest::assign_ids(&mut decoded.events, key, 0);
+    /// Reads events that the caller may append now.
+    fn admit(&self, events: &str, key: Option<&str>) -> Result<Vec<NewEvent>, Problem> {
+        self.admission.take(Quantity::Bytes, events.len())?;
+        let mut events = ingest::decode_text(events, &self.app.ingest)?.events;
+        self.admission.take(Quantity::Events, events.len())?;
+        if let Some(key) = key {
+            ingest::assign_ids(&mut events, key, 0);
+        }
+        append::admit(&self.principal, &mut events)?;
+        Ok(events)
+    }
+
+    /// Stores events while the socket goes on, in the order of its frames; the answer comes when they are committed. Ends
+    /// the socket of who goes on regardless of its rate.
+    fn append(
+        &mut self,
+        reference: Option<String>,
+        events: &str,
+        key: Option<&str>,
+    ) -> Result<(), Ended> {
+        let decoded = self.admit(events, key);
+        match &decoded {
+            Err(problem) if problem.kind == Kind::RateLimited => {
+                self.refusals = self.refusals.saturating_add(1);
+                if self.refusals > RATE_REFUSALS_MAX {
+                    return Err(Some(Close::RateLimited));
+                }
             }
-            append::admit(&self.principal, &mut decoded.events)?;
-            Ok(decoded.events)
-        });
+            _ => self.refusals = 0,
+        }
         let (app, principal, sequence) = (self.app.clone(), self.principal.clone(), self.sequence);
         let work = async move {
             let stored = match decoded {
@@ -157,6 +176,7 @@ impl Socket {
             }
         };
         self.work.push(work.boxed());
+        Ok(())
     }
 
     async fn authenticate(&mut self, token: &str) -> Result<(), Ended> {
@@ -171,6 +191,7 @@ impl Socket {
         match known {
             Ok((principal, lease)) if principal.tenant == self.principal.tenant => {
                 (self.principal, self.lease) = (principal, lease);
+                self.admission = Admission::for_socket(&self.app, &self.principal);
                 let lost: Vec<String> = self
                     .subscriptions
                     .iter()
