@@ -127,15 +127,15 @@ mod tests {
     async fn one_tenants_crowd_does_not_keep_another_waiting() {
         let fair = Fair::new(1);
         let (loud, quiet) = (tenant("loud"), tenant("quiet"));
-        let mut held = fair.acquire(&loud).await.unwrap();
+        let held = fair.acquire(&loud).await.unwrap();
         let mut crowd: Vec<_> = (0..1_000).map(|_| Box::pin(fair.acquire(&loud))).collect();
         for one in &mut crowd {
             assert!(one.now_or_never().is_none());
         }
         let mut other = Box::pin(fair.acquire(&quiet));
         assert!((&mut other).now_or_never().is_none());
-        drop(std::mem::replace(&mut held, crowd.remove(0).await.unwrap()));
         drop(held);
+        drop(crowd.remove(0).await);
         assert!(
             other.now_or_never().flatten().is_some(),
             "after one of the crowd"
