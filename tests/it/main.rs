@@ -30,6 +30,7 @@ mod hostile;
 mod http2;
 mod jwt;
 mod lag;
+mod limits;
 mod locks;
 mod memory;
 mod ndjson;
