@@ -228,7 +228,7 @@ async fn the_client_waits_as_it_is_told_and_stores_everything_once() {
     let db = TestDb::new().await;
     let server = server(&db, &["--tenant-events-rate", "400:1000"]).await;
     let token = crate::support::token::token("acme");
-    let client = Client::new(&server.api.url, Some(&Secret::new(token))).unwrap();
+    let client = Client::new(&server.api.url, Some(&Secret::new(&token))).unwrap();
     let lines = (1..=2_000).map(|number| Line {
         number,
         end: 0,
