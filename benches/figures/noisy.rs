@@ -105,10 +105,15 @@ async fn p99(address: &str, token: &str, time: Duration) -> (f64, f64) {
         ticks.tick().await;
         let sent = Instant::now();
         let request = post(address, token, r#"{"topic":"quiet.event","data":{"n":1}}"#);
-        assert_eq!(http.send(&request).await.0, 201);
-        appends.push(sent.elapsed().as_secs_f64() * 1e3);
-        ws.next().await;
-        delays.push(sent.elapsed().as_secs_f64() * 1e3);
+        let stored = async {
+            assert_eq!(http.send(&request).await.0, 201);
+            appends.push(sent.elapsed().as_secs_f64() * 1e3);
+        };
+        let received = async {
+            ws.next().await;
+            delays.push(sent.elapsed().as_secs_f64() * 1e3);
+        };
+        tokio::join!(stored, received);
     }
     (
         percentile(&mut appends, 0.99),

@@ -107,8 +107,7 @@ impl Admission {
     /// # Errors
     /// 429 if it takes too long.
     pub async fn wait_for(&self, quantity: Quantity, amount: usize) -> Result<(), Problem> {
-        let piece = self.account.limits().in_a_second(quantity, amount);
-        let piece = piece.div_ceil(10).max(1);
+        let piece = self.account.limits().in_a_moment(quantity, amount).max(1);
         let waiting = async {
             let mut left = if self.account.limits().has_rate(&[quantity]) {
                 amount

@@ -81,8 +81,8 @@ pub fn post(app: App, upload: Upload, key: Option<String>, request: Request) -> 
         body: body.into_data_stream(),
         share: app.bodies.share(&upload.admission.tenant),
         chunk_max: (
-            app.limits.in_a_second(Quantity::Events, CHUNK_EVENTS_MAX),
-            app.limits.in_a_second(Quantity::Bytes, CHUNK_BYTES_MAX),
+            app.limits.in_a_moment(Quantity::Events, CHUNK_EVENTS_MAX),
+            app.limits.in_a_moment(Quantity::Bytes, CHUNK_BYTES_MAX),
         ),
         app,
         upload,
@@ -124,7 +124,8 @@ struct Reader {
     /// What has been read and not been taken.
     chunk: Chunk,
     chunk_bytes: usize,
-    /// Events and bytes of a chunk: no more than the caller may append in a second, so that none waits for long.
+    /// Events and bytes of a chunk: few if the caller's rate is low, so that none waits for long, and others of the tenant
+    /// get their tokens in between.
     chunk_max: (usize, usize),
     /// What came in since the last chunk was taken, blank lines included.
     passed_bytes: usize,

@@ -206,13 +206,13 @@ impl Limits {
         }
     }
 
-    /// What every caller can get of this within a second, at most `most`.
+    /// What every caller can get of this within a tenth of a second, at most `most` and at least one.
     #[must_use]
-    pub fn in_a_second(&self, quantity: Quantity, most: usize) -> usize {
+    pub fn in_a_moment(&self, quantity: Quantity, most: usize) -> usize {
         let rates = SCOPES.iter().filter_map(|scope| {
             let buckets = self.buckets(*scope, quantity)?;
             let tokens = buckets.per_second().min(buckets.burst());
-            usize::try_from(tokens.get()).ok()
+            usize::try_from(tokens.get().div_ceil(10)).ok()
         });
         rates.min().unwrap_or(most).min(most)
     }
@@ -382,7 +382,7 @@ mod tests {
             .take(Quantity::Events, 10, |reading| readings.push(reading.left))
             .unwrap();
         assert_eq!(readings, [90, 0]);
-        assert_eq!(limits.in_a_second(Quantity::Events, 2_000), 10);
-        assert_eq!(limits.in_a_second(Quantity::Bytes, 2_000), 2_000);
+        assert_eq!(limits.in_a_moment(Quantity::Events, 2_000), 1);
+        assert_eq!(limits.in_a_moment(Quantity::Bytes, 2_000), 2_000);
     }
 }
