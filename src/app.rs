@@ -279,7 +279,7 @@ async fn build(
         access,
         origins,
         ingest,
-        config.limits.allowances(),
+        &config.limits.allowances(),
         readers.clone(),
     ))
 }

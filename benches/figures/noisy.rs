@@ -52,12 +52,12 @@ pub async fn run() -> [Figure; 2] {
     // Connections, plans and caches are warm for both sides.
     measure(&server.address, &quiet, Duration::from_secs(2)).await;
     let alone = measure(&server.address, &quiet, TIME).await;
-    let mut noise = JoinSet::new();
-    noise.spawn(posts(server.address.clone(), noisy.clone()));
-    noise.spawn(frames(server.address.clone(), noisy.clone()));
-    noise.spawn(lines(server.address.clone(), noisy));
+    let mut load = JoinSet::new();
+    load.spawn(posts(server.address.clone(), noisy.clone()));
+    load.spawn(frames(server.address.clone(), noisy.clone()));
+    load.spawn(lines(server.address.clone(), noisy));
     let beside = measure(&server.address, &quiet, TIME).await;
-    noise.shutdown().await;
+    load.shutdown().await;
     server.stop().await;
     database.drop().await;
     let figure = |what, (alone, beside): (f64, f64)| Figure {

@@ -84,12 +84,12 @@ impl App {
         access: Access,
         origins: Origins,
         ingest: IngestLimits,
-        allowances: Allowances,
+        allowances: &Allowances,
         tasks: Tasks,
     ) -> Self {
         let started = Instant::now();
-        let limits = Limits::new(&allowances);
-        let in_force = InForce::new(&ingest, &Patience::default(), &limits, &allowances);
+        let limits = Limits::new(allowances);
+        let in_force = InForce::new(&ingest, &Patience::default(), &limits, allowances);
         let in_force = serde_json::to_value(in_force).unwrap_or_default();
         Self(Arc::new(Inner {
             hub,

@@ -301,7 +301,7 @@ mod tests {
             ids: (0..events).map(id).collect(),
             expected: vec![None; events],
             is_atomic: true,
-            deadline: Instant::now() + Duration::from_secs(60),
+            deadline: Instant::now() + Duration::from_mins(1),
             weight: events * 100,
             reply: oneshot::channel().0,
             sequence,
@@ -376,10 +376,10 @@ mod tests {
         for events in [1, 2] {
             queue.push(group("a", events, None)).unwrap();
         }
-        let mut batch = queue.take();
+        let batch = queue.take();
         assert_eq!(batch.len(), 2);
         queue.push(group("a", 3, None)).unwrap();
-        queue.give_back(batch.drain(..).collect());
+        queue.give_back(batch);
         let all: Vec<usize> = queue.take().iter().map(|g| g.events.len()).collect();
         assert_eq!(all, [1, 2, 3]);
     }

@@ -179,7 +179,7 @@ impl Buckets {
 
     /// Keys that are remembered.
     #[must_use]
-    pub fn len(&self) -> usize {
+    pub fn known(&self) -> usize {
         self.limiter.len()
     }
 
@@ -245,6 +245,6 @@ mod tests {
                     .is_zero()
             );
         }
-        assert!(buckets.len() <= 3 * BUCKETS_FREE, "{}", buckets.len());
+        assert!(buckets.known() <= 3 * BUCKETS_FREE, "{}", buckets.known());
     }
 }
