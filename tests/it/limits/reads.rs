@@ -3,12 +3,16 @@
 use std::time::Instant;
 
 use reqwest::Method;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{caller, header, server, wait_as_told};
 use crate::support::{Api, Server, TestDb};
 
 const EVENTS: usize = 4_000;
+
+fn number(event: &Value) -> usize {
+    usize::try_from(event["data"].as_u64().unwrap()).unwrap()
+}
 
 /// More events than the window holds.
 async fn with_history(db: &TestDb, limits: &[&str]) -> (Server, Api) {
@@ -76,18 +80,18 @@ async fn streams_and_sockets_that_catch_up_wait_their_turn_and_live_events_do_no
             if frame["id"] == "live" {
                 live_after = Some(old.len());
             } else {
-                old.push(event["data"].as_u64().unwrap());
+                old.push(number(event));
             }
         }
     }
-    assert_eq!(old, (0..EVENTS as u64).collect::<Vec<_>>());
+    assert_eq!(old, (0..EVENTS).collect::<Vec<_>>());
     assert!(live_after.unwrap() < EVENTS / 2, "{live_after:?}");
     let mut streamed = Vec::new();
     while streamed.len() < EVENTS {
         let (events, _) = stream.events().await.unwrap().expect("it goes on");
-        streamed.extend(events.iter().map(|event| event["data"].as_u64().unwrap()));
+        streamed.extend(events.iter().map(number));
     }
-    assert_eq!(streamed, (0..EVENTS as u64).collect::<Vec<_>>());
+    assert_eq!(streamed, (0..EVENTS).collect::<Vec<_>>());
     // 2,000 of each come from history, 250 at a time, of which few are read for both: eight reads at least.
     assert!(
         began.elapsed().as_millis() >= 1_750,
