@@ -327,7 +327,7 @@ mod tests {
     fn many_small_events_push_out_no_large_ones() {
         let at = |seq| Position { seq, at_ms: 0 };
         let large = |seq| {
-            let json = bytes::Bytes::from(vec![b' '; 20_000]);
+            let json = bytes::Bytes::from(vec![b' '; 200_000]);
             let topic = Topic::parse("large").unwrap();
             let tenant = Tenant::parse("quiet").unwrap();
             let priority = Priority::Normal;
