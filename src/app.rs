@@ -283,7 +283,7 @@ async fn build(
         access,
         origins,
         ingest,
-        config.connections_max,
+        &config.limits.allowances(),
         Audit::new(interval),
         readers.clone(),
     );

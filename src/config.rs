@@ -5,6 +5,7 @@
 //! - `docs/OPERATIONS.md` and `.env.example` list every setting with its default; a test compares.
 
 mod credentials;
+mod limits;
 mod privacy;
 mod tls;
 
@@ -13,11 +14,12 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+pub use self::limits::Limits;
 pub use credentials::Credentials;
 pub use privacy::Privacy;
 
 use crate::access::Secret;
-use crate::event::limits;
+use crate::event::limits as bounds;
 use crate::log::wakeup::NotifyMode;
 
 pub use tls::Tls;
@@ -106,20 +108,20 @@ pub struct Serve {
     pub privacy: Privacy,
 
     /// Events kept in memory for live and resuming readers.
-    #[arg(long, env = "TIDEWIRE_WINDOW_EVENTS", default_value_t = limits::WINDOW_EVENTS, value_parser = at_least_2000, value_name = "COUNT")]
+    #[arg(long, env = "TIDEWIRE_WINDOW_EVENTS", default_value_t = bounds::WINDOW_EVENTS, value_parser = at_least_2000, value_name = "COUNT")]
     pub window_events: usize,
 
     /// Bytes of events kept in memory.
-    #[arg(long, env = "TIDEWIRE_WINDOW_BYTES", default_value_t = limits::WINDOW_BYTES, value_parser = at_least_1_mib, value_name = "BYTES")]
+    #[arg(long, env = "TIDEWIRE_WINDOW_BYTES", default_value_t = bounds::WINDOW_BYTES, value_parser = at_least_1_mib, value_name = "BYTES")]
     pub window_bytes: usize,
 
     /// Largest data of one event in bytes, at most 1 MiB (the table's own bound).
-    #[arg(long, env = "TIDEWIRE_DATA_BYTES_MAX", default_value_t = limits::DATA_BYTES_MAX, value_parser = up_to_1_mib, value_name = "BYTES")]
+    #[arg(long, env = "TIDEWIRE_DATA_BYTES_MAX", default_value_t = bounds::DATA_BYTES_MAX, value_parser = up_to_1_mib, value_name = "BYTES")]
     pub data_bytes_max: usize,
 
-    /// Open reader connections at most.
-    #[arg(long, env = "TIDEWIRE_CONNECTIONS_MAX", default_value_t = limits::CONNECTIONS_MAX, value_name = "COUNT")]
-    pub connections_max: usize,
+    /// How much a tenant and a credential may ask.
+    #[command(flatten)]
+    pub limits: Limits,
 
     /// Who wrote and read what is written into the tenant's log as often as this; 0: not at all.
     #[arg(long, env = "TIDEWIRE_AUDIT_INTERVAL_S", default_value_t = 60, value_parser = clap::value_parser!(u64).range(0..=3600), value_name = "SECONDS")]
@@ -162,7 +164,7 @@ fn number(text: &str, from: usize, to: usize) -> Result<usize, String> {
 }
 
 fn at_least_2000(text: &str) -> Result<usize, String> {
-    number(text, limits::TAIL_PAGE_EVENTS, 100_000_000)
+    number(text, bounds::TAIL_PAGE_EVENTS, 100_000_000)
 }
 
 fn at_least_1_mib(text: &str) -> Result<usize, String> {

@@ -61,6 +61,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("indicatif", &["cli"]),
     ("moka", &["access", "feed"]),
     ("anyhow", &["cli", "main"]),
+    ("governor", &["access"]),
     ("tracing_subscriber", &["telemetry"]),
     ("rmp_serde", &["event", "http"]),
     ("tokio_rustls", &["http"]),

@@ -18,6 +18,7 @@ mod append;
 mod history;
 mod latency;
 mod live;
+mod noisy;
 mod server;
 mod wire;
 
@@ -67,6 +68,11 @@ async fn main() {
     }
     if is_wanted("storm") {
         live::storm().await.print();
+    }
+    if is_wanted("noisy") {
+        for figure in noisy::run().await {
+            figure.print();
+        }
     }
     if is_wanted("history") {
         history::run().await.print();

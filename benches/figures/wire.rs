@@ -91,12 +91,19 @@ pub struct Ws {
 
 impl Ws {
     pub async fn connect(address: &str) -> Self {
+        Self::connect_as(address, None).await
+    }
+
+    pub async fn connect_as(address: &str, token: Option<&str>) -> Self {
         use tokio::io::AsyncBufReadExt as _;
         let mut stream =
             BufReader::with_capacity(2_048, TcpStream::connect(address).await.unwrap());
         stream.get_ref().set_nodelay(true).unwrap();
+        let authorization = token.map_or_else(String::new, |token| {
+            format!("authorization: Bearer {token}\r\n")
+        });
         let request = format!(
-            "GET /v1/ws HTTP/1.1\r\nhost: {address}\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+            "GET /v1/ws HTTP/1.1\r\nhost: {address}\r\nconnection: upgrade\r\nupgrade: websocket\r\n{authorization}\
              sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
         );
         stream
@@ -150,6 +157,16 @@ impl Ws {
 
     /// The next text frame; pings are passed over.
     pub async fn next(&mut self) -> &[u8] {
+        assert!(
+            self.is_answered().await,
+            "closed: {}",
+            String::from_utf8_lossy(&self.frame[2..])
+        );
+        &self.frame
+    }
+
+    /// Whether there is a next text frame, and not the end.
+    pub async fn is_answered(&mut self) -> bool {
         loop {
             let mut head = [0; 2];
             self.stream.read_exact(&mut head).await.unwrap();
@@ -161,8 +178,8 @@ impl Ws {
             self.frame.resize(length as usize, 0);
             self.stream.read_exact(&mut self.frame).await.unwrap();
             match head[0] & 0x0f {
-                1 => return &self.frame,
-                8 => panic!("closed: {}", String::from_utf8_lossy(&self.frame[2..])),
+                1 => return true,
+                8 => return false,
                 _ => {}
             }
         }

@@ -84,8 +84,21 @@ pub const FRAME_BYTES_MAX: usize = 1024 * 1024;
 pub const MESSAGES_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Appends of one WebSocket under way at once. More: the socket is not read until one has ended.
 pub const SOCKET_APPENDS_MAX: usize = 16;
-/// Open connections of readers. More: `503` or close 1013.
+/// Open connections: sockets, streams, waiting long-polls, uploads. More: `503` or close 1013; of one tenant: `429`.
 pub const CONNECTIONS_MAX: usize = 20_000;
+/// Subscriptions of all `WebSockets`. More: an error frame.
+pub const SUBSCRIPTIONS_TOTAL_MAX: usize = 200_000;
+/// Frames in a row that a `WebSocket` sends beyond its rate, each told when to come back. More: close 4429.
+pub const RATE_REFUSALS_MAX: u32 = 100;
+/// How long a chunk of an upload waits for its rate. Longer: an error line, and the upload ends.
+pub const UPLOAD_WAIT_MAX: Duration = Duration::from_mins(1);
+
+/// What one tenant may hold of something of which so much is free: three times as much. One alone gets three quarters of
+/// all, two of them three sevenths each, and whoever comes next always finds something.
+#[must_use]
+pub const fn share_of(free: usize) -> usize {
+    free.saturating_mul(3)
+}
 
 /// Requests of one HTTP/2 connection under way at once, each of which may hold a page. More: they wait at the client.
 pub const STREAMS_MAX: u32 = 32;

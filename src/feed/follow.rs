@@ -12,8 +12,10 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use tokio::sync::Notify;
 
+use super::error::FollowError;
 use super::hub::{Hub, Mark};
 use super::matching::Reader;
+use super::pace::Pace;
 use super::turn::Turn;
 use crate::event::{Cursor, Event, Filter, Position, Tenant};
 use crate::log::ReadError;
@@ -49,29 +51,6 @@ pub enum OnLag {
     Skip,
     /// The end: it comes back with its cursor when it can.
     Disconnect,
-}
-
-/// Why a reader cannot go on.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum FollowError {
-    /// As the log says.
-    #[error(transparent)]
-    Read(#[from] Arc<ReadError>),
-    /// It fell behind the window and asked to be disconnected then.
-    #[error("this reader fell too far behind")]
-    Lagging,
-}
-
-impl FollowError {
-    fn is_expired(&self) -> bool {
-        matches!(self, Self::Read(error) if matches!(error.as_ref(), ReadError::Expired { .. }))
-    }
-}
-
-impl From<ReadError> for FollowError {
-    fn from(error: ReadError) -> Self {
-        Self::Read(Arc::new(error))
-    }
 }
 
 /// What a reader gets.
@@ -110,6 +89,7 @@ pub struct Follower {
     /// It has been caught up at some time: falling behind now is lag.
     was_live: bool,
     on_lag: OnLag,
+    pace: Pace,
     cuts: u64,
     turn: Option<Turn>,
     /// It named no event, and has been given nothing yet: it begins wherever the log does now.
@@ -167,6 +147,7 @@ impl Follower {
             is_caught_up: false,
             was_live: false,
             on_lag: OnLag::CatchUp,
+            pace: Pace::default(),
             cuts: hub.cuts(),
             turn: None,
             takes_what_is_left: matches!(start, Start::Earliest | Start::Since(_)),
@@ -182,6 +163,13 @@ impl Follower {
     #[must_use]
     pub const fn on_lag(mut self, on_lag: OnLag) -> Self {
         self.on_lag = on_lag;
+        self
+    }
+
+    /// How often it may read history.
+    #[must_use]
+    pub fn at_pace(mut self, pace: Pace) -> Self {
+        self.pace = pace;
         self
     }
 
@@ -264,7 +252,7 @@ impl Follower {
         // The old one first: nobody may wait for a turn while holding one.
         self.turn = None;
         if !self.is_caught_up {
-            self.turn = self.hub.turn().await;
+            self.turn = self.hub.turn(&self.tenant).await;
         }
     }
 
@@ -273,7 +261,10 @@ impl Follower {
         self.turn = None;
         let (from, to) = (self.after, present.max(self.after));
         let gate = self.hub.gate();
-        let count = Box::pin(gate.count(&self.tenant, &self.filter, from, to)).await;
+        let count = match self.pace.admit() {
+            Ok(()) => Box::pin(gate.count(&self.tenant, &self.filter, from, to)).await,
+            Err(_) => None,
+        };
         self.after = to;
         self.is_caught_up = false;
         Batch {
@@ -328,6 +319,9 @@ impl Follower {
         let known = self.hub.identity().known();
         let retained = known.retained_of(&self.tenant);
         check_bounds(self.after, retained, head.seq.max(self.after.seq))?;
+        self.pace
+            .admit()
+            .map_err(|wait| FollowError::TooOften { wait })?;
         let page = self
             .hub
             .gate()
@@ -372,7 +366,8 @@ async fn place(hub: &Arc<Hub>, tenant: &Tenant, start: Start) -> Result<Position
         Start::Latest => Ok(hub.head().max(retained)),
         Start::Since(since) => {
             let end = hub.head();
-            Ok(hub.gate().position_before(since, end).await?.max(retained))
+            let before = hub.gate().position_before(tenant, since, end).await?;
+            Ok(before.max(retained))
         }
         Start::After(cursor) => {
             let after = cursor.position;

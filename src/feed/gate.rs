@@ -4,7 +4,7 @@
 //! - However many are behind, few are handed a page at a time, each in its turn; live readers need no turn, and find a
 //!   core that is theirs.
 //! - A storm of readers that are behind cannot take more of the database than the gate lets through; live readers do not
-//!   pass here.
+//!   pass here. Tenants take turns before it.
 //! - Only full pages are kept: they change by erasure alone, after which none of before is found, also not one that was
 //!   being read meanwhile. The rest is shared by those who wait for it and then forgotten.
 
@@ -15,8 +15,9 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use moka::future::Cache;
 
+use super::fair::Fair;
 use super::turn::{Turn, Turns};
-use crate::event::limits::PAGE_CACHE_BYTES;
+use crate::event::limits::{HISTORY_READS, PAGE_CACHE_BYTES};
 use crate::event::{Filter, Position, Tenant};
 use crate::log::read::Query;
 use crate::log::{History, Page, ReadError};
@@ -45,6 +46,7 @@ pub struct Gate {
     generation: Arc<AtomicU64>,
     pages: Cache<Key, Arc<Page>>,
     turns: Arc<Turns>,
+    reads: Arc<Fair>,
 }
 
 impl Gate {
@@ -65,12 +67,13 @@ impl Gate {
             generation: Arc::default(),
             pages,
             turns: Turns::new(),
+            reads: Fair::new(HISTORY_READS),
         }
     }
 
-    /// Waits for a turn: first come, first served.
-    pub async fn turn(&self) -> Option<Turn> {
-        self.turns.next().await
+    /// Waits for a turn: tenants take turns, and within one it is first come, first served.
+    pub async fn turn(&self, tenant: &Tenant) -> Option<Turn> {
+        self.turns.next(tenant).await
     }
 
     /// The page after `after`, up to `up_to`.
@@ -100,6 +103,7 @@ impl Gate {
                 up_to,
                 limit,
             };
+            let _permit = self.reads.acquire(tenant).await;
             self.history.page(&query).await.map(Arc::new)
         };
         let page = self.pages.try_get_with(key.clone(), read).await?;
@@ -124,8 +128,12 @@ impl Gate {
             up_to,
             limit: 0,
         };
-        let counting = tokio::time::timeout(COUNT_PATIENCE, self.history.count(&query));
-        counting.await.ok()?.ok()?
+        let counting = async {
+            let _permit = self.reads.acquire(tenant).await;
+            self.history.count(&query).await
+        };
+        let counted = tokio::time::timeout(COUNT_PATIENCE, counting).await;
+        counted.ok()?.ok()?
     }
 
     /// See [`History::position_before`].
@@ -134,9 +142,11 @@ impl Gate {
     /// If the database cannot be asked.
     pub async fn position_before(
         &self,
+        tenant: &Tenant,
         since: DateTime<Utc>,
         end: Position,
     ) -> Result<Position, ReadError> {
+        let _permit = self.reads.acquire(tenant).await;
         self.history.position_before(since, end).await
     }
 

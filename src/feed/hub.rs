@@ -291,8 +291,8 @@ impl Hub {
     }
 
     /// Waits for a turn of those who are not live yet.
-    pub async fn turn(&self) -> Option<Turn> {
-        self.gate.turn().await
+    pub async fn turn(&self, tenant: &Tenant) -> Option<Turn> {
+        self.gate.turn(tenant).await
     }
 
     pub(super) const fn gate(&self) -> &Gate {

@@ -5,13 +5,18 @@
 //! - A slow reader costs a cursor, not a buffer; it never slows another reader or the database.
 //! - Knows nothing of SSE, WebSocket or HTTP.
 
+pub mod error;
+mod fair;
 pub mod follow;
 pub mod gate;
 pub mod hub;
 pub mod matching;
+pub mod pace;
 pub mod turn;
 pub mod window;
 
-pub use follow::{Batch, FollowError, Follower, OnLag, Start};
+pub use error::FollowError;
+pub use follow::{Batch, Follower, OnLag, Start};
 pub use hub::Hub;
+pub use pace::Pace;
 pub use turn::Turn;

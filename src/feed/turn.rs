@@ -1,8 +1,8 @@
 //! Turns of those who are behind: however many come back at once, those who are live hardly notice.
 //!
 //! # Invariants
-//! - So many at once as half of the cores, first come, first served; and after a turn a rest as long as it took. What
-//!   catches up takes a part of the machine, never all of it.
+//! - So many at once as half of the cores; tenants take turns, and within a tenant who came first is first. After a turn
+//!   there is a rest as long as it took: what catches up takes a part of the machine, never all of it.
 //! - Nobody waits for a turn while holding one, and a turn ends before its holder waits for a line or for the database.
 
 use std::num::NonZero;
@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
+use super::fair::{Fair, Permit};
+use crate::event::Tenant;
 use crate::tasks::pause;
 
 /// Turns are rested when they have taken this long together: timers tick in milliseconds.
@@ -24,7 +24,7 @@ const REST_MAX: Duration = Duration::from_millis(20);
 pub struct Turn {
     turns: Arc<Turns>,
     began: Instant,
-    _permit: OwnedSemaphorePermit,
+    _permit: Permit,
 }
 
 impl Drop for Turn {
@@ -37,7 +37,7 @@ impl Drop for Turn {
 /// See the module.
 #[derive(Debug)]
 pub struct Turns {
-    free: Arc<Semaphore>,
+    free: Arc<Fair>,
     /// Microseconds that turns have taken and that have not been rested.
     owed_us: AtomicU64,
 }
@@ -52,15 +52,14 @@ impl Turns {
 
     fn at_once(turns: usize) -> Arc<Self> {
         Arc::new(Self {
-            free: Arc::new(Semaphore::new(turns)),
+            free: Fair::new(turns),
             owed_us: AtomicU64::new(0),
         })
     }
 
     /// Waits for a turn.
-    pub async fn next(self: &Arc<Self>) -> Option<Turn> {
-        // It is never closed.
-        let permit = Arc::clone(&self.free).acquire_owned().await.ok()?;
+    pub async fn next(self: &Arc<Self>, tenant: &Tenant) -> Option<Turn> {
+        let permit = self.free.acquire(tenant).await?;
         let owed = Duration::from_micros(self.owed_us.load(Ordering::Relaxed));
         if owed >= REST_MIN {
             self.owed_us.store(0, Ordering::Relaxed);
@@ -82,10 +81,13 @@ mod tests {
 
     #[tokio::test]
     async fn no_more_at_once_than_there_are_turns_and_whoever_gives_up_holds_up_nobody() {
-        let turns = Turns::at_once(2);
-        let (first, second) = (turns.next().await.unwrap(), turns.next().await.unwrap());
-        let mut third = Box::pin(turns.next());
-        let mut fourth = Box::pin(turns.next());
+        let (turns, dev) = (Turns::at_once(2), Tenant::dev());
+        let (first, second) = (
+            turns.next(&dev).await.unwrap(),
+            turns.next(&dev).await.unwrap(),
+        );
+        let mut third = Box::pin(turns.next(&dev));
+        let mut fourth = Box::pin(turns.next(&dev));
         assert!((&mut third).now_or_never().is_none());
         assert!((&mut fourth).now_or_never().is_none());
         drop(first);
@@ -98,17 +100,17 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_turn_is_rested_as_long_as_it_took() {
-        let turns = Turns::at_once(1);
-        drop(turns.next().await);
+        let (turns, dev) = (Turns::at_once(1), Tenant::dev());
+        drop(turns.next(&dev).await);
         turns.owed_us.store(7_000, Ordering::Relaxed);
         let before = tokio::time::Instant::now();
-        let turn = turns.next().await;
+        let turn = turns.next(&dev).await;
         assert_eq!(before.elapsed().as_millis(), 7);
         drop(turn);
         // What is owed grows by turns only, and however long one took, the rest is bounded.
         turns.owed_us.store(u64::MAX, Ordering::Relaxed);
         let before = tokio::time::Instant::now();
-        drop(turns.next().await);
+        drop(turns.next(&dev).await);
         assert_eq!(before.elapsed(), REST_MAX);
     }
 }

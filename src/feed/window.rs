@@ -3,8 +3,8 @@
 //! # Invariants
 //! - May be empty at any time; an answer from it equals the log's.
 //! - A look ends after so many events that do not match, as history's does: meanwhile nothing can be put in.
-//! - Bounded by events and bytes over all tenants; whoever holds most gives way first, so one tenant's flood does not
-//!   push out the others' events.
+//! - Bounded by events and bytes over all tenants; whoever holds most, of whichever is scarce, gives way first, so one
+//!   tenant's flood does not push out the others' events.
 
 mod erased;
 
@@ -19,8 +19,8 @@ use crate::log::Page;
 #[derive(Debug)]
 pub struct Window {
     tenants: HashMap<Tenant, Held>,
-    /// The tenants by what they hold, so that the one that holds most is found however many there are.
-    by_bytes: BTreeSet<(usize, Tenant)>,
+    /// The tenants by what they hold ([`Held::load`]), so that the one that holds most is found however many there are.
+    by_load: BTreeSet<(usize, Tenant)>,
     /// A tenant without an entry has had no event since.
     began: Position,
     /// Everything up to here has been put in.
@@ -42,13 +42,21 @@ struct Held {
     after: Seq,
 }
 
+impl Held {
+    /// Bytes, or as many as so many events take on average in a full window: many small ones weigh as well.
+    fn load(&self, bytes_of_event: usize) -> usize {
+        self.bytes
+            .max(self.events.len().saturating_mul(bytes_of_event))
+    }
+}
+
 impl Window {
     /// An empty window that begins at `began`.
     #[must_use]
     pub fn new(began: Position, events_max: usize, bytes_max: usize) -> Self {
         Self {
             tenants: HashMap::new(),
-            by_bytes: BTreeSet::new(),
+            by_load: BTreeSet::new(),
             began,
             head: began,
             events: 0,
@@ -61,6 +69,7 @@ impl Window {
 
     /// Puts in the next events; they ascend and lie above all that were put in before. `through`: how far this says all.
     pub fn extend(&mut self, events: &[Arc<Event>], through: Position) {
+        let bytes_of_event = self.bytes_of_event();
         for event in events {
             debug_assert!(event.position.seq > self.head.seq, "events ascend");
             if self.is_erased(event) {
@@ -79,10 +88,12 @@ impl Window {
                     after: began,
                 });
             let weight = event.weight();
-            self.by_bytes.remove(&(held.bytes, event.tenant.clone()));
+            let load = held.load(bytes_of_event);
+            self.by_load.remove(&(load, event.tenant.clone()));
             held.bytes = held.bytes.saturating_add(weight);
-            self.by_bytes.insert((held.bytes, event.tenant.clone()));
             held.events.push_back(Arc::clone(event));
+            let load = held.load(bytes_of_event);
+            self.by_load.insert((load, event.tenant.clone()));
             self.bytes = self.bytes.saturating_add(weight);
             self.events = self.events.saturating_add(1);
             self.head = event.position;
@@ -94,9 +105,13 @@ impl Window {
         }
     }
 
+    fn bytes_of_event(&self) -> usize {
+        self.bytes_max.checked_div(self.events_max).unwrap_or(0)
+    }
+
     /// Drops the oldest events of the tenant that holds most.
     fn evict(&mut self) {
-        let Some((_, tenant)) = self.by_bytes.pop_last() else {
+        let Some((_, tenant)) = self.by_load.pop_last() else {
             return;
         };
         let Some(held) = self.tenants.get_mut(&tenant) else {
@@ -119,7 +134,8 @@ impl Window {
                 return;
             }
         }
-        self.by_bytes.insert((held.bytes, tenant));
+        let load = held.load(self.bytes_max.checked_div(self.events_max).unwrap_or(0));
+        self.by_load.insert((load, tenant));
     }
 
     /// The tenant's events after `after` that match; `None` if the window no longer holds what follows it.
@@ -318,6 +334,35 @@ mod tests {
         );
     }
 
+    /// The flood takes up few bytes, and yet all places.
+    #[test]
+    fn many_small_events_push_out_no_large_ones() {
+        let at = |seq| Position { seq, at_ms: 0 };
+        let large = |seq| {
+            let json = bytes::Bytes::from(vec![b' '; 200_000]);
+            let topic = Topic::parse("large").unwrap();
+            let tenant = Tenant::parse("quiet").unwrap();
+            let priority = Priority::Normal;
+            Arc::new(Event::new(
+                at(seq),
+                tenant,
+                topic,
+                None,
+                priority,
+                "".into(),
+                json,
+            ))
+        };
+        let mut window = Window::new(at(0), 200, 1_000_000);
+        window.extend(&[large(1), large(2)], at(2));
+        for seq in 3..=1_000 {
+            window.extend(&[event("loud", seq)], at(seq));
+        }
+        let (all, quiet) = (Filter::everything(), Tenant::parse("quiet").unwrap());
+        let page = window.page(&quiet, &all, at(0), None, 9);
+        assert_eq!(seqs(&page.unwrap()), vec![1, 2]);
+    }
+
     /// Each with one event: none is larger than the others, and none comes back.
     #[test]
     fn tenants_that_hold_nothing_are_forgotten_and_nobody_is_told_they_had_nothing() {
@@ -330,7 +375,7 @@ mod tests {
         // Looking at every tenant for every event would take minutes.
         assert!(began.elapsed() < std::time::Duration::from_secs(20));
         assert_eq!(window.size().0, 100);
-        assert_eq!((window.tenants.len(), window.by_bytes.len()), (100, 100));
+        assert_eq!((window.tenants.len(), window.by_load.len()), (100, 100));
         let all = Filter::everything();
         let mut answered = 0;
         for seq in 1..=50_000 {

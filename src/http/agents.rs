@@ -10,6 +10,7 @@ use axum::http::{HeaderMap, header};
 use axum::response::Response;
 use serde_json::value::RawValue;
 
+use super::admission::Admission;
 use super::app::App;
 use super::append::{append, created};
 use super::body::{self, Whole};
@@ -18,6 +19,7 @@ use super::ingest;
 use super::policy::{self, admit};
 use super::problem::{Kind, Problem};
 use crate::access::Principal;
+use crate::access::limits::Quantity;
 use crate::event::Label;
 use crate::event::new_event::{Draft, Refusal};
 
@@ -31,7 +33,7 @@ pub async fn replace_state(
     agent: AgentId,
     request: Request,
 ) -> Result<Response, Problem> {
-    let (parts, body) = read(&app, request).await?;
+    let (parts, body) = read(&app, &principal, request).await?;
     store(
         &app,
         &principal,
@@ -53,7 +55,7 @@ pub async fn patch_state(
     agent: AgentId,
     request: Request,
 ) -> Result<Response, Problem> {
-    let (parts, body) = read(&app, request).await?;
+    let (parts, body) = read(&app, &principal, request).await?;
     store(
         &app,
         &principal,
@@ -75,7 +77,7 @@ pub async fn command(
     agent: AgentId,
     request: Request,
 ) -> Result<Response, Problem> {
-    let (parts, body) = read(&app, request).await?;
+    let (parts, body) = read(&app, &principal, request).await?;
     let wanted: serde_json::Value = serde_json::from_slice(&body)
         .map_err(|error| Problem::new(Kind::Malformed, format!("the body is not JSON: {error}")))?;
     if !wanted
@@ -102,9 +104,15 @@ pub async fn command(
 
 type AgentId = Result<Path<String>, PathRejection>;
 
-async fn read(app: &App, request: Request) -> Result<(Parts, Whole), Problem> {
+async fn read(
+    app: &App,
+    principal: &Principal,
+    request: Request,
+) -> Result<(Parts, Whole), Problem> {
     let (parts, body) = request.into_parts();
-    let body = body::read(app, &parts, body).await?;
+    let admission = Admission::of(app, principal, &parts.extensions);
+    let body = body::admitted(app, &admission, &parts, body).await?;
+    admission.take(Quantity::Events, 1)?;
     Ok((parts, body))
 }
 

@@ -1,18 +1,22 @@
 //! What every handler may use.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use tokio::sync::Notify;
 
-use crate::access::Access;
+use crate::access::limits::{Allowances, Place};
+use crate::access::{Access, Limits};
 use crate::event::limits::{BODIES_BYTES_MAX, MESSAGES_BYTES_MAX};
 use crate::feed::Hub;
+use crate::http::admission::Admission;
 use crate::http::audit::Audit;
 use crate::http::budget::Budget;
+use crate::http::in_force::InForce;
 use crate::http::ingest::IngestLimits;
 use crate::http::origin::Origins;
+use crate::http::problem::Problem;
+use crate::http::serve::Patience;
 use crate::log::{Appender, History};
 use crate::tasks::Tasks;
 
@@ -45,8 +49,10 @@ pub struct Inner {
     pub audit: Audit,
     /// When the server began.
     pub started: Instant,
-    connections_max: usize,
-    connections: AtomicUsize,
+    /// What tenants and credentials may ask for.
+    pub limits: Limits,
+    /// All limits in force, as they are shown.
+    pub in_force: serde_json::Value,
     /// Signalled when a seat becomes free.
     freed: Notify,
 }
@@ -59,14 +65,17 @@ impl std::ops::Deref for App {
     }
 }
 
-/// A place among the open reader connections; given back when dropped.
+/// A place among the open connections; given back when dropped.
 #[derive(Debug)]
-pub struct Seat(App);
+pub struct Seat {
+    app: App,
+    place: Option<Place>,
+}
 
 impl Drop for Seat {
     fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Ordering::AcqRel);
-        self.0.freed.notify_one();
+        self.place = None;
+        self.app.freed.notify_one();
     }
 }
 
@@ -78,12 +87,14 @@ impl App {
         access: Access,
         origins: Origins,
         ingest: IngestLimits,
-        connections_max: usize,
+        allowances: &Allowances,
         audit: Audit,
         tasks: Tasks,
     ) -> Self {
-        let connections = AtomicUsize::new(0);
         let started = Instant::now();
+        let limits = Limits::new(allowances);
+        let in_force = InForce::new(&ingest, &Patience::default(), &limits, allowances);
+        let in_force = serde_json::to_value(in_force).unwrap_or_default();
         Self(Arc::new(Inner {
             hub,
             appender,
@@ -96,18 +107,21 @@ impl App {
             tasks,
             audit,
             started,
-            connections_max,
-            connections,
+            limits,
+            in_force,
             freed: Notify::new(),
         }))
     }
 
-    /// A seat for a reader connection, if one is free.
-    #[must_use]
-    pub fn seat(&self) -> Option<Seat> {
-        let taken = self.connections.fetch_add(1, Ordering::AcqRel);
-        let seat = Seat(self.clone());
-        (taken < self.connections_max).then_some(seat)
+    /// A seat for a connection that lasts.
+    ///
+    /// # Errors
+    /// 503 if there is none, 429 if the caller has as many as it may.
+    pub fn seat(&self, admission: &Admission) -> Result<Seat, Problem> {
+        Ok(Seat {
+            place: Some(admission.connect()?),
+            app: self.clone(),
+        })
     }
 
     /// Waits until every reader has gone.
@@ -117,9 +131,9 @@ impl App {
         }
     }
 
-    /// Open reader connections.
+    /// Open connections: sockets, streams, waiting long-polls, uploads.
     #[must_use]
     pub fn connections(&self) -> usize {
-        self.connections.load(Ordering::Acquire)
+        self.limits.connections()
     }
 }

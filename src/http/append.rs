@@ -9,15 +9,17 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use serde::Serialize;
 
+use super::admission::Admission;
 use super::app::App;
 use super::body;
 use super::caller::{self, Caller};
 use super::errors;
 use super::ingest::{self, Media};
-use super::ndjson;
+use super::ndjson::{self, Upload};
 use super::policy::{self, admit};
 use super::problem::Problem;
 use crate::access::Principal;
+use crate::access::limits::Quantity;
 use crate::event::{NewEvent, Topic};
 use crate::log::{Appended, Identity, Sequence};
 
@@ -60,16 +62,25 @@ pub async fn post(
     Caller(principal): Caller,
     request: Request,
 ) -> Result<Response, Problem> {
+    let admission = Admission::of(&app, &principal, request.extensions());
     let media = ingest::media_type(request.headers())?;
     let key = ingest::idempotency_key(request.headers())?;
     let policy = policy::of(&app, &principal).await?;
     if media == Media::Ndjson {
+        let seat = app.seat(&admission)?;
         let lease = caller::lease(&app, &principal).await?;
-        return Ok(ndjson::post(app, (policy, lease), key, request));
+        let upload = Upload {
+            policy,
+            admission,
+            lease: lease.into(),
+            _seat: seat,
+        };
+        return Ok(ndjson::post(app, upload, key, request));
     }
     let (parts, body) = request.into_parts();
-    let body = body::read(&app, &parts, body).await?;
+    let body = body::admitted(&app, &admission, &parts, body).await?;
     let mut events = ingest::decode(media, &parts.headers, &body, &app.ingest)?.events;
+    admission.take(Quantity::Events, events.len())?;
     if let Some(key) = &key {
         ingest::assign_ids(&mut events, key, 0);
     }

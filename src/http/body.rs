@@ -11,11 +11,14 @@ use axum::http::header;
 use axum::http::request::Parts;
 use futures_util::StreamExt as _;
 
+use super::admission::Admission;
 use super::app::App;
 use super::budget::Share;
 use super::errors;
 use super::problem::{Kind, Problem};
 use super::serve::Patience;
+use crate::access::limits::Quantity;
+use crate::event::Tenant;
 use crate::event::limits::BODY_BYTES_MAX;
 
 /// A body, which counts until it is dropped: when its request is answered.
@@ -38,12 +41,8 @@ impl Deref for Whole {
 /// # Errors
 /// 413 if it is longer than the bound, 408 if nothing comes for a while or it takes too long, 400 if it breaks off, 503 if
 /// there is no room for it.
-pub async fn read(app: &App, parts: &Parts, body: Body) -> Result<Whole, Problem> {
-    let declared = parts
-        .headers
-        .get(header::CONTENT_LENGTH)
-        .and_then(|v| v.to_str().ok())
-        .and_then(|t| t.parse::<usize>().ok());
+pub async fn read(app: &App, tenant: &Tenant, parts: &Parts, body: Body) -> Result<Whole, Problem> {
+    let declared = declared(parts);
     if declared.is_some_and(|length| length > BODY_BYTES_MAX) {
         return Err(too_large());
     }
@@ -51,11 +50,37 @@ pub async fn read(app: &App, parts: &Parts, body: Body) -> Result<Whole, Problem
     let patience = patience.copied().unwrap_or_default();
     let whole = Whole {
         bytes: Vec::new(),
-        share: app.bodies.share(),
+        share: app.bodies.share(tenant),
     };
     let reading = whole.fill(body.into_data_stream(), patience);
     let read = tokio::time::timeout(patience.body, reading).await;
     read.unwrap_or_else(|_| Err(too_slow()))
+}
+
+/// Reads a body that counts against the caller's rate: before it is read, if its length is known.
+///
+/// # Errors
+/// As [`read`], and 429.
+pub async fn admitted(
+    app: &App,
+    admission: &Admission,
+    parts: &Parts,
+    body: Body,
+) -> Result<Whole, Problem> {
+    let declared = declared(parts).filter(|length| *length <= BODY_BYTES_MAX);
+    if let Some(length) = declared {
+        admission.take(Quantity::Bytes, length)?;
+    }
+    let whole = read(app, &admission.tenant, parts, body).await?;
+    if declared.is_none() {
+        admission.take(Quantity::Bytes, whole.len())?;
+    }
+    Ok(whole)
+}
+
+fn declared(parts: &Parts) -> Option<usize> {
+    let length = parts.headers.get(header::CONTENT_LENGTH)?;
+    length.to_str().ok()?.parse().ok()
 }
 
 impl Whole {

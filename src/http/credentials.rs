@@ -71,7 +71,7 @@ pub async fn create_key(
     request: Request,
 ) -> Result<Response, Problem> {
     administer(&principal)?;
-    let wanted: NewKey = read(&app, request).await?;
+    let wanted: NewKey = read(&app, &principal, request).await?;
     let grant = grant(&principal, &wanted)?;
     let by = principal.name.as_str();
     let created = app.access.registry().create_key(&grant, by).await;
@@ -152,7 +152,7 @@ pub async fn revoke_tokens(
     request: Request,
 ) -> Result<Response, Problem> {
     administer(&principal)?;
-    let wanted: NewRevocation = read(&app, request).await?;
+    let wanted: NewRevocation = read(&app, &principal, request).await?;
     let (claim, value) = match (wanted.jti, wanted.sub) {
         (Some(value), None) => (Claim::Jti, value),
         (None, Some(value)) => (Claim::Sub, value),
@@ -210,9 +210,13 @@ pub fn administer(principal: &Principal) -> Result<(), Problem> {
 ///
 /// # Errors
 /// 400, 408, 413 or 503.
-pub async fn read<T: DeserializeOwned>(app: &App, request: Request) -> Result<T, Problem> {
+pub async fn read<T: DeserializeOwned>(
+    app: &App,
+    principal: &Principal,
+    request: Request,
+) -> Result<T, Problem> {
     let (parts, body) = request.into_parts();
-    let body = body::read(app, &parts, body).await?;
+    let body = body::read(app, &principal.tenant, &parts, body).await?;
     let read = serde_json::from_slice(&body);
     read.map_err(|error| {
         Problem::new(

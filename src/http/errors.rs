@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use rand::RngExt as _;
 
+use super::admission::too_often;
 use super::problem::{ERRORS_MAX, Kind, MemberError, Problem};
 use crate::event::cursor::CursorError;
 use crate::feed::FollowError;
@@ -104,8 +105,10 @@ pub fn append(error: &AppendError, identity: &Identity) -> Problem {
 /// The problem of a reader.
 #[must_use]
 pub fn follow(error: &FollowError, identity: &Identity) -> Problem {
-    let FollowError::Read(error) = error else {
-        return overloaded("this reader fell too far behind");
+    let error = match error {
+        FollowError::Read(error) => error,
+        FollowError::Lagging => return overloaded("this reader fell too far behind"),
+        FollowError::TooOften { wait } => return too_often(*wait),
     };
     match error.as_ref() {
         ReadError::Expired { earliest } => Problem::cursor_expired(&identity.encode(*earliest)),

@@ -4,6 +4,7 @@
 //! - No SQL and no waiting logic. A 5xx is logged once, here, and tells the client nothing internal.
 //! - Every answer that is an error is a problem document.
 
+mod admission;
 mod agents;
 pub mod app;
 mod append;
@@ -19,6 +20,7 @@ pub mod entrance;
 mod errors;
 mod guard;
 mod held;
+mod in_force;
 pub mod ingest;
 mod line;
 mod msgpack;
@@ -134,6 +136,10 @@ pub fn router(app: App) -> Router {
         .layer(middleware::from_fn(coding::admit))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(middleware::from_fn_with_state(app.clone(), guard::guard))
+        .layer(middleware::from_fn_with_state(
+            app.clone(),
+            admission::report,
+        ))
         .layer(middleware::from_fn_with_state(app.clone(), unread::drain))
         .layer(app.origins.clone().cors())
         .with_state(app)

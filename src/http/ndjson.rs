@@ -4,6 +4,7 @@
 //! - Bounded memory: a chunk is being committed while the next is being read, and no more. Both count with all bodies.
 //! - Order in the log is the order of the lines. One result line an event, in order; a line that is refused does not hold
 //!   up the others.
+//! - Who is over a rate is slowed down: a chunk waits for its rate before it is stored, and nothing more is read meanwhile.
 //! - Whatever comes, blank lines without end too, others get to work in between.
 //! - When the log cannot take a chunk the stream ends with an error on that chunk's lines: what has no result line was
 //!   not stored, or may be sent again with the same ids.
@@ -13,6 +14,7 @@ mod sent;
 
 use std::convert::Infallible;
 use std::pin::pin;
+use std::sync::Arc;
 use std::time::Instant;
 
 use axum::body::{Body, BodyDataStream};
@@ -25,7 +27,8 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 
-use super::app::App;
+use super::admission::Admission;
+use super::app::{App, Seat};
 use super::budget::Share;
 use super::caller;
 use super::coding::Received;
@@ -34,6 +37,7 @@ use super::ingest::{self, LineSplitter};
 use super::policy::{self, admit};
 use super::problem::{Kind, Problem};
 use super::serve::Patience;
+use crate::access::limits::Quantity;
 use crate::access::{Lease, Policy};
 use crate::event::NewEvent;
 use crate::event::limits::{
@@ -47,13 +51,20 @@ type Chunk = Vec<Numbered>;
 /// A line with its number, or why it is no event.
 type Numbered = (u64, Result<NewEvent, Problem>);
 
+/// Who uploads.
+pub struct Upload {
+    /// The caller, and what its tenant has decided.
+    pub policy: Policy,
+    /// What it may ask for.
+    pub admission: Admission,
+    /// For as long as it lasts.
+    pub lease: Arc<Lease>,
+    /// And what it takes up.
+    pub _seat: Seat,
+}
+
 /// Streams the result lines; `Prefer: return=minimal` gives refused lines and a summary only.
-pub fn post(
-    app: App,
-    (policy, lease): (Policy, Lease),
-    key: Option<String>,
-    request: Request,
-) -> Response {
+pub fn post(app: App, upload: Upload, key: Option<String>, request: Request) -> Response {
     let is_minimal = request.headers().get_all("prefer").iter().any(|value| {
         value
             .to_str()
@@ -68,10 +79,13 @@ pub fn post(
     let reader = Reader {
         lines: LineSplitter::new(LINE_BYTES_MAX),
         body: body.into_data_stream(),
-        share: app.bodies.share(),
+        share: app.bodies.share(&upload.admission.tenant),
+        chunk_max: (
+            app.limits.in_a_moment(Quantity::Events, CHUNK_EVENTS_MAX),
+            app.limits.in_a_moment(Quantity::Bytes, CHUNK_BYTES_MAX),
+        ),
         app,
-        policy,
-        lease,
+        upload,
         key,
         trace,
         chunk: Chunk::new(),
@@ -104,13 +118,15 @@ struct Reader {
     lines: LineSplitter,
     body: BodyDataStream,
     app: App,
-    policy: Policy,
-    lease: Lease,
+    upload: Upload,
     key: Option<String>,
     trace: Option<String>,
     /// What has been read and not been taken.
     chunk: Chunk,
     chunk_bytes: usize,
+    /// Events and bytes of a chunk: few if the caller's rate is low, so that none waits for long, and others of the tenant
+    /// get their tokens in between.
+    chunk_max: (usize, usize),
     /// What came in since the last chunk was taken, blank lines included.
     passed_bytes: usize,
     /// What counts of the lines that have been read and not been taken.
@@ -133,9 +149,14 @@ async fn run(
     mut reporter: Reporter,
     results: &mpsc::Sender<Result<Bytes, Infallible>>,
 ) {
-    let (app, principal) = (reader.app.clone(), reader.policy.principal.clone());
+    let (app, lease) = (reader.app.clone(), Arc::clone(&reader.upload.lease));
+    let admission = reader.upload.admission.clone();
+    let principal = reader.upload.policy.principal.clone();
     let identity = app.hub.identity();
-    let submit = |(chunk, share)| Sent::new(&app, &principal, chunk, share);
+    let submit = |(chunk, bytes, share)| {
+        let pace = (&admission, Arc::clone(&lease), bytes);
+        Sent::new(&app, pace, chunk, share)
+    };
     reader.read_some(results).await;
     let mut next = reader.take().map(submit);
     while let Some(mut sent) = next {
@@ -183,7 +204,7 @@ async fn run(
 impl Reader {
     /// Reads lines until the chunk is full or the stream ends. What has been read stays if this is dropped.
     async fn fill(&mut self) {
-        while self.take_lines() && !self.ended && !self.is_enough() && !self.app.bodies.is_tight() {
+        while self.take_lines() && !self.ended && !self.is_enough() && !self.is_tight() {
             self.wait_for_more().await;
             self.let_others_work().await;
         }
@@ -211,8 +232,8 @@ impl Reader {
     /// Reads on; who sends nothing for too long, or makes a line last for too long, has ended the upload.
     async fn wait_for_more(&mut self) {
         // What the tenant has decided meanwhile.
-        match policy::of(&self.app, &self.policy.principal).await {
-            Ok(policy) => self.policy = policy,
+        match policy::of(&self.app, &self.upload.policy.principal).await {
+            Ok(policy) => self.upload.policy = policy,
             Err(problem) => return self.cut(problem),
         }
         let number = self.lines.number();
@@ -222,8 +243,8 @@ impl Reader {
         let left = self.patience.body.saturating_sub(self.line.1.elapsed());
         let patience = self.patience.idle.min(left);
         let next = tokio::time::timeout(patience, self.body.next());
-        let next = match self.lease.check() {
-            Ok(()) => self.lease.run(next).await,
+        let next = match self.upload.lease.check() {
+            Ok(()) => self.upload.lease.run(next).await,
             Err(denied) => Err(denied),
         };
         match next {
@@ -265,11 +286,17 @@ impl Reader {
         }
     }
 
-    /// The lines that were read, if there are any.
-    fn take(&mut self) -> Option<(Chunk, Share)> {
-        (self.chunk_bytes, self.passed_bytes) = (0, 0);
+    /// Whether others of the tenant need the room to read ahead.
+    fn is_tight(&self) -> bool {
+        self.app.bodies.is_tight(&self.upload.admission.tenant)
+    }
+
+    /// The lines that were read, if there are any, and their bytes.
+    fn take(&mut self) -> Option<(Chunk, usize, Share)> {
+        let bytes = std::mem::take(&mut self.chunk_bytes);
+        self.passed_bytes = 0;
         let chunk = Some(std::mem::take(&mut self.chunk)).filter(|chunk| !chunk.is_empty())?;
-        Some((chunk, self.share.split(self.lines.bytes())))
+        Some((chunk, bytes, self.share.split(self.lines.bytes())))
     }
 
     fn push(&mut self, more: Option<Result<Bytes, axum::Error>>) {
@@ -307,7 +334,8 @@ impl Reader {
     }
 
     fn take_complete(&mut self) -> bool {
-        while self.chunk.len() < CHUNK_EVENTS_MAX && self.chunk_bytes < CHUNK_BYTES_MAX {
+        let (events_max, bytes_max) = self.chunk_max;
+        while self.chunk.len() < events_max && self.chunk_bytes < bytes_max {
             let line = match self.lines.next_line() {
                 None if self.ended && !self.is_broken => self.lines.finish(),
                 line => line,
@@ -340,7 +368,7 @@ impl Reader {
             if let Some(trace) = &self.trace {
                 ingest::apply_trace(&mut one, trace);
             }
-            admit(&self.policy, &mut one)?;
+            admit(&self.upload.policy, &mut one)?;
             let [event] = one;
             Ok(event)
         });

@@ -9,6 +9,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderValue, Method, header};
 use tower_http::cors::{AllowHeaders, AllowOrigin, CorsLayer};
 
+use super::admission::{RATE_LIMIT, RATE_LIMIT_POLICY};
 use super::guard::{REQUEST_ID, is_loopback, without_port};
 use super::problem::{Kind, Problem};
 use super::tls::Encrypted;
@@ -59,6 +60,8 @@ impl Origins {
                 header::ACCEPT,
                 header::ACCEPT_ENCODING,
                 header::WWW_AUTHENTICATE,
+                RATE_LIMIT,
+                RATE_LIMIT_POLICY,
                 header::HeaderName::from_static("idempotency-replayed"),
                 header::HeaderName::from_static("tidewire-cursor"),
                 REQUEST_ID,

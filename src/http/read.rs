@@ -13,6 +13,7 @@ use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
+use super::admission::Admission;
 use super::app::App;
 use super::audit::Doing;
 use super::caller;
@@ -25,7 +26,7 @@ use super::sse;
 use crate::access::Principal;
 use crate::event::limits::AT_LEAST_WAIT_MAX;
 use crate::event::{Event, Filter};
-use crate::feed::{Batch, Follower, Start};
+use crate::feed::{Batch, FollowError, Follower, Start};
 
 /// A full page: asked for again with its tag, since what it holds may be erased.
 const REVALIDATED: &str = "private, no-cache";
@@ -72,14 +73,18 @@ async fn page(
     let (limit, wait) = (params.limit()?, params.wait()?);
     wait_at_least(app, params).await?;
     let (filter, start) = place(app, principal, params, None, Start::Earliest)?;
+    let admission = Admission::of(app, principal, &parts.extensions);
+    admission.begin(start)?;
     app.audit.read(principal, Doing::Read, &filter);
     let mut follower = Follower::look(&app.hub, principal.tenant.clone(), filter, start)
         .await
-        .map_err(|error| errors::follow(&error, app.hub.identity()))?;
+        .map_err(|error| errors::follow(&error, app.hub.identity()))?
+        .at_pace(admission.pace());
     let mut batch = read_page(&mut follower, limit)
         .await
         .map_err(|e| errors::follow(&e, app.hub.identity()))?;
     if let Some(wait) = wait.filter(|wait| batch.events.is_empty() && !wait.is_zero()) {
+        let _seat = app.seat(&admission)?;
         let lease = caller::lease(app, principal).await?;
         let polled = lease
             .run(poll(app, &mut follower, batch, limit, wait))
@@ -103,9 +108,6 @@ async fn poll(
     limit: usize,
     wait: Duration,
 ) -> Result<Batch, Problem> {
-    let Some(_seat) = app.seat() else {
-        return Err(errors::overloaded("too many readers are connected"));
-    };
     let until = tokio::time::Instant::now().checked_add(wait);
     loop {
         let next = follower.next(limit);
@@ -133,17 +135,18 @@ async fn poll(
 
 /// Reads until there is something to answer with or the end is reached: a filter that rarely matches may need several
 /// looks.
-async fn read_page(
-    follower: &mut Follower,
-    limit: usize,
-) -> Result<Batch, crate::feed::FollowError> {
+async fn read_page(follower: &mut Follower, limit: usize) -> Result<Batch, FollowError> {
     const LOOKS_MAX: u32 = 20;
     let mut batch = follower.read(limit).await?;
     for _ in 0..LOOKS_MAX {
         if !batch.events.is_empty() || batch.is_caught_up {
             break;
         }
-        batch = follower.read(limit).await?;
+        batch = match follower.read(limit).await {
+            // What was looked at need not be looked at again.
+            Err(FollowError::TooOften { .. }) => break,
+            read => read?,
+        };
     }
     Ok(batch)
 }

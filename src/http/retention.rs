@@ -53,7 +53,7 @@ pub async fn set(
     request: Request,
 ) -> Result<Response, Problem> {
     let pattern = own_pattern(&principal, pattern)?;
-    let NewRule { days } = read(&app, request).await?;
+    let NewRule { days } = read(&app, &principal, request).await?;
     let days_min = if pattern.is_reserved() {
         AUDIT_DAYS_MIN
     } else {

@@ -56,7 +56,7 @@ pub async fn patch(
     request: Request,
 ) -> Result<Response, Problem> {
     administer(&principal)?;
-    let wanted: Wanted = read(&app, request).await?;
+    let wanted: Wanted = read(&app, &principal, request).await?;
     let unknown =
         |field: &str, known: &str| Problem::parameter(field, format_args!("must be {known}"));
     let mode = wanted.topic_mode.map(|text| {
@@ -117,7 +117,7 @@ pub async fn declare(
             "topics under tidewire. are the log's own",
         ));
     }
-    let wanted: Declared = read(&app, request).await?;
+    let wanted: Declared = read(&app, &principal, request).await?;
     let in_sql = wanted.in_sql.as_deref().unwrap_or("refuse");
     if !matches!(in_sql, "refuse" | "unchecked") {
         return Err(Problem::parameter("in_sql", "must be refuse or unchecked"));

@@ -18,6 +18,7 @@ use futures_util::stream;
 use rand::RngExt as _;
 use tokio::sync::Notify;
 
+use super::admission::Admission;
 use super::app::{App, Seat};
 use super::audit::Doing;
 use super::caller;
@@ -26,9 +27,11 @@ use super::params::ReadParams;
 use super::problem::Problem;
 use super::read::{join_json, place, wait_at_least};
 use crate::access::{Denied, Lease};
-use crate::event::Event;
 use crate::event::limits::{CATCH_UP_EVENTS, SSE_HEARTBEAT};
-use crate::feed::{Batch, Follower, Start};
+use crate::event::{Event, Position};
+use crate::feed::pace::Rest;
+use crate::feed::{Batch, FollowError, Follower, Start};
+use crate::tasks::pause;
 
 /// What a browser waits before it reconnects, unless told otherwise.
 const RETRY_MS: u64 = 1_000;
@@ -58,6 +61,8 @@ struct Stream {
     app: App,
     follower: Follower,
     lease: Lease,
+    /// While it has read history too often.
+    rest: Rest,
     /// Sent before the next read.
     pending: Option<Bytes>,
     is_live: bool,
@@ -76,10 +81,9 @@ async fn open(
         return Err(errors::overloaded("the server is shutting down"));
     }
     // Ended before anything is waited for: nobody else's turn may depend on a watermark or the database.
-    drop(app.hub.turn().await);
-    let seat = app
-        .seat()
-        .ok_or_else(|| errors::overloaded("too many readers are connected"))?;
+    drop(app.hub.turn(&principal.tenant).await);
+    let admission = Admission::of(app, &principal, &parts.extensions);
+    let seat = app.seat(&admission)?;
     if params.wait()?.is_some() {
         return Err(Problem::parameter(
             "wait",
@@ -89,11 +93,13 @@ async fn open(
     let lease = caller::lease(app, &principal).await?;
     wait_at_least(app, params).await?;
     let (filter, start) = place(app, &principal, params, resume, Start::Latest)?;
+    admission.begin(start)?;
     app.audit.read(&principal, Doing::Subscribed, &filter);
     let (tenant, wake) = (principal.tenant.clone(), Arc::new(Notify::new()));
     let follower = Follower::start(&app.hub, tenant, filter, start, wake)
         .await
-        .map_err(|error| errors::follow(&error, app.hub.identity()))?;
+        .map_err(|error| errors::follow(&error, app.hub.identity()))?
+        .at_pace(admission.pace());
     let greeting = format!(
         "retry: {RETRY_MS}\nid: {}\n\n",
         app.hub.identity().encode(follower.after())
@@ -102,6 +108,7 @@ async fn open(
         app: app.clone(),
         follower,
         lease,
+        rest: Rest::default(),
         pending: Some(greeting.into()),
         is_live: false,
         is_over: false,
@@ -120,6 +127,19 @@ fn messages(
     })
 }
 
+/// What comes next. A stream that reads history too often waits until it may.
+async fn next(follower: &mut Follower, rest: &mut Rest) -> Result<Batch, FollowError> {
+    loop {
+        match follower.next(CATCH_UP_EVENTS).await {
+            Err(FollowError::TooOften { wait }) => pause(rest.again(wait)).await,
+            next => {
+                rest.end();
+                return next;
+            }
+        }
+    }
+}
+
 impl Stream {
     async fn next(&mut self) -> Option<Bytes> {
         if let Some(pending) = self.pending.take() {
@@ -135,7 +155,7 @@ impl Stream {
         let stop = self.app.tasks.token().clone();
         let next = stop.run_until_cancelled(tokio::time::timeout(
             SSE_HEARTBEAT,
-            self.follower.next(CATCH_UP_EVENTS),
+            next(&mut self.follower, &mut self.rest),
         ));
         let next = match self.lease.run(next).await {
             Ok(next) => next,
@@ -148,7 +168,7 @@ impl Stream {
             }
             Some(Ok(Ok(batch))) if batch.events.is_empty() => {
                 self.is_live = true;
-                self.heartbeat("live", &batch)
+                self.heartbeat("live", batch.through)
             }
             Some(Ok(Ok(batch))) => self.message(&batch.events, &batch),
             Some(Ok(Err(error))) => {
@@ -156,8 +176,12 @@ impl Stream {
                 last_words(&errors::follow(&error, self.app.hub.identity()))
             }
             Some(Err(_)) => match self.follower.read(CATCH_UP_EVENTS).await {
-                Ok(batch) if batch.events.is_empty() => self.heartbeat("heartbeat", &batch),
+                Ok(batch) if batch.events.is_empty() => self.heartbeat("heartbeat", batch.through),
                 Ok(batch) => self.message(&batch.events, &batch),
+                // It is its turn to wait, not to go.
+                Err(FollowError::TooOften { .. }) => {
+                    self.heartbeat("heartbeat", self.follower.after())
+                }
                 Err(error) => {
                     self.is_over = true;
                     last_words(&errors::follow(&error, self.app.hub.identity()))
@@ -174,7 +198,7 @@ impl Stream {
     fn message(&mut self, events: &[Arc<Event>], batch: &Batch) -> Bytes {
         if batch.is_caught_up && !self.is_live {
             self.is_live = true;
-            self.pending = Some(self.heartbeat("live", batch));
+            self.pending = Some(self.heartbeat("live", batch.through));
         }
         let bytes: usize = events
             .iter()
@@ -193,8 +217,8 @@ impl Stream {
         out.into()
     }
 
-    fn heartbeat(&self, name: &str, batch: &Batch) -> Bytes {
-        let cursor = self.app.hub.identity().encode(batch.through);
+    fn heartbeat(&self, name: &str, through: Position) -> Bytes {
+        let cursor = self.app.hub.identity().encode(through);
         format!("event: {name}\nid: {cursor}\ndata: {{\"cursor\":\"{cursor}\"}}\n\n").into()
     }
 }

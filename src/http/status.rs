@@ -45,6 +45,7 @@ struct Status {
     append_queue: QueueStatus,
     bodies: HeldStatus,
     messages: HeldStatus,
+    limits: serde_json::Value,
     #[serde(skip_serializing_if = "Option::is_none")]
     database: Option<Database>,
 }
@@ -198,6 +199,7 @@ async fn status(app: &App, principal: &Principal) -> Status {
         messages: HeldStatus {
             bytes: app.messages.taken(),
         },
+        limits: app.in_force.clone(),
         database,
     }
 }

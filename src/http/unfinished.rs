@@ -119,11 +119,12 @@ mod tests {
 
     #[test]
     fn control_frames_neither_end_a_message_nor_add_up() {
-        let budget = Budget::new(1_000);
+        // Of which a tenant gets 1,000.
+        let budget = Budget::new(1_334);
         let message = Unfinished::default();
         assert!(message.read(usize::MAX), "no WebSocket yet");
         assert!(!message.is_begun());
-        message.begin(budget.share());
+        message.begin(budget.share(&crate::event::Tenant::dev()));
         assert!(message.read(SHARE_BYTES_FREE + 900));
         for length in (0..90).cycle().take(1_000) {
             assert!(message.read(length + CONTROL_HEAD_BYTES));

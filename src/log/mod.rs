@@ -29,6 +29,7 @@ pub mod status;
 pub mod subject;
 pub mod tail;
 pub mod upkeep;
+mod waiting;
 pub mod wakeup;
 pub mod watermark;
 pub mod writer;

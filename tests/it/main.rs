@@ -31,6 +31,7 @@ mod hostile;
 mod http2;
 mod jwt;
 mod lag;
+mod limits;
 mod locks;
 mod matrix;
 mod memory;

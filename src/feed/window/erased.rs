@@ -18,10 +18,12 @@ impl Window {
             let erased = self.erased.entry(tenant.clone()).or_default();
             *erased = through.max(*erased);
         }
+        let bytes_of_event = self.bytes_of_event();
         let Some(held) = self.tenants.get_mut(tenant) else {
             return;
         };
-        self.by_bytes.remove(&(held.bytes, tenant.clone()));
+        let load = held.load(bytes_of_event);
+        self.by_load.remove(&(load, tenant.clone()));
         let kept = held
             .events
             .partition_point(|event| event.position.seq <= through);
@@ -40,7 +42,8 @@ impl Window {
         if held.events.is_empty() {
             self.tenants.remove(tenant);
         } else {
-            self.by_bytes.insert((held.bytes, tenant.clone()));
+            let load = held.load(bytes_of_event);
+            self.by_load.insert((load, tenant.clone()));
         }
     }
 }
@@ -94,7 +97,7 @@ mod tests {
             window.forget(&tenant, 19);
             assert_eq!(window.size().0, 1);
             assert!(window.page(&tenant, &all, at(18), None, 9).is_none());
-            assert_eq!(window.by_bytes.len(), 1);
+            assert_eq!(window.by_load.len(), 1);
         }
     }
 }

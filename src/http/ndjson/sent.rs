@@ -1,20 +1,25 @@
 //! A chunk on its way to the log, and each line's answer.
 
 use std::pin::Pin;
+use std::sync::Arc;
 
 use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, MaybeDone, maybe_done};
 
 use super::Chunk;
-use crate::access::Principal;
+use crate::access::Lease;
+use crate::access::limits::Quantity;
 use crate::event::{NewEvent, Topic};
+use crate::http::admission::Admission;
 use crate::http::app::App;
 use crate::http::budget::Share;
+use crate::http::caller;
 use crate::http::errors;
 use crate::http::problem::Problem;
-use crate::log::{self, AppendError, Identity};
+use crate::log::{self, Identity};
 
-type Appending<'a> = BoxFuture<'a, Result<log::append::Answers, AppendError>>;
+type Stored = Result<log::append::Answers, Problem>;
+type Appending<'a> = BoxFuture<'a, Stored>;
 
 /// A chunk on its way to the log.
 pub(super) struct Sent<'a> {
@@ -29,7 +34,13 @@ pub(super) struct Sent<'a> {
 }
 
 impl<'a> Sent<'a> {
-    pub(super) fn new(app: &'a App, principal: &'a Principal, chunk: Chunk, share: Share) -> Self {
+    /// A chunk that waits for its rate first: that of `bytes` and of its events, for as long as the lease lasts.
+    pub(super) fn new(
+        app: &'a App,
+        (admission, lease, bytes): (&'a Admission, Arc<Lease>, usize),
+        chunk: Chunk,
+        share: Share,
+    ) -> Self {
         let mut events = Vec::with_capacity(chunk.len());
         let mut lines = Vec::with_capacity(chunk.len());
         for (line, event) in chunk {
@@ -41,11 +52,22 @@ impl<'a> Sent<'a> {
                 Err(problem) => lines.push((line, Some(problem))),
             }
         }
+        let count = events.len();
         let topics = events
             .iter()
             .map(|event: &NewEvent| event.topic.clone())
             .collect();
-        let append = app.appender.append_each(&principal.tenant, events);
+        let append = app.appender.append_each(&admission.tenant, events);
+        let append = async move {
+            let waiting = async {
+                admission.wait_for(Quantity::Bytes, bytes).await?;
+                admission.wait_for(Quantity::Events, count).await
+            };
+            let waited = lease.run(waiting).await;
+            waited.unwrap_or_else(|denied| Err(caller::denied(&denied)))?;
+            let appended = append.await;
+            appended.map_err(|error| errors::append(&error, app.hub.identity()))
+        };
         let answers = Box::pin(maybe_done(append.boxed()));
         Self {
             lines,
@@ -56,10 +78,10 @@ impl<'a> Sent<'a> {
     }
 }
 
-type Committed = Option<Result<log::append::Answers, AppendError>>;
+type Committed = Option<Stored>;
 
 /// Whether nothing speaks against sending the next chunk. After a failure it may have to wait, or the stream to end.
-pub(super) fn are_stored(committed: Option<&Result<log::append::Answers, AppendError>>) -> bool {
+pub(super) fn are_stored(committed: Option<&Stored>) -> bool {
     committed.is_some_and(|answers| {
         answers
             .as_ref()
@@ -70,13 +92,13 @@ pub(super) fn are_stored(committed: Option<&Result<log::append::Answers, AppendE
 /// The topics of those that were stored.
 pub(super) fn stored<'a>(
     topics: &'a [Topic],
-    committed: Option<&'a Result<log::append::Answers, AppendError>>,
+    committed: Option<&'a Stored>,
 ) -> impl Iterator<Item = &'a Topic> {
     let answers = committed
         .and_then(|answers| answers.as_ref().ok())
         .into_iter()
         .flatten();
-    let is_new = |answer: &Result<log::Appended, AppendError>| {
+    let is_new = |answer: &Result<log::Appended, log::AppendError>| {
         answer.as_ref().is_ok_and(|one| !one.duplicate)
     };
     answers
@@ -94,8 +116,7 @@ pub(super) fn settle(
     let unanswered = || errors::unavailable("the log did not answer for this line");
     let mut answers = match committed.transpose() {
         Ok(answers) => answers.unwrap_or_default().into_iter(),
-        Err(error) => {
-            let problem = errors::append(&error, identity);
+        Err(problem) => {
             return lines
                 .into_iter()
                 .map(|(line, own)| (line, Err(own.unwrap_or_else(|| problem.clone()))))

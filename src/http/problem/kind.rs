@@ -284,8 +284,8 @@ impl Kind {
                 "rate-limited",
                 StatusCode::TOO_MANY_REQUESTS,
                 "Too many requests",
-                "The credential or its tenant has used up its quota.",
-                "Wait as long as `Retry-After` says. Arrays and NDJSON count once per request.",
+                "The credential or its tenant has used up a rate (events, bytes, reads of history), or holds as many connections or subscriptions as it may.",
+                "Wait as long as `Retry-After` says and send the same again. An upload as NDJSON is slowed down instead.",
             ),
             Self::Internal => entry(
                 "internal",

@@ -17,6 +17,8 @@ pub enum Close {
     Overloaded(&'static str),
     /// The credential has ended. Come back with another.
     Unauthenticated(&'static str),
+    /// It went on sending beyond its rate. Come back after the hint.
+    RateLimited,
     /// No sign of life. Come back.
     HeartbeatMissed,
     /// A message was not complete in time. Come back.
@@ -41,6 +43,7 @@ impl From<Close> for CloseFrame {
             Close::Restarting => (1012, "restarting"),
             Close::Overloaded(reason) => (1013, reason),
             Close::Unauthenticated(reason) => (4401, reason),
+            Close::RateLimited => (4429, "rate limited"),
             Close::HeartbeatMissed => (4408, "no sign of life"),
             Close::MessageLate => (4408, "a message was not complete in time"),
         };

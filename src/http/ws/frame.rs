@@ -276,6 +276,10 @@ pub fn error(problem: &Problem, reference: Option<&str>, id: Option<&str>) -> se
     let mut frame = serde_json::json!({
         "type": "error", "code": problem.kind.code(), "detail": problem.detail, "problem": document,
     });
+    if let (Some(wait), Some(frame)) = (problem.retry_after, frame.as_object_mut()) {
+        let wait = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        frame.insert("retry_after_ms".to_owned(), wait.into());
+    }
     for (name, value) in [("ref", reference), ("id", id)] {
         if let (Some(value), Some(frame)) = (value, frame.as_object_mut()) {
             frame.insert(name.to_owned(), value.into());

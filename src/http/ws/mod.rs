@@ -15,6 +15,7 @@ pub use frame::{
     CLIENT_FRAMES, ClientFrame, Encoding, FrameError, SERVER_FRAMES, read as read_frame,
 };
 
+use super::admission::Admission;
 use super::app::App;
 use super::caller;
 use super::errors;
@@ -50,11 +51,10 @@ pub async fn get(State(app): State<App>, request: Request) -> Result<Response, P
     let message = parts.extensions.get::<Unfinished>();
     let message = message.cloned().unwrap_or_default();
     // Opening a socket costs as much as a page: those who come take turns with those who catch up.
-    let _turn = app.hub.turn().await;
+    let _turn = app.hub.turn(&principal.tenant).await;
+    let admission = Admission::of(&app, &principal, &parts.extensions);
     let lease = caller::lease(&app, &principal).await?;
-    let seat = app
-        .seat()
-        .ok_or_else(|| errors::overloaded("too many readers are connected"))?;
+    let seat = app.seat(&admission)?;
     let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &app)
         .await
         .map_err(|error| Problem::new(Kind::Malformed, format!("this is a WebSocket: {error}")))?;
@@ -66,7 +66,7 @@ pub async fn get(State(app): State<App>, request: Request) -> Result<Response, P
         .max_message_size(FRAME_BYTES_MAX)
         .max_frame_size(FRAME_BYTES_MAX)
         .on_upgrade(move |socket| async move {
-            message.begin(app.messages.share());
+            message.begin(app.messages.share(&principal.tenant));
             socket::Socket::new(app, (principal, lease), encoding, socket, message)
                 .run()
                 .await;

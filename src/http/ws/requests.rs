@@ -14,10 +14,12 @@ use super::close::Close;
 use super::frame::{self, ClientFrame};
 use super::socket::{Ended, Socket};
 use super::subscription;
-use crate::access::Denied;
-use crate::event::Filter;
+use crate::access::limits::Quantity;
+use crate::access::{Denied, Policy};
 use crate::event::encode::push_string;
-use crate::event::limits::{SOCKET_NAMES_MAX, SUBSCRIPTIONS_MAX};
+use crate::event::limits::{RATE_REFUSALS_MAX, SOCKET_NAMES_MAX, SUBSCRIPTIONS_MAX};
+use crate::event::{Filter, NewEvent};
+use crate::http::admission::Admission;
 use crate::http::append::{self, Answer};
 use crate::http::caller;
 use crate::http::ingest;
@@ -55,8 +57,7 @@ impl Socket {
                 idempotency_key,
             } => {
                 let key = idempotency_key.as_deref();
-                self.append(reference, events.get(), key).await;
-                Ok(())
+                self.append(reference, events.get(), key).await
             }
             ClientFrame::Command {
                 reference,
@@ -66,8 +67,7 @@ impl Socket {
                 params,
             } => {
                 let event = command(&subject, id.as_deref(), &action, params.as_deref());
-                self.append(reference, &event, None).await;
-                Ok(())
+                self.append(reference, &event, None).await
             }
             ClientFrame::Ping { timestamp } => {
                 match frame::pong(self.encoding, timestamp.as_deref()) {
@@ -127,17 +127,43 @@ impl Socket {
             .sum()
     }
 
-    /// Stores events while the socket goes on, in the order of its frames; the answer comes when they are committed.
-    async fn append(&mut self, reference: Option<String>, events: &str, key: Option<&str>) {
+    /// Reads events that the caller may append now.
+    fn admit(
+        &self,
+        policy: Result<Policy, Problem>,
+        events: &str,
+        key: Option<&str>,
+    ) -> Result<Vec<NewEvent>, Problem> {
+        self.admission.take(Quantity::Bytes, events.len())?;
+        let mut events = ingest::decode_text(events, &self.app.ingest)?.events;
+        self.admission.take(Quantity::Events, events.len())?;
+        if let Some(key) = key {
+            ingest::assign_ids(&mut events, key, 0);
+        }
+        policy::admit(&policy?, &mut events)?;
+        Ok(events)
+    }
+
+    /// Stores events while the socket goes on, in the order of its frames; the answer comes when they are committed. Ends
+    /// the socket of who goes on regardless of its rate.
+    async fn append(
+        &mut self,
+        reference: Option<String>,
+        events: &str,
+        key: Option<&str>,
+    ) -> Result<(), Ended> {
         // Before the work is begun: what waits in it would lose its place.
         let policy = policy::of(&self.app, &self.principal).await;
-        let decoded = ingest::decode_text(events, &self.app.ingest).and_then(|mut decoded| {
-            if let Some(key) = key {
-                ingest::assign_ids(&mut decoded.events, key, 0);
+        let decoded = self.admit(policy, events, key);
+        match &decoded {
+            Err(problem) if problem.kind == Kind::RateLimited => {
+                self.refusals = self.refusals.saturating_add(1);
+                if self.refusals > RATE_REFUSALS_MAX {
+                    return Err(Some(Close::RateLimited));
+                }
             }
-            policy::admit(&policy?, &mut decoded.events)?;
-            Ok(decoded.events)
-        });
+            _ => self.refusals = 0,
+        }
         let (app, principal, sequence) = (self.app.clone(), self.principal.clone(), self.sequence);
         let work = async move {
             let stored = match decoded {
@@ -161,6 +187,7 @@ impl Socket {
             }
         };
         self.work.push(work.boxed());
+        Ok(())
     }
 
     async fn authenticate(&mut self, token: &str) -> Result<(), Ended> {
@@ -175,6 +202,7 @@ impl Socket {
         match known {
             Ok((principal, lease)) if principal.tenant == self.principal.tenant => {
                 (self.principal, self.lease) = (principal, lease);
+                self.admission = Admission::for_socket(&self.app, &self.principal);
                 let lost: Vec<String> = self
                     .subscriptions
                     .iter()

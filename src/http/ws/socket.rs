@@ -26,10 +26,10 @@ use super::frame::{self, Encoding};
 use super::subscription::Subscription;
 use crate::access::{Lease, Principal};
 use crate::event::limits::{
-    CATCH_UP_EVENTS, CLOSE_TIMEOUT, FRAME_BYTES_MAX, PAGE_EVENTS_MAX, SEND_TIMEOUT,
-    SOCKET_APPENDS_MAX, SOCKET_NAMES_MAX, SUBSCRIPTIONS_MAX, WS_HEARTBEAT,
+    CATCH_UP_EVENTS, CLOSE_TIMEOUT, SEND_TIMEOUT, SOCKET_APPENDS_MAX, WS_HEARTBEAT,
 };
 use crate::feed::{FollowError, Turn};
+use crate::http::admission::Admission;
 use crate::http::app::App;
 use crate::http::errors;
 use crate::http::unfinished::{Refusal, Unfinished};
@@ -65,6 +65,10 @@ pub struct Socket {
     pub(super) heard_at: Instant,
     /// Its appends.
     pub(super) sequence: Sequence,
+    /// What it may ask for.
+    pub(super) admission: Admission,
+    /// Appends in a row that were beyond its rate.
+    pub(super) refusals: u32,
 }
 
 impl Socket {
@@ -78,6 +82,8 @@ impl Socket {
         message: Unfinished,
     ) -> Self {
         Self {
+            admission: Admission::for_socket(&app, &principal),
+            refusals: 0,
             app,
             principal,
             lease,
@@ -118,6 +124,7 @@ impl Socket {
         let mut number = self.lease.number();
         let mut expiry = pin!(tokio::time::sleep_until(self.lease.deadline()));
         let mut revoked = pin!(self.lease.revoked());
+        let mut rested = pin!(tokio::time::sleep_until(self.lease.deadline()));
         // Spread, so that ten thousand idle sockets do not beat in step.
         let phase = WS_HEARTBEAT.mul_f64(rand::rng().random_range(0.1..1.0));
         let first = tokio::time::Instant::now()
@@ -139,12 +146,17 @@ impl Socket {
                 is_behind = self.has_news();
             }
             pages = 0;
+            let rests_until = self.rested();
+            if let Some(until) = rests_until.filter(|until| *until != rested.deadline()) {
+                rested.as_mut().reset(until);
+            }
             tokio::select! {
                 biased;
                 () = &mut stopped => return Err(Some(self.say_restarting().await?)),
                 () = &mut expiry => return Err(Some(Close::Unauthenticated("the credential has expired"))),
                 () = &mut revoked => return Err(Some(Close::Unauthenticated("the credential has been revoked"))),
                 () = wake.notified(), if !is_behind => {}
+                () = &mut rested, if rests_until.is_some() && !is_behind => {}
                 _ = heartbeat.tick() => self.beat().await?,
                 Some(answer) = self.work.next(), if !self.work.is_empty() => self.send(&answer).await?,
                 // While too much of its work is under way the client is not listened to.
@@ -171,7 +183,13 @@ impl Socket {
     }
 
     fn has_news(&self) -> bool {
-        self.subscriptions.iter().any(|one| one.follower.has_news())
+        self.subscriptions.iter().any(Subscription::has_news)
+    }
+
+    /// When a subscription that has read history too often is to be read again.
+    fn rested(&self) -> Option<tokio::time::Instant> {
+        let rests = self.subscriptions.iter().map(|one| one.rests_until);
+        rests.flatten().min()
     }
 
     /// Whether there is something more urgent than the next page.
@@ -186,15 +204,7 @@ impl Socket {
             "tenant": self.principal.tenant.as_str(),
             "cursor": self.app.hub.identity().encode(self.app.hub.head()),
             "heartbeat_s": WS_HEARTBEAT.as_secs(),
-            "limits": {
-                "frame_bytes": FRAME_BYTES_MAX,
-                "data_bytes": self.app.ingest.data_bytes,
-                "append_events": self.app.ingest.array_events,
-                "appends_in_flight": SOCKET_APPENDS_MAX,
-                "subscriptions": SUBSCRIPTIONS_MAX,
-                "names": SOCKET_NAMES_MAX,
-                "page_events": PAGE_EVENTS_MAX,
-            },
+            "limits": self.app.in_force,
         })
     }
 
@@ -230,10 +240,7 @@ impl Socket {
 
     /// Delivers one page of the next subscription that has news.
     async fn deliver(&mut self) -> Result<(), Ended> {
-        let next = self
-            .subscriptions
-            .iter()
-            .position(|one| one.follower.has_news());
+        let next = self.subscriptions.iter().position(Subscription::has_news);
         match next.and_then(|index| self.subscriptions.remove(index)) {
             Some(one) => self.deliver_to(one, Beat::No).await,
             None => Ok(()),
@@ -250,6 +257,7 @@ impl Socket {
         let identity = self.app.hub.identity().clone();
         match read {
             Ok(batch) => {
+                one.end_rest();
                 let cursor = identity.encode(batch.through);
                 if let Some(skipped) = batch.skipped {
                     let from = identity.encode(skipped.from);
@@ -272,6 +280,7 @@ impl Socket {
                         .await?;
                 }
             }
+            Err(FollowError::TooOften { wait }) => one.rest(wait),
             Err(FollowError::Lagging) => {
                 return Err(Some(Close::Overloaded(
                     "a subscription fell too far behind",

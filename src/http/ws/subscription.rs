@@ -1,14 +1,19 @@
 //! One subscription of a socket.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
 use super::frame::Subscribe;
 use crate::access::Principal;
+use crate::access::limits::Place;
 use crate::event::Filter;
 use crate::event::limits::NAME_BYTES_MAX;
+use crate::feed::pace::Rest;
 use crate::feed::{Follower, Start};
+use crate::http::admission::Admission;
 use crate::http::app::App;
 use crate::http::audit::Doing;
 use crate::http::errors;
@@ -26,6 +31,30 @@ pub struct Subscription {
     pub follower: Follower,
     /// Whether the client knows that it is live.
     pub is_live: bool,
+    rest: Rest,
+    /// Until then it has read history too often.
+    pub rests_until: Option<Instant>,
+    _place: Place,
+}
+
+impl Subscription {
+    /// Whether it is to be read.
+    #[must_use]
+    pub fn has_news(&self) -> bool {
+        let is_resting = |until: Instant| until > Instant::now();
+        self.follower.has_news() && !self.rests_until.is_some_and(is_resting)
+    }
+
+    /// It is read again after a while: as long as the rate says, and longer each time.
+    pub fn rest(&mut self, wait: Duration) {
+        self.rests_until = Instant::now().checked_add(self.rest.again(wait));
+    }
+
+    /// It was read.
+    pub const fn end_rest(&mut self) {
+        self.rest.end();
+        self.rests_until = None;
+    }
 }
 
 /// Begins a subscription; `wake` is the socket's.
@@ -56,6 +85,8 @@ pub async fn begin(
             "is not supported by this version: leave it out",
         ));
     }
+    let admission = Admission::for_socket(app, principal);
+    let place = admission.subscribe()?;
     let topics = wanted.topics.iter().map(String::as_str);
     let subjects = wanted.subjects.iter().map(String::as_str);
     let filter = Arc::new(params::filter(topics, subjects, principal)?);
@@ -73,12 +104,16 @@ pub async fn begin(
     )
     .await
     .map_err(|error| errors::follow(&error, identity))?
-    .on_lag(wanted.on_lag);
+    .on_lag(wanted.on_lag)
+    .at_pace(admission.pace());
     app.audit.read(principal, Doing::Subscribed, &filter);
     Ok(Subscription {
         id: wanted.id,
         filter,
         follower,
         is_live: false,
+        rest: Rest::default(),
+        rests_until: None,
+        _place: place,
     })
 }

@@ -1,0 +1,50 @@
+//! NDJSON uploads: slowed down, and complete.
+
+use std::time::{Duration, Instant};
+
+use reqwest::Method;
+use serde_json::{Value, json};
+
+use super::{caller, server};
+use crate::support::TestDb;
+
+#[tokio::test]
+async fn an_upload_over_its_rate_takes_its_time_and_is_complete() {
+    let db = TestDb::new().await;
+    let limits = [
+        "--tenant-events-rate",
+        "200:200",
+        "--credential-bytes-rate",
+        "100000",
+    ];
+    let server = server(&db, &limits).await;
+    let api = caller(&server, "acme", "one");
+    let lines: String = (0..700)
+        .map(|n| json!({"topic": "a.b", "data": n}).to_string() + "\n")
+        .collect();
+    let began = Instant::now();
+    let upload = api.request(Method::POST, "/v1/events").body(lines);
+    let upload = upload.header("content-type", "application/x-ndjson");
+    let answer = upload.send().await.unwrap();
+    assert_eq!(answer.status(), 200);
+    assert!(answer.headers().contains_key("ratelimit-policy"));
+    let results = answer.text().await.unwrap();
+    let took = began.elapsed();
+    let results: Vec<Value> = results
+        .lines()
+        .map(|l| serde_json::from_str(l).unwrap())
+        .collect();
+    assert_eq!(results.len(), 700);
+    assert!(results.iter().all(|result| result["cursor"].is_string()));
+    // 200 at once, and 500 at 200 a second.
+    assert!(took >= Duration::from_millis(2_400), "{took:?}");
+    let page = api.page("earliest", "&limit=1000").await;
+    let stored: Vec<u64> = page["events"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|e| e["data"].as_u64().unwrap())
+        .collect();
+    assert_eq!(stored, (0..700).collect::<Vec<_>>());
+    server.stop().await;
+}
