@@ -47,11 +47,13 @@ BEGIN
     -- In this order, as an erasure does.
     UPDATE tidewire.erasure_changes AS c SET version = c.version + 1;
     EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', _chunk.name);
-    -- Again: what was committed meanwhile is read with the rest.
+    -- Again: what was committed meanwhile is read with the rest. All of it before any tenant's beginning is moved.
     FOR _held IN EXECUTE _query LOOP
         IF _held.pattern IS NULL THEN
             RETURN false;
         END IF;
+    END LOOP;
+    FOR _held IN EXECUTE _query LOOP
         INSERT INTO tidewire.retained_tenants AS t (tenant, retained_seq, retained_at)
         VALUES (_held.tenant, _held.last_seq, _held.last_at)
             ON CONFLICT (tenant) DO UPDATE SET retained_seq = excluded.retained_seq, retained_at = excluded.retained_at
