@@ -331,3 +331,56 @@ async fn rules_wait_for_nobody_and_nobody_for_them() {
     assert_eq!(empty(&client).await, 1);
     writer.batch_execute("COMMIT").await.unwrap();
 }
+
+/// While the chunk's lock is waited for, somebody commits an event into it that is kept: the chunk stays, and so must the
+/// beginning of the tenants whose events were to go with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_committed_meanwhile_keeps_everybodys_beginning() {
+    let db = TestDb::new().await;
+    let client = db.connect().await;
+    store(&client, "acme", "a", 3 * DAY, "old").await;
+    client
+        .batch_execute(
+            "INSERT INTO tidewire.retention_rules (tenant, pattern, days) VALUES ('acme', '*', 2)",
+        )
+        .await
+        .unwrap();
+    let writer = db.connect().await;
+    writer
+        .batch_execute(
+            "BEGIN; SET LOCAL tidewire.preparing = 'open';
+             INSERT INTO tidewire.events (recorded_at, tenant, id, topic)
+                VALUES (clock_timestamp() - interval '3 days', 'zeta', 'slow', 'a')",
+        )
+        .await
+        .unwrap();
+    let other = db.connect().await;
+    // Long enough for a slow machine: nobody gives up while this test looks.
+    other
+        .batch_execute("ALTER FUNCTION tidewire.retain_by_rules() SET lock_timeout = '1min'")
+        .await
+        .unwrap();
+    let removing = async move {
+        let row = other
+            .query_one("SELECT tidewire.retain_by_rules()", &[])
+            .await
+            .unwrap();
+        row.get::<_, bool>(0)
+    };
+    let committing = async {
+        let waits = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'
+                        AND query LIKE '%retain_by_rules%' AND pid <> pg_backend_pid()";
+        eventually(Duration::from_secs(10), || async {
+            let count: i64 = client.query_one(waits, &[]).await.unwrap().get(0);
+            (count > 0).then_some(()).ok_or(count)
+        })
+        .await;
+        writer.batch_execute("COMMIT").await.unwrap();
+    };
+    let (was_removed, ()) = tokio::join!(removing, committing);
+    assert!(!was_removed);
+    let moved = "SELECT count(*) FROM tidewire.retained_tenants";
+    let count: i64 = client.query_one(moved, &[]).await.unwrap().get(0);
+    assert_eq!(count, 0, "nobody lost anything");
+    assert_eq!(kept(&client).await, ["old", "slow"]);
+}
