@@ -739,7 +739,8 @@ BEGIN
     SELECT coalesce(array_agg(f.seq), '{}'), coalesce(array_agg(f.recorded_at), '{}') INTO _seqs, _times
       FROM (SELECT e.seq, e.recorded_at FROM tidewire.events AS e
              WHERE e.tenant = erase_subject.tenant AND e.subject = erase_subject.subject
-               AND NOT (starts_with(e.topic, 'tidewire.') AND e.source IS NOT DISTINCT FROM e.subject)
+               AND (NOT starts_with(e.topic, 'tidewire.')
+                    OR (e.topic = 'tidewire.audit.token.revoked' AND e.data ->> 'claim' = 'sub' AND e.source <> e.subject))
              ORDER BY e.seq LIMIT erase_subject.row_limit) AS f;
     IF cardinality(_seqs) < erase_subject.row_limit THEN
         -- Up to the one after which there would be too many to change at once.
@@ -1293,11 +1294,12 @@ BEGIN
     END IF;
     INSERT INTO tidewire.events (tenant, topic, subject, source, data)
     VALUES (_row ->> 'tenant', format('tidewire.audit.%s.%s', _what, _did),
-            coalesce(_row ->> 'key_id', _row ->> 'value'),
+            coalesce(_row ->> 'key_id', CASE WHEN TG_OP <> 'DELETE' OR _row ->> 'claim' <> 'sub' THEN _row ->> 'value' END),
             CASE _did WHEN 'created' THEN _row ->> 'created_by'
                       WHEN 'revoked' THEN _row ->> 'revoked_by'
                       ELSE session_user::text END,
-            _row - 'secret_sha256' - 'last_used_at' - 'tenant');
+            _row - 'secret_sha256' - 'last_used_at' - 'tenant' - 'name'
+                 - CASE WHEN TG_OP = 'DELETE' AND _row ->> 'claim' = 'sub' THEN 'value' ELSE '' END);
     RETURN NULL;
 END
 $$;

@@ -5,8 +5,8 @@
 -- looked through, look_limit a call. When it is complete, what had been committed when the first of these calls began is
 -- erased. An event of this subject that is stored later is a new one.
 --
--- What the log says of the person's own doings (topics under tidewire., source the person) stays: else whoever erases itself
--- wipes away its traces.
+-- What the log itself says (topics under tidewire.) stays, but for who was revoked by name: else an administrator wipes away the
+-- traces of what it has done, under the key's id, the pattern or the hash that the log names it by.
 --
 -- Each call that erases, and the one that ends, writes tidewire.audit.subject.erased into the tenant's log, in the same
 -- transaction: who and how many, and the hash of the subject. seq and recorded_at are that event's, NULL if there is none;
@@ -50,7 +50,8 @@ BEGIN
     SELECT coalesce(array_agg(f.seq), '{}'), coalesce(array_agg(f.recorded_at), '{}') INTO _seqs, _times
       FROM (SELECT e.seq, e.recorded_at FROM tidewire.events AS e
              WHERE e.tenant = erase_subject.tenant AND e.subject = erase_subject.subject
-               AND NOT (starts_with(e.topic, 'tidewire.') AND e.source IS NOT DISTINCT FROM e.subject)
+               AND (NOT starts_with(e.topic, 'tidewire.')
+                    OR (e.topic = 'tidewire.audit.token.revoked' AND e.data ->> 'claim' = 'sub' AND e.source <> e.subject))
              ORDER BY e.seq LIMIT erase_subject.row_limit) AS f;
     IF cardinality(_seqs) < erase_subject.row_limit THEN
         -- Up to the one after which there would be too many to change at once.

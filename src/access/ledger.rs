@@ -46,13 +46,14 @@ const REVOKE_KEY: &str = "
         UPDATE tidewire.api_keys SET revoked_at = now(), revoked_by = $3
          WHERE tenant = $1 AND key_id = $2 AND revoked_at IS NULL)
     SELECT FROM tidewire.api_keys WHERE tenant = $1 AND key_id = $2";
-/// Again: from now on.
+/// Again: from now on, and for longer, never for less.
 const REVOKE_TOKENS: &str = "
     INSERT INTO tidewire.revoked_tokens AS r (tenant, claim, value, revoked_by, until)
     SELECT $1, $2, $3, $4, $5
      WHERE (SELECT count(*) FROM tidewire.revoked_tokens AS o WHERE o.tenant = $1 AND (o.until IS NULL OR o.until > now())) < $6
         ON CONFLICT (tenant, claim, value) DO UPDATE
-        SET revoked_at = now(), revoked_by = excluded.revoked_by, until = greatest(r.until, excluded.until)
+        SET revoked_at = now(), revoked_by = excluded.revoked_by,
+            until = CASE WHEN r.until IS NOT NULL AND excluded.until IS NOT NULL THEN greatest(r.until, excluded.until) END
     RETURNING revoked_at";
 const LIST_REVOKED: &str = "
     SELECT claim, value, revoked_at, revoked_by, until FROM tidewire.revoked_tokens

@@ -75,7 +75,7 @@ struct Inner {
     uses: Uses,
     /// Of what is remembered of settings; nothing is older.
     settings_version: AtomicI64,
-    settings: Cache<Tenant, Arc<Settings>>,
+    settings: Cache<Tenant, Arc<(Arc<Settings>, i64)>>,
     /// Something may have changed.
     wake: Arc<Notify>,
 }
@@ -147,22 +147,26 @@ impl Registry {
         }
     }
 
-    /// What the tenant has decided.
+    /// What the tenant has decided. Who asks while it is being read waits for the same answer.
     pub(super) async fn settings(&self, tenant: &Tenant) -> Result<Arc<Settings>, LedgerError> {
         loop {
-            if let Some(settings) = self.0.settings.get(tenant).await {
-                return Ok(settings);
-            }
-            let client = self.client()?;
-            let (settings, version) = in_time(tenants::settings(&client, tenant)).await?;
-            let settings = Arc::new(settings);
-            self.0
-                .settings
-                .insert(tenant.clone(), Arc::clone(&settings))
-                .await;
+            let known = self.0.settings.try_get_with(tenant.clone(), async {
+                let client = self.client()?;
+                let (settings, version) = in_time(tenants::settings(&client, tenant)).await?;
+                Ok(Arc::new((Arc::new(settings), version)))
+            });
+            let known = known
+                .await
+                .map_err(|error: Arc<LedgerError>| match &*error {
+                    LedgerError::Unreadable(tenant) => LedgerError::Unreadable(tenant.clone()),
+                    error => {
+                        tracing::warn!(%error, "the settings of a tenant cannot be read");
+                        LedgerError::Unavailable
+                    }
+                })?;
             // As with keys: remembered first, then compared.
-            if version >= self.0.settings_version.load(Ordering::SeqCst) {
-                return Ok(settings);
+            if known.1 >= self.0.settings_version.load(Ordering::SeqCst) {
+                return Ok(Arc::clone(&known.0));
             }
             self.0.settings.invalidate(tenant).await;
         }
@@ -290,9 +294,8 @@ impl Registry {
     pub(super) async fn look(&self, client: &Client) -> Result<(), LedgerError> {
         let mut refreshed = self.0.refreshed.lock().await;
         let (version, settings) = ledger::versions(client).await?;
-        if settings != self.0.settings_version.swap(settings, Ordering::SeqCst) {
-            self.0.settings.invalidate_all();
-        }
+        // What is older is read again when it is asked for.
+        self.0.settings_version.store(settings, Ordering::SeqCst);
         if version != *refreshed {
             // First: what is looked up from now on and is older is not kept.
             self.0.version.store(version, Ordering::SeqCst);

@@ -17,8 +17,12 @@ pub const SCHEMA_BYTES_MAX: usize = 64 * 1024;
 const NODES_MAX: usize = 10_000;
 /// Values of a schema times values of the data it is asked about: what a check may cost, some 100 ms.
 const COST_MAX: usize = 2_000_000;
-/// Bytes that a regular expression may take when it is compiled.
-const PATTERN_BYTES_MAX: usize = 1 << 20;
+/// Bytes that a regular expression may take when it is compiled, and again while it is matched.
+const PATTERN_BYTES_MAX: usize = 128 * 1024;
+/// Regular expressions of a schema, those that its references bring included.
+const PATTERNS_MAX: usize = 10;
+/// What a byte of text costs for each expression, as values: an expression may be matched slowly.
+const PATTERN_COST: usize = 4;
 /// Keywords by which a reference could mean something else than it says.
 const UNSUPPORTED: [&str; 7] = [
     "$dynamicRef",
@@ -49,6 +53,11 @@ pub enum SchemaError {
     /// `$dynamicRef`, `$recursiveRef`, `$id` or `$anchor`.
     #[error("{0} is not supported: write references as {{\"$ref\": \"#/…\"}}")]
     Unsupported(String),
+    /// Too many regular expressions.
+    #[error(
+        "has more than {PATTERNS_MAX} regular expressions, those that its references bring included"
+    )]
+    TooManyPatterns,
     /// Unfolds to too much.
     #[error("is too large: with its references it holds more than {NODES_MAX} values")]
     TooLarge,
@@ -70,7 +79,7 @@ pub struct Fault {
 #[derive(Debug)]
 pub struct Schema {
     validator: Validator,
-    nodes: usize,
+    size: Size,
 }
 
 impl Schema {
@@ -79,21 +88,23 @@ impl Schema {
     /// # Errors
     /// If it is none, or might cost too much.
     pub fn new(schema: &Value) -> Result<Self, SchemaError> {
-        let mut nodes = 0;
+        let mut size = Size::default();
         unfold(
             schema,
             (schema, Place::Schema),
             &mut HashSet::new(),
-            &mut nodes,
+            &mut size,
         )?;
-        let patterns = PatternOptions::regex()
+        let expressions = PatternOptions::regex()
             .size_limit(PATTERN_BYTES_MAX)
             .dfa_size_limit(PATTERN_BYTES_MAX);
         let validator = jsonschema::options()
-            .with_pattern_options(patterns)
+            .with_pattern_options(expressions)
+            // Some drafts would have data compiled as expressions.
+            .should_validate_formats(false)
             .build(schema)
             .map_err(|error| SchemaError::Invalid(error.to_string()))?;
-        Ok(Self { validator, nodes })
+        Ok(Self { validator, size })
     }
 
     /// Whether data is as it should be.
@@ -101,10 +112,13 @@ impl Schema {
     /// # Errors
     /// The first of its faults.
     pub fn check(&self, data: &Value) -> Result<(), Vec<Fault>> {
-        if self.nodes.saturating_mul(count(data)) > COST_MAX {
+        let (values, bytes) = count(data);
+        let expressions = self.size.patterns.saturating_mul(PATTERN_COST);
+        let cost = self.size.nodes.saturating_mul(values);
+        if cost.saturating_add(expressions.saturating_mul(bytes)) > COST_MAX {
             return Err(vec![Fault {
                 pointer: String::new(),
-                reason: "holds too many values to be compared with a schema of this size".into(),
+                reason: "holds too many values, or texts that are too long, to be compared with this schema".into(),
             }]);
         }
         let faults: Vec<Fault> = self
@@ -124,12 +138,27 @@ impl Schema {
     }
 }
 
-fn count(data: &Value) -> usize {
+/// Values, and bytes of texts and names.
+fn count(data: &Value) -> (usize, usize) {
+    let add = |sum: (usize, usize), one: (usize, usize)| {
+        (sum.0.saturating_add(one.0), sum.1.saturating_add(one.1))
+    };
     match data {
-        Value::Array(items) => items.iter().map(count).fold(1, usize::saturating_add),
-        Value::Object(members) => members.values().map(count).fold(1, usize::saturating_add),
-        _ => 1,
+        Value::Array(items) => items.iter().map(count).fold((1, 0), add),
+        Value::Object(members) => members
+            .iter()
+            .map(|(name, value)| add((0, name.len()), count(value)))
+            .fold((1, 0), add),
+        Value::String(text) => (1, text.len()),
+        _ => (1, 0),
     }
+}
+
+/// What a schema holds with each reference replaced by what it names.
+#[derive(Debug, Clone, Copy, Default)]
+struct Size {
+    nodes: usize,
+    patterns: usize,
 }
 
 /// What stands at a place of a schema.
@@ -165,30 +194,36 @@ fn unfold<'a>(
     root: &'a Value,
     (at, place): (&'a Value, Place),
     under: &mut HashSet<&'a str>,
-    nodes: &mut usize,
+    size: &mut Size,
 ) -> Result<(), SchemaError> {
-    *nodes = nodes.saturating_add(1);
-    if *nodes > NODES_MAX {
+    size.nodes = size.nodes.saturating_add(1);
+    if size.nodes > NODES_MAX {
         return Err(SchemaError::TooLarge);
+    }
+    if size.patterns > PATTERNS_MAX {
+        return Err(SchemaError::TooManyPatterns);
     }
     match at {
         Value::Array(items) => {
             let mut items = items.iter();
-            items.try_for_each(|item| unfold(root, (item, place), under, nodes))
+            items.try_for_each(|item| unfold(root, (item, place), under, size))
         }
         Value::Object(members) => {
             for (name, value) in members {
+                size.patterns = size
+                    .patterns
+                    .saturating_add(expressions(place, name, value));
                 let is_text = value.is_string() || value.is_boolean();
                 match (place, name.as_str(), value) {
                     (Place::Schema, "$ref", Value::String(reference)) => {
-                        follow(root, reference, under, nodes)?;
+                        follow(root, reference, under, size)?;
                     }
                     (Place::Schema, name, _) if is_text && UNSUPPORTED.contains(&name) => {
                         return Err(SchemaError::Unsupported(name.to_owned()));
                     }
                     // Counted where they are referred to.
                     (Place::Schema, "$defs" | "definitions", _) => {}
-                    _ => unfold(root, (value, place.under(name)), under, nodes)?,
+                    _ => unfold(root, (value, place.under(name)), under, size)?,
                 }
             }
             Ok(())
@@ -197,11 +232,20 @@ fn unfold<'a>(
     }
 }
 
+/// Regular expressions that a member brings.
+fn expressions(place: Place, name: &str, value: &Value) -> usize {
+    match (place, name, value) {
+        (Place::Schema, "pattern", Value::String(_)) => 1,
+        (Place::Schema, "patternProperties", Value::Object(patterns)) => patterns.len(),
+        _ => 0,
+    }
+}
+
 fn follow<'a>(
     root: &'a Value,
     reference: &'a str,
     under: &mut HashSet<&'a str>,
-    nodes: &mut usize,
+    size: &mut Size,
 ) -> Result<(), SchemaError> {
     let foreign = || SchemaError::Foreign(format!("{reference:?}"));
     let pointer = reference.strip_prefix('#').ok_or_else(foreign)?;
@@ -212,7 +256,7 @@ fn follow<'a>(
     if !under.insert(reference) {
         return Err(SchemaError::Recursive(format!("{reference:?}")));
     }
-    unfold(root, (named, Place::Schema), under, nodes)?;
+    unfold(root, (named, Place::Schema), under, size)?;
     under.remove(reference);
     Ok(())
 }
@@ -320,6 +364,54 @@ mod tests {
         let many = Value::from(vec!["x"; 100_000]);
         let faults = schema.check(&many).unwrap_err();
         assert!(faults[0].reason.contains("too many"), "{faults:?}");
+    }
+
+    #[test]
+    fn expressions_are_few_and_what_they_cost_is_counted() {
+        let many: Vec<Value> = (0..=PATTERNS_MAX)
+            .map(|n| json!({"pattern": format!("a{n}")}))
+            .collect();
+        assert_eq!(
+            refused(&json!({ "allOf": many })),
+            SchemaError::TooManyPatterns
+        );
+        let names: serde_json::Map<String, Value> = (0..=PATTERNS_MAX)
+            .map(|n| (format!("a{n}"), json!(true)))
+            .collect();
+        assert_eq!(
+            refused(&json!({"patternProperties": names, "items": {}})),
+            SchemaError::TooManyPatterns
+        );
+        let twice: Vec<Value> = vec![json!({"$ref": "#/$defs/some"}); 2];
+        let some = &many[..=PATTERNS_MAX / 2];
+        assert_eq!(
+            refused(&json!({"$defs": {"some": {"allOf": some}}, "allOf": twice})),
+            SchemaError::TooManyPatterns
+        );
+        assert!(
+            matches!(
+                refused(&json!({"pattern": "\\p{L}{900}"})),
+                SchemaError::Invalid(_)
+            ),
+            "too large when compiled"
+        );
+        let slow: Vec<Value> = vec![json!({"pattern": "^(é?a*)+$"}); PATTERNS_MAX];
+        let schema = Schema::new(&json!({ "allOf": slow })).unwrap();
+        assert!(schema.check(&json!("é".repeat(100))).is_ok());
+        let faults = schema.check(&json!("é".repeat(120_000))).unwrap_err();
+        assert!(faults[0].reason.contains("too many"), "{faults:?}");
+        let usual = [
+            "^[\\w.+-]+@[\\w-]+\\.[\\w.]+$",
+            "^\\d{4}-\\d{2}-\\d{2}$",
+            "^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$",
+        ];
+        for usual in usual {
+            assert!(Schema::new(&json!({ "pattern": usual })).is_ok(), "{usual}");
+        }
+        // What data holds is never compiled.
+        let draft =
+            json!({"$schema": "http://json-schema.org/draft-07/schema#", "format": "regex"});
+        assert!(Schema::new(&draft).unwrap().check(&json!("(")).is_ok());
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::settings::{Consent, Declared, Settings, TopicMode};
 use crate::event::{Tenant, TopicPattern};
 
 /// Topics that a tenant may declare.
-pub const DECLARED_MAX: i64 = 1_000;
+pub const DECLARED_MAX: i64 = 100;
 
 const SETTINGS: &str = "
     SELECT s.topic_mode, s.consent, s.consent_topics, s.changed_at, s.changed_by, c.settings_version

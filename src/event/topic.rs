@@ -97,7 +97,7 @@ impl Topic {
     /// Whether it is one of the log's own, which it alone writes.
     #[must_use]
     pub fn is_reserved(&self) -> bool {
-        is_reserved(&self.0)
+        is_reserved(&self.0) || &*self.0 == "tidewire"
     }
 }
 

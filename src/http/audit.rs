@@ -5,7 +5,7 @@
 //!
 //! # Invariants
 //! - Recorded after the commit, or when a read has begun: what was refused is not in it.
-//! - Bounded: beyond [`RECORDS_MAX`] holders and doings, or [`TOPICS_MAX`] topics of one, what is more is counted together.
+//! - Bounded: beyond `RECORDS_MAX` holders and doings, or `TOPICS_MAX` topics of one, what is more is counted together.
 //! - A crash loses an interval of it at most; the events themselves, which name their source, are not in question.
 
 use std::collections::{BTreeMap, HashMap};
@@ -23,10 +23,10 @@ use crate::event::limits::DATA_BYTES_MAX;
 use crate::event::new_event::Draft;
 use crate::event::{Filter, Label, NewEvent, Tenant, Topic, TopicPattern};
 
-/// Holders of credentials and doings that are told apart within an interval.
-const RECORDS_MAX: usize = 20_000;
+/// Names and doings of a tenant that are told apart within an interval, some 10 MB with all their topics.
+const RECORDS_MAX: usize = 1_000;
 /// Topics or topic patterns that are told apart of one.
-const TOPICS_MAX: usize = 100;
+const TOPICS_MAX: usize = 50;
 /// Under which the others are counted.
 const OTHERS: &str = "others";
 /// Records that are written together.
@@ -70,8 +70,11 @@ struct Record {
 pub struct Audit {
     /// Whether anybody will write it.
     is_kept: bool,
-    records: Mutex<HashMap<(Bearer, Doing), Record>>,
+    records: Mutex<Records>,
 }
+
+/// By tenant: what one does much of takes no place of another's.
+type Records = HashMap<Tenant, HashMap<(Bearer, Doing), Record>>;
 
 impl Audit {
     /// Nothing yet. Without an interval nothing is kept.
@@ -100,7 +103,8 @@ impl Audit {
         }
         let now = SystemTime::now();
         let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut key = (by.bearer(), doing);
+        let records = records.entry(by.tenant.clone()).or_default();
+        let mut key = (named(by), doing);
         if records.len() >= RECORDS_MAX && !records.contains_key(&key) {
             key.0 = others(&by.tenant);
         }
@@ -130,7 +134,7 @@ impl Audit {
         }
     }
 
-    fn take(&self) -> HashMap<(Bearer, Doing), Record> {
+    fn take(&self) -> Records {
         let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
         std::mem::take(&mut *records)
     }
@@ -139,6 +143,7 @@ impl Audit {
     fn put_back(&self, unwritten: Vec<((Bearer, Doing), Record)>) {
         let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
         for (key, old) in unwritten {
+            let records = records.entry(key.0.tenant.clone()).or_default();
             if let Some(record) = records.get_mut(&key) {
                 record.first = old.first;
                 record.count = record.count.saturating_add(old.count);
@@ -151,6 +156,15 @@ impl Audit {
             }
         }
     }
+}
+
+/// Tokens that are issued anew for the same subject are one: else a thousand of them push out the others.
+fn named(by: &Principal) -> Bearer {
+    let mut bearer = by.bearer();
+    if let Credential::Token { id, issued_at } = &mut bearer.credential {
+        (*id, *issued_at) = (None, None);
+    }
+    bearer
 }
 
 /// Stands for all those of a tenant who are not told apart.
@@ -178,14 +192,8 @@ pub async fn finish(app: &App) {
 }
 
 async fn write(app: &App) {
-    let mut by_tenant: HashMap<Tenant, Vec<_>> = HashMap::new();
-    for (key, record) in app.audit.take() {
-        by_tenant
-            .entry(key.0.tenant.clone())
-            .or_default()
-            .push((key, record));
-    }
-    for (tenant, mut records) in by_tenant {
+    for (tenant, records) in app.audit.take() {
+        let mut records: Vec<_> = records.into_iter().collect();
         while !records.is_empty() {
             let rest = records.split_off(records.len().min(BATCH));
             let events: Vec<NewEvent> = records
@@ -213,7 +221,7 @@ fn event((bearer, doing): &(Bearer, Doing), record: &Record) -> Option<NewEvent>
     let credential = match &bearer.credential {
         Credential::None => Value::Null,
         Credential::ApiKey(id) => json!({ "api_key": id.as_str() }),
-        Credential::Token { id, .. } => json!({ "jti": id }),
+        Credential::Token { .. } => json!({ "sub": bearer.name.as_str() }),
     };
     let data = json!({
         "by": bearer.name.as_str(),
@@ -259,14 +267,31 @@ mod tests {
                 &Filter::everything(),
             );
         }
-        let records = audit.take();
+        let other = Principal {
+            tenant: Tenant::parse("other").unwrap(),
+            ..of("alone")
+        };
+        audit.read(&other, Doing::Read, &Filter::everything());
+        let mut all = audit.take();
+        let (alone, _) = all
+            .remove(&other.tenant)
+            .unwrap()
+            .into_iter()
+            .next()
+            .unwrap();
+        assert_eq!(
+            alone.0.name.as_str(),
+            "alone",
+            "another tenant's takes no place of its"
+        );
+        let records = all.remove(&Tenant::dev()).unwrap();
         assert!(records.len() <= RECORDS_MAX + 1, "{}", records.len());
         let appended = records
             .iter()
             .find(|((_, doing), _)| *doing == Doing::Appended)
             .unwrap()
             .1;
-        assert_eq!(appended.count, 150);
+        assert_eq!(appended.count, 100);
         assert_eq!(appended.topics.len(), TOPICS_MAX + 1);
         assert_eq!(appended.topics[OTHERS], 50);
         let read: u64 = records
@@ -282,17 +307,32 @@ mod tests {
         let audit = Audit::new(Some(Duration::from_mins(1)));
         let topic = Topic::parse("a").unwrap();
         audit.appended(&of("a"), [&topic, &topic]);
-        let unwritten: Vec<_> = audit.take().into_iter().collect();
+        let unwritten: Vec<_> = audit.take().into_values().flatten().collect();
         audit.appended(&of("a"), [&topic]);
         audit.put_back(unwritten);
         let records = audit.take();
         assert_eq!(
             records
                 .values()
+                .flat_map(HashMap::values)
                 .map(|one| (one.count, one.topics["a"]))
                 .collect::<Vec<_>>(),
             [(3, 3)]
         );
+    }
+
+    #[test]
+    fn tokens_of_one_subject_are_one() {
+        let audit = Audit::new(Some(Duration::from_mins(1)));
+        for n in 0..10 {
+            let mut by = of("a");
+            by.credential = Credential::Token {
+                id: Some(format!("jti-{n}").into()),
+                issued_at: Some(n),
+            };
+            audit.read(&by, Doing::Read, &Filter::everything());
+        }
+        assert_eq!(audit.take().values().map(HashMap::len).sum::<usize>(), 1);
     }
 
     #[test]

@@ -164,6 +164,12 @@ pub async fn revoke_tokens(
         }
     };
     let value = Label::parse(&value).map_err(|error| Problem::parameter(claim.as_str(), error))?;
+    let has_passed = |until| SystemTime::from(until) <= SystemTime::now();
+    if wanted.until.is_some_and(has_passed) {
+        let reason =
+            "has passed: leave it out, or say when the last of these tokens ends by itself";
+        return Err(Problem::parameter("until", reason));
+    }
     let revocation = Revocation {
         claim,
         value,

@@ -12,6 +12,7 @@ use super::app::App;
 use super::caller::Caller;
 use super::credentials::{administer, patterns, problem, read};
 use super::problem::{Kind, Problem};
+use crate::access::Principal;
 use crate::access::schema::{SCHEMA_BYTES_MAX, Schema};
 use crate::access::settings::{Consent, TopicMode};
 use crate::access::tenants::{Change, Declaration};
@@ -80,6 +81,7 @@ pub async fn patch(
         consent: consent.transpose()?,
         consent_topics: topics,
     };
+    may_change(&principal, &TopicPattern::any())?;
     let registry = app.access.registry();
     let changed = registry.change_settings(&principal.tenant, &change, principal.name.as_str());
     changed.await.map_err(problem)?;
@@ -135,6 +137,7 @@ pub async fn declare(
     if let Some(schema) = &wanted.schema {
         check(schema)?;
     }
+    may_change(&principal, &pattern)?;
     let declaration = Declaration {
         pattern,
         schema: wanted.schema,
@@ -145,6 +148,16 @@ pub async fn declare(
     let declared = registry.declare_topic(&principal.tenant, &declaration, principal.name.as_str());
     declared.await.map_err(problem)?;
     Ok(StatusCode::NO_CONTENT.into_response())
+}
+
+/// Nobody decides about topics that they may not write themselves.
+fn may_change(principal: &Principal, pattern: &TopicPattern) -> Result<(), Problem> {
+    let own = principal.may_grant(&[], std::slice::from_ref(pattern));
+    own.map_err(|pattern| {
+        let detail =
+            format!("this credential may not write {pattern}, so it does not decide about it");
+        Problem::new(Kind::ForbiddenTopic, detail)
+    })
 }
 
 fn check(schema: &Value) -> Result<(), Problem> {
@@ -178,6 +191,7 @@ pub async fn withdraw(
     let Path(pattern) = pattern?;
     let missing = || Problem::new(Kind::NotFound, "the tenant has not declared this pattern");
     let pattern = TopicPattern::parse(&pattern).map_err(|_| missing())?;
+    may_change(&principal, &pattern)?;
     let registry = app.access.registry();
     let withdrawn = registry.withdraw_topic(&principal.tenant, &pattern, principal.name.as_str());
     if withdrawn.await.map_err(problem)? {

@@ -161,6 +161,11 @@ async fn only_administrators_revoke_and_only_what_can_be() {
         (&admin, json!({"sub": "x", "tenant": "beta"}), 400),
         (
             &admin,
+            json!({"jti": "x", "until": "2001-01-01T00:00:00Z"}),
+            400,
+        ),
+        (
+            &admin,
             json!({"jti": "x", "until": "2030-01-01T00:00:00Z"}),
             201,
         ),
@@ -307,4 +312,33 @@ async fn keys_that_come_while_others_go_stay() {
     }
     a.stop().await;
     b.stop().await;
+}
+
+/// A revocation that is repeated holds for longer, never for less.
+#[tokio::test]
+async fn a_revocation_is_never_shortened() {
+    let db = TestDb::new().await;
+    let server = Server::start_with(&db.url, WITH_TOKENS).await;
+    let admin = server.api.with_token(&token::token("acme"));
+    let at = |seconds| chrono::DateTime::from_timestamp(in_seconds(seconds).cast_signed(), 0);
+    for (first, second, left) in [
+        (None, at(60), None),
+        (at(600), at(60), at(600)),
+        (at(60), at(600), at(600)),
+        (at(60), None, None),
+    ] {
+        let jti = format!("{first:?} {second:?}");
+        for until in [first, second] {
+            let mut what = json!({ "jti": jti });
+            if let Some(until) = until {
+                what["until"] = json!(until);
+            }
+            revoke(&admin, &what).await;
+        }
+        let listed = admin.get("/v1/revocations").await;
+        let mut listed = listed["revocations"].as_array().unwrap().iter();
+        let one = listed.find(|one| one["value"] == json!(jti)).unwrap();
+        assert_eq!(one["until"], json!(left), "{jti}");
+    }
+    server.stop().await;
 }

@@ -1,5 +1,7 @@
 //! Rules of retention: set, shown and removed by administrators, each of its own tenant.
 
+use std::time::Duration;
+
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tidewire::access::{Claims, Role};
@@ -8,7 +10,7 @@ use super::fixture::{admin, all};
 use crate::support::client::json_of;
 use crate::support::reader::Transport;
 use crate::support::token::{WITH_TOKENS, claims, issue};
-use crate::support::{Api, Server, TestDb};
+use crate::support::{Api, Server, TestDb, eventually};
 
 /// PUT of a rule: status and answer.
 pub async fn try_set(api: &Api, pattern: &str, rule: &Value) -> (StatusCode, Value) {
@@ -97,7 +99,14 @@ async fn rules_are_the_tenants_own_and_every_change_is_written_down() {
     assert_eq!(remove(&beta, "*").await, 404);
     assert_eq!(remove(&acme, "*").await, 204);
     assert_eq!(remove(&acme, "*").await, 404);
-    let log = all(&acme, Transport::Pages).await;
+    let log = eventually(Duration::from_secs(5), || async {
+        let log = all(&acme, Transport::Pages).await;
+        let is_whole = log
+            .last()
+            .is_some_and(|event| event["topic"] == "tidewire.audit.retention.removed");
+        if is_whole { Ok(log) } else { Err(log) }
+    })
+    .await;
     let told: Vec<_> = log
         .iter()
         .map(|event| event["topic"].as_str().unwrap())
