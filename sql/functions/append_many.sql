@@ -48,7 +48,8 @@ BEGIN
                e.seq IS NULL   -- retention has removed the event: its id alone is still known
                OR (e.tenant = i.tenant AND e.id = i.id AND e.topic = i.topic
                    AND e.subject IS NOT DISTINCT FROM i.subject
-                   AND e.source IS NOT DISTINCT FROM i.source
+                   AND (e.source IS NULL   -- an erasure may have taken it
+                        OR e.source IS NOT DISTINCT FROM i.source)
                    AND e.occurred_at IS NOT DISTINCT FROM i.occurred_at
                    AND e.data IS NOT DISTINCT FROM i.data::jsonb
                    AND e.bytes IS NOT DISTINCT FROM i.bytes

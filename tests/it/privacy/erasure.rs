@@ -243,7 +243,17 @@ async fn a_retry_does_not_bring_the_person_back() {
     let server = Server::start_with(&db.url, WITH_TOKENS).await;
     let acme = admin(&server, "acme");
     let stored = acme.append(&events()).await;
+    // About somebody else, under an id without the name: it keeps its place and its data, and loses its source.
+    let produced = json!({"id": "plain", "topic": "deal.lost", "subject": "deal-2", "source": PERSON, "data": {"n": 2}});
+    acme.append(&produced).await;
     erase(&acme, PERSON).await;
+    assert_eq!(acme.append(&produced).await[0]["duplicate"], true);
+    let other = json!({"id": "plain", "topic": "deal.lost", "subject": "deal-2", "source": PERSON, "data": {"n": 3}});
+    assert_eq!(
+        acme.try_append(&other).await.0,
+        422,
+        "its content still counts"
+    );
     for (at, sent) in events().as_array().unwrap().iter().enumerate() {
         if [1, 2, 4].contains(&at) {
             let again = acme.append(sent).await;
