@@ -6,33 +6,21 @@
 //!   unfold to is bounded: 30 definitions that each name the one before twice took 44 s to check one string.
 //! - An answer says where data breaks its schema and how, and never shows the data.
 
-use std::collections::HashSet;
+mod size;
 
 use jsonschema::{PatternOptions, Validator};
 use serde_json::Value;
 
+use size::Size;
+
 /// Bytes of a schema.
 pub const SCHEMA_BYTES_MAX: usize = 64 * 1024;
-/// Values within a schema, each reference replaced by what it names.
-const NODES_MAX: usize = 10_000;
 /// Values of a schema times values of the data it is asked about: what a check may cost, some 100 ms.
 const COST_MAX: usize = 2_000_000;
 /// Bytes that a regular expression may take when it is compiled, and again while it is matched.
 const PATTERN_BYTES_MAX: usize = 128 * 1024;
-/// Regular expressions of a schema, those that its references bring included.
-const PATTERNS_MAX: usize = 10;
 /// What a byte of text costs for each expression, as values: an expression may be matched slowly.
 const PATTERN_COST: usize = 4;
-/// Keywords by which a reference could mean something else than it says.
-const UNSUPPORTED: [&str; 7] = [
-    "$dynamicRef",
-    "$recursiveRef",
-    "$dynamicAnchor",
-    "$recursiveAnchor",
-    "$anchor",
-    "$id",
-    "id",
-];
 /// Faults that are told of.
 const FAULTS_MAX: usize = 10;
 
@@ -55,11 +43,15 @@ pub enum SchemaError {
     Unsupported(String),
     /// Too many regular expressions.
     #[error(
-        "has more than {PATTERNS_MAX} regular expressions, those that its references bring included"
+        "has more than {} regular expressions, those that its references bring included",
+        size::PATTERNS_MAX
     )]
     TooManyPatterns,
     /// Unfolds to too much.
-    #[error("is too large: with its references it holds more than {NODES_MAX} values")]
+    #[error(
+        "is too large: with its references it holds more than {} values",
+        size::NODES_MAX
+    )]
     TooLarge,
     /// Not a schema.
     #[error("is no JSON Schema: {0}")]
@@ -88,13 +80,7 @@ impl Schema {
     /// # Errors
     /// If it is none, or might cost too much.
     pub fn new(schema: &Value) -> Result<Self, SchemaError> {
-        let mut size = Size::default();
-        unfold(
-            schema,
-            (schema, Place::Schema),
-            &mut HashSet::new(),
-            &mut size,
-        )?;
+        let size = Size::of(schema)?;
         let expressions = PatternOptions::regex()
             .size_limit(PATTERN_BYTES_MAX)
             .dfa_size_limit(PATTERN_BYTES_MAX);
@@ -154,115 +140,9 @@ fn count(data: &Value) -> (usize, usize) {
     }
 }
 
-/// What a schema holds with each reference replaced by what it names.
-#[derive(Debug, Clone, Copy, Default)]
-struct Size {
-    nodes: usize,
-    patterns: usize,
-}
-
-/// What stands at a place of a schema.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Place {
-    /// A schema: its names are keywords.
-    Schema,
-    /// Schemas under names of the user's.
-    Names,
-    /// A value that data is compared with.
-    Data,
-}
-
-impl Place {
-    /// What stands under a name.
-    fn under(self, name: &str) -> Self {
-        match (self, name) {
-            (Self::Data, _) | (Self::Schema, "const" | "enum" | "default" | "examples") => {
-                Self::Data
-            }
-            (
-                Self::Schema,
-                "properties" | "patternProperties" | "dependentSchemas" | "dependencies",
-            ) => Self::Names,
-            _ => Self::Schema,
-        }
-    }
-}
-
-/// Counts what a schema holds with each reference replaced by what it names. `under` are the references that are being
-/// followed.
-fn unfold<'a>(
-    root: &'a Value,
-    (at, place): (&'a Value, Place),
-    under: &mut HashSet<&'a str>,
-    size: &mut Size,
-) -> Result<(), SchemaError> {
-    size.nodes = size.nodes.saturating_add(1);
-    if size.nodes > NODES_MAX {
-        return Err(SchemaError::TooLarge);
-    }
-    if size.patterns > PATTERNS_MAX {
-        return Err(SchemaError::TooManyPatterns);
-    }
-    match at {
-        Value::Array(items) => {
-            let mut items = items.iter();
-            items.try_for_each(|item| unfold(root, (item, place), under, size))
-        }
-        Value::Object(members) => {
-            for (name, value) in members {
-                size.patterns = size
-                    .patterns
-                    .saturating_add(expressions(place, name, value));
-                let is_text = value.is_string() || value.is_boolean();
-                match (place, name.as_str(), value) {
-                    (Place::Schema, "$ref", Value::String(reference)) => {
-                        follow(root, reference, under, size)?;
-                    }
-                    (Place::Schema, name, _) if is_text && UNSUPPORTED.contains(&name) => {
-                        return Err(SchemaError::Unsupported(name.to_owned()));
-                    }
-                    // Counted where they are referred to.
-                    (Place::Schema, "$defs" | "definitions", _) => {}
-                    _ => unfold(root, (value, place.under(name)), under, size)?,
-                }
-            }
-            Ok(())
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Regular expressions that a member brings.
-fn expressions(place: Place, name: &str, value: &Value) -> usize {
-    match (place, name, value) {
-        (Place::Schema, "pattern", Value::String(_)) => 1,
-        (Place::Schema, "patternProperties", Value::Object(patterns)) => patterns.len(),
-        _ => 0,
-    }
-}
-
-fn follow<'a>(
-    root: &'a Value,
-    reference: &'a str,
-    under: &mut HashSet<&'a str>,
-    size: &mut Size,
-) -> Result<(), SchemaError> {
-    let foreign = || SchemaError::Foreign(format!("{reference:?}"));
-    let pointer = reference.strip_prefix('#').ok_or_else(foreign)?;
-    if pointer.contains('%') {
-        return Err(foreign());
-    }
-    let named = root.pointer(pointer).ok_or_else(foreign)?;
-    if !under.insert(reference) {
-        return Err(SchemaError::Recursive(format!("{reference:?}")));
-    }
-    unfold(root, (named, Place::Schema), under, size)?;
-    under.remove(reference);
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
+    use super::size::PATTERNS_MAX;
     use super::*;
     use serde_json::json;
 
