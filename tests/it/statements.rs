@@ -1,6 +1,6 @@
 //! Every statement of the floors that ask the database fits the real schema.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use tidewire::access::{ledger, registry, tenants};
 use tidewire::log::{
@@ -46,14 +46,13 @@ async fn every_statement_prepares() {
 /// ask the database is in one.
 #[test]
 fn no_statement_is_left_out_of_the_lists() {
-    let folder = |name| std::fs::read_dir(format!("{}/src/{name}", env!("CARGO_MANIFEST_DIR")));
-    let folders = ["log", "access", "access/limits"];
-    for entry in folders.iter().flat_map(|name| folder(name).unwrap()) {
-        let path = entry.unwrap().path();
+    let mut paths: Vec<PathBuf> = ["log", "access"]
+        .map(|floor| format!("{}/src/{floor}", env!("CARGO_MANIFEST_DIR")).into())
+        .into();
+    while let Some(path) = paths.pop() {
         if path.is_dir() {
-            let name = path.strip_prefix(concat!(env!("CARGO_MANIFEST_DIR"), "/src"));
-            let name = name.unwrap();
-            assert!(folders.iter().any(|known| Path::new(known) == name));
+            let entries = std::fs::read_dir(&path).unwrap();
+            paths.extend(entries.map(|entry| entry.unwrap().path()));
             continue;
         }
         let text = std::fs::read_to_string(&path).unwrap();
