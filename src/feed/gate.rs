@@ -95,22 +95,28 @@ impl Gate {
             limit,
             generation: self.generation.load(Ordering::Acquire),
         };
-        let read = async {
-            let query = Query {
-                tenant: tenant.clone(),
-                filter: Filter::clone(filter),
-                after,
-                up_to,
-                limit,
+        loop {
+            let read = async {
+                let query = Query {
+                    tenant: tenant.clone(),
+                    filter: Filter::clone(filter),
+                    after,
+                    up_to,
+                    limit,
+                };
+                let _permit = self.reads.acquire(tenant).await;
+                self.history.page(&query).await.map(Arc::new)
             };
-            let _permit = self.reads.acquire(tenant).await;
-            self.history.page(&query).await.map(Arc::new)
-        };
-        let page = self.pages.try_get_with(key.clone(), read).await?;
-        if !page.has_more {
+            let page = self.pages.try_get_with(key.clone(), read).await?;
+            if page.has_more {
+                return Ok(page);
+            }
             self.pages.invalidate(&key).await;
+            // Else it was another reader's, who began earlier and wanted less.
+            if page.through.seq >= up_to.seq {
+                return Ok(page);
+            }
         }
-        Ok(page)
     }
 
     /// How many events match between two places, if that can be told soon.

@@ -26,6 +26,7 @@ mod encodings;
 mod faults;
 mod first_steps;
 mod first_writer;
+mod gate;
 mod history;
 mod hostile;
 mod http2;
