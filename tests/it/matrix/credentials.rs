@@ -50,6 +50,17 @@ pub fn valid(tenant: &str, role: &str) -> String {
     sign(&claims(tenant, role), SECRET)
 }
 
+/// One that is valid until then, in seconds since 1970.
+pub fn until(tenant: &str, role: &str, expires_at: u64) -> String {
+    sign(&changed(tenant, role, &json!({"exp": expires_at})), SECRET)
+}
+
+/// One that is valid, and its id.
+pub fn revocable(tenant: &str, role: &str) -> (String, Value) {
+    let claims = claims(tenant, role);
+    (sign(&claims, SECRET), claims["jti"].clone())
+}
+
 /// One that is valid and covers other topics only.
 pub fn narrow(tenant: &str, role: &str) -> String {
     let other = json!({"read": ["other.*"], "write": ["other.*"]});
@@ -99,22 +110,12 @@ impl Setting {
         let (content, signature) = good.rsplit_once('.').unwrap();
         let header = |text: &str| data_encoding::BASE64URL_NOPAD.encode(text.as_bytes());
         let payload = content.split_once('.').unwrap().1;
-        let revoked_claims = claims("acme", role);
-        let revoked = sign(&revoked_claims, SECRET);
-        revoke(&admin, &json!({"jti": revoked_claims["jti"]})).await;
+        let (revoked, jti) = revocable("acme", role);
+        revoke(&admin, &json!({"jti": jti})).await;
         let gone = changed("acme", role, &json!({"sub": format!("gone-{role}")}));
         revoke(&admin, &json!({"sub": format!("gone-{role}")})).await;
         let (key_id, key) = create_key(&admin, role).await;
-        let path = format!("/v1/api-keys/{key_id}");
-        assert_eq!(
-            admin
-                .request(Method::DELETE, &path)
-                .send()
-                .await
-                .unwrap()
-                .status(),
-            204
-        );
+        delete_key(&admin, &key_id).await;
         let signed = |changes: &Value| sign(&changed("acme", role, changes), SECRET);
         vec![
             ("expired", signed(&json!({"exp": in_seconds(-5)}))),
@@ -161,7 +162,8 @@ impl Setting {
     }
 }
 
-async fn revoke(admin: &Api, what: &Value) {
+/// Revokes what is named.
+pub async fn revoke(admin: &Api, what: &Value) {
     let request = admin.request(Method::POST, "/v1/revocations").json(what);
     assert_eq!(request.send().await.unwrap().status(), 201);
 }
@@ -183,4 +185,10 @@ pub async fn create_key(admin: &Api, name: &str) -> (String, String) {
             .to_owned()
     };
     (text("id"), text("key"))
+}
+
+/// Revokes a key.
+pub async fn delete_key(admin: &Api, id: &str) {
+    let request = admin.request(Method::DELETE, &format!("/v1/api-keys/{id}"));
+    assert_eq!(request.send().await.unwrap().status(), 204);
 }

@@ -306,7 +306,7 @@ async fn another_tenant_sees_and_changes_nothing() {
 }
 
 /// All rows of `acme`, as text.
-async fn everything(setting: &Setting) -> Vec<String> {
+pub async fn everything(setting: &Setting) -> Vec<String> {
     let client = setting.db.connect().await;
     let tables = "SELECT c.oid::regclass::text FROM pg_class AS c
                    JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attname = 'tenant' AND NOT a.attisdropped

@@ -261,6 +261,14 @@ impl Ws {
             .unwrap();
     }
 
+    /// Sends a frame to who may have closed by now; that is then told by what is read.
+    pub async fn try_send(&mut self, frame: Value) {
+        let _ = self
+            .socket
+            .send(Message::Text(frame.to_string().into()))
+            .await;
+    }
+
     /// Subscribes to `topics` after `after`, and reads the answer.
     pub async fn subscribe(&mut self, id: &str, topics: &[&str], after: &str) -> Value {
         self.send(json!({"type": "subscribe", "id": id, "topics": topics, "after": after}))
