@@ -10,7 +10,16 @@ use super::ledger::{self, LedgerError, ListedKey, ListedRevocation};
 use super::registry::{Registry, in_time};
 use super::revoked::Revocation;
 use super::tenants::{self, Change, Declaration, ListedSettings, ListedTopic};
-use crate::event::{Tenant, TopicPattern};
+use crate::event::{Label, Tenant, TopicPattern};
+
+/// Credentials that bear a name.
+#[derive(Debug, Clone, serde::Serialize)]
+pub struct ListedCredentials {
+    /// API keys, ended ones included; [`ledger::LIST_MAX`] at most.
+    pub api_keys: Vec<ListedKey>,
+    /// That of the tokens of this subject, if it is in force.
+    pub revocations: Vec<ListedRevocation>,
+}
 
 impl Registry {
     /// Stores a new key.
@@ -37,7 +46,7 @@ impl Registry {
         after: &str,
     ) -> Result<Vec<ListedKey>, LedgerError> {
         let client = self.client()?;
-        in_time(ledger::list_keys(&client, tenant, after)).await
+        in_time(ledger::list_keys(&client, tenant, after, None)).await
     }
 
     /// Revokes a key of the tenant; whether there is one. When this returns it is refused here.
@@ -87,7 +96,26 @@ impl Registry {
         tenant: &Tenant,
     ) -> Result<Vec<ListedRevocation>, LedgerError> {
         let client = self.client()?;
-        in_time(ledger::list_revoked(&client, tenant)).await
+        in_time(ledger::list_revoked(&client, tenant, None)).await
+    }
+
+    /// The credentials of the tenant that bear this name.
+    ///
+    /// # Errors
+    /// If the database cannot be asked.
+    pub async fn bearing(
+        &self,
+        tenant: &Tenant,
+        name: &Label,
+    ) -> Result<ListedCredentials, LedgerError> {
+        let client = self.client()?;
+        in_time(async {
+            Ok(ListedCredentials {
+                api_keys: ledger::list_keys(&client, tenant, "", Some(name)).await?,
+                revocations: ledger::list_revoked(&client, tenant, Some(name)).await?,
+            })
+        })
+        .await
     }
 
     /// The tenant's settings as they stand.

@@ -39,7 +39,8 @@ const CREATE_KEY: &str = "
 const LIST_KEYS: &str = "
     SELECT key_id, name, role, read_topics, write_topics, created_at, created_by, expires_at, revoked_at, revoked_by,
            last_used_at
-      FROM tidewire.api_keys WHERE tenant = $1 AND key_id > $2 ORDER BY key_id LIMIT $3";
+      FROM tidewire.api_keys
+     WHERE tenant = $1 AND key_id > $2 AND ($4::text IS NULL OR name = $4) ORDER BY key_id LIMIT $3";
 /// Revoked a second time it stays as it is.
 const REVOKE_KEY: &str = "
     WITH revoked AS (
@@ -57,7 +58,8 @@ const REVOKE_TOKENS: &str = "
     RETURNING revoked_at";
 const LIST_REVOKED: &str = "
     SELECT claim, value, revoked_at, revoked_by, until FROM tidewire.revoked_tokens
-     WHERE tenant = $1 AND (until IS NULL OR until > now()) ORDER BY revoked_at DESC, claim, value LIMIT $2";
+     WHERE tenant = $1 AND (until IS NULL OR until > now()) AND ($3::text IS NULL OR (claim = 'sub' AND value = $3))
+     ORDER BY revoked_at DESC, claim, value LIMIT $2";
 const USED: &str = "
     UPDATE tidewire.api_keys AS k SET last_used_at = u.at
       FROM unnest($1::text[], $2::timestamptz[]) AS u(key_id, at)
@@ -254,14 +256,23 @@ fn time(seconds: u64) -> DateTime<Utc> {
         .map_or(DateTime::<Utc>::MAX_UTC, DateTime::<Utc>::from)
 }
 
-/// The tenant's keys after this id, by their ids; [`LIST_MAX`] at most.
+/// The tenant's keys after this id, by their ids; [`LIST_MAX`] at most. With a name: those of this name.
 pub(super) async fn list_keys(
     client: &Client,
     tenant: &Tenant,
     after: &str,
+    name: Option<&Label>,
 ) -> Result<Vec<ListedKey>, LedgerError> {
     let rows = client
-        .query(LIST_KEYS, &[&tenant.as_str(), &after, &LIST_MAX])
+        .query(
+            LIST_KEYS,
+            &[
+                &tenant.as_str(),
+                &after,
+                &LIST_MAX,
+                &name.map(Label::as_str),
+            ],
+        )
         .await?;
     let listed = |row: &Row| {
         Ok(ListedKey {
@@ -320,13 +331,17 @@ pub(super) async fn revoke_tokens(
         .try_get(0)?)
 }
 
-/// The tenant's revocations, the newest first; [`LIST_MAX`] at most.
+/// The tenant's revocations, the newest first; [`LIST_MAX`] at most. With a subject: that of its tokens.
 pub(super) async fn list_revoked(
     client: &Client,
     tenant: &Tenant,
+    subject: Option<&Label>,
 ) -> Result<Vec<ListedRevocation>, LedgerError> {
     let rows = client
-        .query(LIST_REVOKED, &[&tenant.as_str(), &LIST_MAX])
+        .query(
+            LIST_REVOKED,
+            &[&tenant.as_str(), &LIST_MAX, &subject.map(Label::as_str)],
+        )
         .await?;
     let listed = |row: &Row| {
         Ok(ListedRevocation {

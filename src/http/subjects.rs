@@ -17,7 +17,7 @@ use serde_json::json;
 
 use super::app::App;
 use super::caller::Caller;
-use super::credentials::administer;
+use super::credentials::{self, administer};
 use super::errors;
 use super::params;
 use super::problem::{Kind, Problem};
@@ -99,10 +99,13 @@ pub async fn get(
         }
     };
     let page = page.map_err(failed)?;
+    let registry = app.access.registry();
+    let credentials = registry.bearing(&principal.tenant, &subject).await;
+    let credentials = json!(credentials.map_err(credentials::problem)?);
     let held = json!(summary);
     let cursor = app.hub.identity().encode(page.through.max(after));
     let mut body = format!(
-        "{{\"subject\":{},\"held\":{held},\"events\":[",
+        "{{\"subject\":{},\"held\":{held},\"credentials\":{credentials},\"events\":[",
         json!(subject.as_str())
     )
     .into_bytes();

@@ -48,3 +48,22 @@ async fn an_upload_over_its_rate_takes_its_time_and_is_complete() {
     assert_eq!(stored, (0..700).collect::<Vec<_>>());
     server.stop().await;
 }
+
+/// Nobody holds a place for ever.
+#[tokio::test]
+async fn an_upload_that_waits_for_a_minute_is_told_to_come_back() {
+    let db = TestDb::new().await;
+    let server = server(&db, &["--credential-bytes-rate", "10:10"]).await;
+    let api = caller(&server, "acme", "one");
+    // At ten bytes a second it would take more than a minute and a half.
+    let lines = json!({"topic": "a.b", "data": "x".repeat(1_000)}).to_string();
+    let began = Instant::now();
+    let upload = api.request(Method::POST, "/v1/events").body(lines);
+    let upload = upload.header("content-type", "application/x-ndjson");
+    let results = upload.send().await.unwrap().text().await.unwrap();
+    let took = began.elapsed();
+    assert!(took >= Duration::from_secs(60), "{took:?}: {results}");
+    let last: Value = serde_json::from_str(results.lines().last().unwrap()).unwrap();
+    assert_eq!(last["error"]["type"], "/problems/rate-limited", "{results}");
+    server.stop().await;
+}

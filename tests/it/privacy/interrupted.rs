@@ -146,3 +146,39 @@ async fn an_erasure_that_could_not_see_what_is_committed_is_refused() {
         "the door is closed again"
     );
 }
+
+/// A request ends in time, however much there is.
+#[tokio::test]
+async fn an_erasure_that_takes_long_is_told_so_and_goes_on_when_it_is_asked_again() {
+    let db = TestDb::new().await;
+    let client = many(&db).await;
+    // Each batch takes longer than half of what a request may take.
+    let slow = "CREATE FUNCTION public.take_long() RETURNS trigger LANGUAGE plpgsql AS
+                $$ BEGIN PERFORM pg_sleep(2.6); RETURN NEW; END $$;
+                CREATE TRIGGER slow BEFORE UPDATE ON tidewire.erasures FOR EACH ROW EXECUTE FUNCTION public.take_long()";
+    client.batch_execute(slow).await.unwrap();
+    let server = Server::start_with(&db.url, WITH_TOKENS).await;
+    let acme = admin(&server, "acme");
+    let path = format!("/v1/subjects/{PERSON}");
+    let answer = acme.request(Method::DELETE, &path).send().await.unwrap();
+    assert_eq!(answer.status(), StatusCode::ACCEPTED);
+    assert_eq!(answer.headers()["retry-after"], "1");
+    let answer: serde_json::Value = answer.json().await.unwrap();
+    assert_eq!(answer["is_complete"], false);
+    assert!(answer["cursor"].is_string(), "{answer}");
+    let first = answer["events"].as_i64().unwrap();
+    assert!((1..MANY).contains(&first), "{answer}");
+    let left: i64 = client.query_one(LEFT, &[]).await.unwrap().get(0);
+    assert_eq!(left, MANY - first, "what it says is done");
+    client
+        .batch_execute("DROP TRIGGER slow ON tidewire.erasures")
+        .await
+        .unwrap();
+    assert_eq!(
+        i64::try_from(erase(&acme, PERSON).await).unwrap(),
+        MANY - first
+    );
+    let left: i64 = client.query_one(LEFT, &[]).await.unwrap().get(0);
+    assert_eq!(left, 0);
+    server.stop().await;
+}

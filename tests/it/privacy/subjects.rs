@@ -111,6 +111,55 @@ async fn the_logs_own_events_about_a_person_are_shown_and_erased_but_not_who_did
 }
 
 #[tokio::test]
+async fn credentials_that_bear_the_name_are_shown_to_their_own_tenant() {
+    let db = TestDb::new().await;
+    let server = Server::start_with(&db.url, WITH_TOKENS).await;
+    let (acme, beta) = (admin(&server, "acme"), admin(&server, "beta"));
+    let post = async |api: &Api, path: &str, body: Value| -> Value {
+        let request = api.request(reqwest::Method::POST, path).json(&body);
+        let answer = request.send().await.unwrap();
+        assert_eq!(answer.status(), 201, "{path} {body}");
+        answer.json().await.unwrap()
+    };
+    let key = async |api: &Api, name: &str| {
+        let key = json!({"name": name, "role": "agent", "read": [], "write": ["deal.*"]});
+        post(api, "/v1/api-keys", key).await
+    };
+    let theirs = key(&acme, PERSON).await;
+    let ended = key(&acme, PERSON).await;
+    key(&acme, "another").await;
+    key(&beta, "another").await;
+    let path = format!("/v1/api-keys/{}", ended["id"].as_str().unwrap());
+    let revoke = acme.request(reqwest::Method::DELETE, &path);
+    assert_eq!(revoke.send().await.unwrap().status(), 204);
+    for named in [
+        json!({"sub": PERSON}),
+        json!({"jti": PERSON}),
+        json!({"sub": "another"}),
+    ] {
+        post(&acme, "/v1/revocations", named).await;
+    }
+    let held = page(&acme, "").await;
+    let keys = held["credentials"]["api_keys"].as_array().unwrap();
+    let mut ids: Vec<&Value> = keys.iter().map(|key| &key["id"]).collect();
+    let mut wanted = [&theirs["id"], &ended["id"]];
+    ids.sort_unstable_by_key(|id| id.to_string());
+    wanted.sort_unstable_by_key(|id| id.to_string());
+    assert_eq!(ids, wanted, "{held}");
+    assert!(!held.to_string().contains(theirs["key"].as_str().unwrap()));
+    let revoked = held["credentials"]["revocations"].as_array().unwrap();
+    assert_eq!(revoked.len(), 1, "{held}");
+    assert_eq!(
+        (&revoked[0]["claim"], &revoked[0]["value"]),
+        (&json!("sub"), &json!(PERSON))
+    );
+    let none = page(&beta, "").await;
+    let nothing = json!({"api_keys": [], "revocations": []});
+    assert_eq!(none["credentials"], nothing);
+    server.stop().await;
+}
+
+#[tokio::test]
 async fn what_is_held_is_for_administrators_who_may_read_it() {
     let db = TestDb::new().await;
     let server = Server::start_with(&db.url, WITH_TOKENS).await;
