@@ -9,11 +9,8 @@ use tidewire::log::{
 
 use crate::support::TestDb;
 
-#[tokio::test]
-async fn every_statement_prepares() {
-    let db = TestDb::new().await;
-    let client = db.connect().await;
-    let files: [(&str, &[&str]); 14] = [
+fn lists() -> [(&'static str, &'static [&'static str]); 14] {
+    [
         ("identity", identity::STATEMENTS),
         ("writer", writer::STATEMENTS),
         ("listener", listener::STATEMENTS),
@@ -28,8 +25,14 @@ async fn every_statement_prepares() {
         ("ledger", ledger::STATEMENTS),
         ("registry", registry::STATEMENTS),
         ("tenants", tenants::STATEMENTS),
-    ];
-    for (file, statements) in files {
+    ]
+}
+
+#[tokio::test]
+async fn every_statement_prepares() {
+    let db = TestDb::new().await;
+    let client = db.connect().await;
+    for (file, statements) in lists() {
         assert!(!statements.is_empty(), "{file}");
         for statement in statements {
             let prepared = client.prepare(statement).await;
@@ -79,4 +82,70 @@ fn no_statement_is_left_out_of_the_lists() {
             assert_eq!(said, settings, "{}: {call}", path.display());
         }
     }
+}
+
+/// What is asked of all tenants' rows, by words of it, and why.
+const OF_ALL_TENANTS: &[(&str, &str)] = &[
+    (
+        "min(seq) FROM tidewire.events",
+        "a time is looked up in the order that all share; a place comes back",
+    ),
+    (
+        "e.seq > $1 AND e.recorded_at >= $2",
+        "the tail: what it reads is kept by tenant",
+    ),
+    ("ORDER BY seq DESC LIMIT 1", "where the tail begins"),
+    (
+        "FROM tidewire.retained_tenants",
+        "a server knows where each tenant's log begins",
+    ),
+    (
+        "FROM tidewire.erased_tenants",
+        "a server forgets what was erased, whoever's it was",
+    ),
+    ("coalesce(r.tenant, $1) = $1", "compared there"),
+    ("k.key_id = ANY ($1)", "a key is what says whose it is"),
+    (
+        "value, revoked_at FROM tidewire.revoked_tokens WHERE until",
+        "a server knows all revocations, by tenant",
+    ),
+    ("SET last_used_at", "of keys that were let in"),
+];
+
+/// A tenant's filter that was taken away is noticed, in statements that no other test would miss it in.
+#[tokio::test]
+async fn statements_on_tenants_rows_name_the_tenant() {
+    let db = TestDb::new().await;
+    let tables = "SELECT c.oid::regclass::text FROM pg_class AS c
+                    JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attname = 'tenant' AND NOT a.attisdropped
+                   WHERE c.relnamespace = 'tidewire'::regnamespace AND c.relkind = 'r'";
+    let rows = db.connect().await.query(tables, &[]).await.unwrap();
+    let tables: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    assert!(tables.len() >= 7, "{tables:?}");
+    let asked = |statement: &str| -> usize {
+        let of_table = |table: &String| -> usize {
+            let words = ["FROM", "JOIN", "UPDATE"].map(|word| format!("{word} {table}"));
+            let of_word = |word: &String| {
+                let rests = statement.split(word.as_str()).skip(1);
+                let goes_on =
+                    |rest: &str| rest.starts_with(|c: char| c.is_alphanumeric() || c == '_');
+                rests.filter(|rest| !goes_on(rest)).count()
+            };
+            words.iter().map(of_word).sum()
+        };
+        tables.iter().map(of_table).sum()
+    };
+    let statements = lists().into_iter().flat_map(|(_, statements)| statements);
+    let unfiltered: Vec<&str> = statements
+        .copied()
+        .filter(|one| asked(one) > one.matches("tenant = $").count())
+        .collect();
+    for statement in &unfiltered {
+        let mut known = OF_ALL_TENANTS.iter();
+        assert!(
+            known.any(|(words, _)| statement.contains(words)),
+            "whose rows? {statement}"
+        );
+    }
+    assert_eq!(unfiltered.len(), OF_ALL_TENANTS.len(), "{unfiltered:#?}");
 }
