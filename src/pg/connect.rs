@@ -30,6 +30,11 @@ pub enum ConnectError {
         "DATABASE_URL is not a PostgreSQL URL ({0}): write it as postgres://user:password@host:5432/database"
     )]
     Url(tokio_postgres::Error),
+    /// The URL names no database.
+    #[error(
+        "DATABASE_URL names no host: write it as postgres://user:password@host:5432/database, or unset it to use the embedded database"
+    )]
+    NoHost,
     /// TLS cannot be as the URL asks for.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -61,7 +66,7 @@ impl Connector {
     /// Reads a `postgres://` URL.
     ///
     /// # Errors
-    /// If it is not one, or TLS cannot be as it asks for.
+    /// If it is not one, names no host, or TLS cannot be as it asks for.
     pub fn parse(url: &str, tasks: &Tasks) -> Result<Self, ConnectError> {
         let (url, mut demand) = tls::split(url)?;
         let mut config: Config = url.parse().map_err(ConnectError::Url)?;
@@ -71,8 +76,11 @@ impl Connector {
             SslMode::Require if demand.mode == Mode::Prefer => demand.mode = Mode::Require,
             _ => {}
         }
+        if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
+            return Err(ConnectError::NoHost);
+        }
         let is_local = |host: &Host| matches!(host, Host::Unix(_));
-        if config.get_hosts().iter().all(is_local) {
+        if config.get_hostaddrs().is_empty() && config.get_hosts().iter().all(is_local) {
             // As libpq has it: what never leaves the machine is not encrypted, whatever the mode.
             demand.mode = Mode::Disable;
         }

@@ -23,7 +23,12 @@ pub enum RequirementError {
         "this PostgreSQL has no TimescaleDB: install the timescaledb extension ({TIMESCALE_MIN_TEXT} or later) on the database server, or leave DATABASE_URL out to use the embedded database"
     )]
     NoTimescale,
-    /// The extension is there, but not created, and may not be.
+    /// The extension is there, but not created.
+    #[error(
+        "TimescaleDB is installed on the server but not in this database, nor is Tidewire: run `tidewire migrate`"
+    )]
+    NotCreated,
+    /// The same, and it may not be.
     #[error(
         "TimescaleDB is installed on the server but not in this database, and this role may not create it: as a superuser run CREATE EXTENSION timescaledb ({0})"
     )]
@@ -63,7 +68,24 @@ const EXAMINE: &str = "
            (SELECT extversion FROM pg_extension WHERE extname = 'timescaledb'),
            coalesce(current_setting('timescaledb.license', true), '')";
 
-/// Examines the database, and creates the extension if it is there and may be created.
+/// Examines the database, and creates the extension if it is there and may be created. One at a time.
+///
+/// # Errors
+/// If something is missing.
+pub async fn provide(client: &Client) -> Result<Versions, RequirementError> {
+    match check(client).await {
+        Err(RequirementError::NotCreated) => {
+            client
+                .batch_execute("CREATE EXTENSION IF NOT EXISTS timescaledb")
+                .await
+                .map_err(not_created)?;
+            check(client).await
+        }
+        checked => checked,
+    }
+}
+
+/// Examines the database.
 ///
 /// # Errors
 /// If something is missing.
@@ -81,13 +103,7 @@ pub async fn check(client: &Client) -> Result<Versions, RequirementError> {
     let timescale = match (available, installed) {
         (_, Some(version)) => version,
         (None, None) => return Err(RequirementError::NoTimescale),
-        (Some(version), None) => {
-            client
-                .batch_execute("CREATE EXTENSION IF NOT EXISTS timescaledb")
-                .await
-                .map_err(not_created)?;
-            version
-        }
+        (Some(_), None) => return Err(RequirementError::NotCreated),
     };
     if parse_version(&timescale) < TIMESCALE_MIN {
         return Err(RequirementError::TimescaleVersion(timescale));

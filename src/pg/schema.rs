@@ -103,7 +103,7 @@ pub async fn apply(client: &mut Client, plan: Plan) -> Result<Versions, SchemaEr
         .execute("SELECT pg_advisory_lock($1)", &[&SCHEMA_LOCK])
         .await?;
     let mut attempts = Attempts::within(plan.patience);
-    let versions = requirements::check(client).await?;
+    let versions = requirements::provide(client).await?;
     client
         .batch_execute("SET client_min_messages = warning; CREATE SCHEMA IF NOT EXISTS tidewire")
         .await

@@ -40,6 +40,7 @@ mod ndjson;
 mod origins;
 mod overtaken;
 mod own;
+mod own_database;
 mod pages;
 mod patience;
 mod permissions;

@@ -390,16 +390,22 @@ async fn nobody_on_the_way_can_talk_it_out_of_tls() {
         // Whoever asks for no more gets no more.
         ("sslmode=prefer".to_owned(), true),
     ] {
-        let url = format!("postgres://app:hush-hush@127.0.0.1:{port}/tidewire?{query}");
-        let (connected, (question, rest)) = tokio::join!(connect_to(&url), deny(&listener));
-        let said = connected.unwrap_err();
-        assert_eq!(question, [0, 0, 0, 8, 4, 210, 22, 47], "SSLRequest");
-        assert_eq!(!rest.is_empty(), is_sent, "{query}: {rest:?}");
-        if !is_sent {
-            assert!(
-                said.contains("does not support TLS; set ssl = on"),
-                "{query}: {said}"
-            );
+        for place in [
+            format!("app:hush-hush@127.0.0.1:{port}/tidewire?"),
+            // An address without a name is no socket on this machine.
+            format!("/tidewire?user=app&hostaddr=127.0.0.1&port={port}&"),
+        ] {
+            let url = format!("postgres://{place}{query}");
+            let (connected, (question, rest)) = tokio::join!(connect_to(&url), deny(&listener));
+            let said = connected.unwrap_err();
+            assert_eq!(question, [0, 0, 0, 8, 4, 210, 22, 47], "SSLRequest");
+            assert_eq!(!rest.is_empty(), is_sent, "{query}: {rest:?}");
+            if !is_sent {
+                assert!(
+                    said.contains("does not support TLS; set ssl = on"),
+                    "{query}: {said}"
+                );
+            }
         }
     }
 }
