@@ -217,6 +217,8 @@ impl Server {
         readers.stop(STOP).await;
         app.access.registry().write_used().await;
         audit::finish(&app).await;
+        // Before the database goes: its goodbye would be a warning.
+        app.history.pool().close();
         log_tasks.token().cancel();
         embedded_stop.cancel();
         if let Some(stopped) = supervised {
