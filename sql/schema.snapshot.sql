@@ -28,6 +28,11 @@ CREATE FUNCTION tidewire.announce_credential_change() RETURNS trigger
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 BEGIN
+    IF TG_TABLE_NAME = 'revoked_tokens' AND TG_OP = 'DELETE' THEN
+        IF NOT EXISTS (SELECT FROM gone AS g WHERE g.until IS NULL OR g.until > clock_timestamp() - interval '1 hour') THEN
+            RETURN NULL;
+        END IF;
+    END IF;
     UPDATE tidewire.credential_changes AS c SET version = c.version + 1;
     PERFORM pg_notify('tidewire_credentials', '');
     RETURN NULL;
@@ -253,10 +258,10 @@ $$;
 COMMENT ON FUNCTION tidewire.append_many(tenants text[], ids text[], topics text[], subjects text[], sources text[], priorities text[], occurred_ats timestamp with time zone[], regions text[], gdprs text[], traces text[], datas text[], bytess bytea[], content_types text[], group_nos integer[], expected_seqs bigint[]) IS 'Appends a batch, group by group all or nothing; for the server. Applications call tidewire.append().';
 
 --
--- Name: apply_retention(integer); Type: FUNCTION; Schema: tidewire; Owner: -
+-- Name: apply_retention(integer, timestamp with time zone); Type: FUNCTION; Schema: tidewire; Owner: -
 --
 
-CREATE FUNCTION tidewire.apply_retention(row_limit integer DEFAULT 5000) RETURNS TABLE(removed bigint, is_complete boolean)
+CREATE FUNCTION tidewire.apply_retention(row_limit integer DEFAULT 5000, round_at timestamp with time zone DEFAULT NULL::timestamp with time zone) RETURNS TABLE(removed bigint, is_complete boolean)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET lock_timeout TO '500ms'
@@ -264,10 +269,17 @@ CREATE FUNCTION tidewire.apply_retention(row_limit integer DEFAULT 5000) RETURNS
 #variable_conflict use_column
 DECLARE
     _watermark bigint;
+    _began     timestamptz := clock_timestamp();
+    _round     timestamptz := coalesce(apply_retention.round_at, _began);
+    _rested    timestamptz := CASE WHEN apply_retention.round_at IS NULL THEN 'infinity' ELSE _began - interval '6 hours' END;
+    _is_over   boolean := false;
+    _tenant    text;
     _rule      tidewire.retention_rules;
     _cutoff    timestamptz;
     _stop      bigint;
+    _young_at  timestamptz;
     _found     record;
+    _room      bigint;
     _looked    bigint := 0;
     _removed   bigint := 0;
     _emptied   bigint;
@@ -281,47 +293,67 @@ BEGIN
     END IF;
     -- Before the events are read: whoever is not seen here takes a place above it.
     SELECT w.watermark INTO _watermark FROM tidewire.watermark() AS w;
-    FOR _rule IN SELECT r.* FROM tidewire.retention_rules AS r ORDER BY r.tenant, r.pattern LOOP
-        _cutoff := clock_timestamp() - _rule.days * interval '24 hours';
-        SELECT min(e.seq) INTO _stop FROM tidewire.events AS e
-         WHERE e.tenant = _rule.tenant AND e.seq > _rule.applied_seq AND e.recorded_at >= _cutoff;
-        SELECT count(*) AS looked, max(l.seq) AS looked_to, array_agg(l.seq) FILTER (WHERE l.is_due) AS seqs,
-               min(l.recorded_at) FILTER (WHERE l.is_due) AS earliest, max(l.recorded_at) FILTER (WHERE l.is_due) AS latest
-          INTO _found
-          FROM (SELECT e.seq, e.recorded_at,
-                       e.erased_at IS NULL AND e.topic ~ _rule.topic_regex
-                       AND (_rule.is_reserved OR NOT starts_with(e.topic, 'tidewire.'))
-                       AND NOT EXISTS (
-                           SELECT FROM tidewire.retention_rules AS o
-                            WHERE o.tenant = _rule.tenant AND o.specificity > _rule.specificity AND e.topic ~ o.topic_regex
-                              AND (o.is_reserved OR NOT starts_with(e.topic, 'tidewire.'))) AS is_due
-                  FROM (SELECT s.seq, s.recorded_at, s.topic, s.erased_at FROM tidewire.events AS s
-                         WHERE s.tenant = _rule.tenant AND s.seq > _rule.applied_seq AND s.seq <= _watermark
-                           AND s.seq < coalesce(_stop, _watermark + 1) AND s.recorded_at < _cutoff
-                         ORDER BY s.seq LIMIT apply_retention.row_limit - _looked) AS e) AS l;
-        CONTINUE WHEN _found.looked = 0;
-        _emptied := 0;
-        IF _found.seqs IS NOT NULL THEN
-            UPDATE tidewire.erasure_changes AS c SET version = c.version + 1;
-            _emptied := tidewire.redact(_rule.tenant, _found.seqs, _found.earliest, _found.latest);
-        END IF;
-        UPDATE tidewire.retention_rules AS r
-           SET applied_seq = _found.looked_to, removed = r.removed + _emptied,
-               removed_at = CASE WHEN _emptied > 0 THEN clock_timestamp() ELSE r.removed_at END
-         WHERE r.tenant = _rule.tenant AND r.pattern = _rule.pattern;
-        _removed := _removed + _emptied;
-        _looked := _looked + _found.looked;
-        EXIT WHEN _looked >= apply_retention.row_limit;
+    <<turns>>
+    FOR _tenant IN
+        SELECT r.tenant FROM tidewire.retention_rules AS r LEFT JOIN tidewire.retention_turns AS t ON t.tenant = r.tenant
+         WHERE r.through_at IS NULL
+            OR r.through_at < _round AND (r.through_at < _rested OR r.young_at < _began - r.days * interval '24 hours')
+         GROUP BY r.tenant, t.looked_at ORDER BY t.looked_at NULLS FIRST, r.tenant
+    LOOP
+        INSERT INTO tidewire.retention_turns AS t (tenant, looked_at) VALUES (_tenant, clock_timestamp())
+            ON CONFLICT (tenant) DO UPDATE SET looked_at = excluded.looked_at;
+        FOR _rule IN
+            SELECT r.* FROM tidewire.retention_rules AS r
+             WHERE r.tenant = _tenant AND (r.through_at IS NULL
+                OR r.through_at < _round AND (r.through_at < _rested OR r.young_at < _began - r.days * interval '24 hours'))
+             ORDER BY r.looked_at, r.pattern FOR NO KEY UPDATE SKIP LOCKED
+        LOOP
+            _cutoff := clock_timestamp() - _rule.days * interval '24 hours';
+            _room := apply_retention.row_limit - _looked;
+            SELECT e.seq, e.recorded_at INTO _stop, _young_at FROM tidewire.events AS e
+             WHERE e.tenant = _rule.tenant AND e.seq > _rule.applied_seq AND e.recorded_at >= _cutoff ORDER BY e.seq LIMIT 1;
+            SELECT count(*) AS looked, max(l.seq) AS looked_to, array_agg(l.seq) FILTER (WHERE l.is_due) AS seqs,
+                   min(l.recorded_at) FILTER (WHERE l.is_due) AS earliest, max(l.recorded_at) FILTER (WHERE l.is_due) AS latest
+              INTO _found
+              FROM (SELECT e.seq, e.recorded_at,
+                           e.erased_at IS NULL AND e.topic ~ _rule.topic_regex
+                           AND (_rule.is_reserved OR NOT starts_with(e.topic, 'tidewire.'))
+                           AND NOT EXISTS (
+                               SELECT FROM tidewire.retention_rules AS o
+                                WHERE o.tenant = _rule.tenant AND o.specificity > _rule.specificity AND e.topic ~ o.topic_regex
+                                  AND (o.is_reserved OR NOT starts_with(e.topic, 'tidewire.'))) AS is_due
+                      FROM (SELECT s.seq, s.recorded_at, s.topic, s.erased_at FROM tidewire.events AS s
+                             WHERE s.tenant = _rule.tenant AND s.seq > _rule.applied_seq AND s.seq <= _watermark
+                               AND s.seq < coalesce(_stop, _watermark + 1) AND s.recorded_at < _cutoff
+                             ORDER BY s.seq LIMIT _room) AS e) AS l;
+            _emptied := 0;
+            IF _found.seqs IS NOT NULL THEN
+                UPDATE tidewire.erasure_changes AS c SET version = c.version + 1;
+                _emptied := tidewire.redact(_rule.tenant, _found.seqs, _found.earliest, _found.latest);
+            END IF;
+            UPDATE tidewire.retention_rules AS r
+               SET applied_seq = coalesce(_found.looked_to, r.applied_seq), removed = r.removed + _emptied,
+                   removed_at = CASE WHEN _emptied > 0 THEN clock_timestamp() ELSE r.removed_at END,
+                   looked_at = clock_timestamp(), young_at = _young_at,
+                   through_at = CASE WHEN _found.looked < _room THEN clock_timestamp() END
+             WHERE r.tenant = _rule.tenant AND r.pattern = _rule.pattern;
+            _removed := _removed + _emptied;
+            _looked := _looked + _found.looked;
+            -- After a rule, not before the first: each call comes further.
+            _is_over := _looked >= apply_retention.row_limit
+                OR (apply_retention.round_at IS NOT NULL AND clock_timestamp() > _began + interval '1 second');
+            EXIT turns WHEN _is_over;
+        END LOOP;
     END LOOP;
-    RETURN QUERY SELECT _removed, _looked < apply_retention.row_limit;
+    RETURN QUERY SELECT _removed, NOT _is_over;
 END
 $$;
 
 --
--- Name: FUNCTION apply_retention(row_limit integer); Type: COMMENT; Schema: tidewire; Owner: -
+-- Name: FUNCTION apply_retention(row_limit integer, round_at timestamp with time zone); Type: COMMENT; Schema: tidewire; Owner: -
 --
 
-COMMENT ON FUNCTION tidewire.apply_retention(row_limit integer) IS 'Empties a batch of events that tenants'' rules keep no longer; call it until is_complete.';
+COMMENT ON FUNCTION tidewire.apply_retention(row_limit integer, round_at timestamp with time zone) IS 'Empties a batch of events that tenants'' rules keep no longer; call it until is_complete.';
 
 --
 -- Name: begin_epoch(text, boolean); Type: FUNCTION; Schema: tidewire; Owner: -
@@ -1282,7 +1314,10 @@ DECLARE
     _what text := CASE TG_TABLE_NAME WHEN 'api_keys' THEN 'api_key' ELSE 'token' END;
     _did  text;
 BEGIN
-    IF TG_TABLE_NAME = 'revoked_tokens' THEN
+    IF TG_TABLE_NAME = 'revoked_tokens' AND TG_OP = 'DELETE' AND (_row ->> 'until')::timestamptz < now() - interval '1 day' THEN
+        -- It had ended by itself: nobody did anything.
+        RETURN NULL;
+    ELSIF TG_TABLE_NAME = 'revoked_tokens' THEN
         _did := CASE TG_OP WHEN 'DELETE' THEN 'forgotten' ELSE 'revoked' END;
     ELSIF TG_OP = 'INSERT' THEN
         _did := 'created';
@@ -1319,18 +1354,37 @@ CREATE FUNCTION tidewire.record_retention_rule() RETURNS trigger
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
+DECLARE
+    _is_other boolean := false;
 BEGIN
+    IF TG_OP = 'UPDATE' THEN
+        _is_other := (OLD.tenant, OLD.pattern) <> (NEW.tenant, NEW.pattern);
+    END IF;
+    IF TG_OP = 'DELETE' OR _is_other THEN
+        PERFORM pg_advisory_xact_lock(1953064033, hashtext(OLD.tenant));
+        UPDATE tidewire.retention_rules AS r SET applied_seq = 0, through_at = NULL
+         WHERE r.tenant = OLD.tenant AND r.specificity < OLD.specificity
+           AND NOT EXISTS (
+               SELECT FROM unnest(string_to_array(r.pattern, '.'), string_to_array(OLD.pattern, '.')) AS s(own, gone)
+                WHERE s.own <> s.gone AND s.own <> '*' AND s.gone <> '*');
+    END IF;
+    IF TG_OP = 'INSERT' THEN
+        PERFORM pg_advisory_xact_lock(1953064033, hashtext(NEW.tenant));
+    ELSIF _is_other THEN
+        PERFORM pg_advisory_xact_lock(1953064033, hashtext(NEW.tenant));
+        UPDATE tidewire.retention_rules AS r SET applied_seq = 0, through_at = NULL
+         WHERE r.tenant = NEW.tenant AND r.pattern = NEW.pattern;
+    END IF;
+    -- Last: an open writer holds readers back, so it waits for nobody.
     IF TG_OP = 'DELETE' THEN
         INSERT INTO tidewire.events (tenant, id, topic, source, data)
         VALUES (OLD.tenant, tidewire.new_id(), 'tidewire.audit.retention.removed',
                 coalesce(nullif(current_setting('tidewire.actor', true), ''), session_user),
                 jsonb_build_object('pattern', OLD.pattern, 'days', OLD.days));
-        UPDATE tidewire.retention_rules AS r SET applied_seq = 0 WHERE r.tenant = OLD.tenant;
     ELSE
         INSERT INTO tidewire.events (tenant, id, topic, source, data)
         VALUES (NEW.tenant, tidewire.new_id(), 'tidewire.audit.retention.set', NEW.changed_by,
                 jsonb_build_object('pattern', NEW.pattern, 'days', NEW.days));
-        UPDATE tidewire.retention_rules AS r SET applied_seq = 0 WHERE r.tenant = NEW.tenant;
     END IF;
     RETURN NULL;
 END
@@ -1340,7 +1394,7 @@ $$;
 -- Name: FUNCTION record_retention_rule(); Type: COMMENT; Schema: tidewire; Owner: -
 --
 
-COMMENT ON FUNCTION tidewire.record_retention_rule() IS 'Trigger: writes an audit event about a retention rule, and has the tenant''s rules applied anew.';
+COMMENT ON FUNCTION tidewire.record_retention_rule() IS 'Trigger: writes an audit event about a retention rule, and has those applied anew that may count for more topics now.';
 
 --
 -- Name: record_setting(); Type: FUNCTION; Schema: tidewire; Owner: -
@@ -2130,6 +2184,9 @@ CREATE TABLE tidewire.retention_rules (
     is_reserved boolean GENERATED ALWAYS AS (starts_with(pattern, 'tidewire.'::text)) STORED NOT NULL,
     topic_regex text GENERATED ALWAYS AS ((('^'::text || replace(replace(replace(regexp_replace(pattern, '\*$'::text, '@'::text), '.'::text, '\.'::text), '*'::text, '[^.]+'::text), '@'::text, '.+'::text)) || '$'::text)) STORED NOT NULL COLLATE pg_catalog."C",
     specificity text GENERATED ALWAYS AS (replace(regexp_replace(regexp_replace((pattern || '.'::text), '[a-z0-9_-]+\.'::text, '~'::text, 'g'::text), '\*\.$'::text, ' '::text), '*.'::text, '!'::text)) STORED NOT NULL COLLATE pg_catalog."C",
+    looked_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    through_at timestamp with time zone,
+    young_at timestamp with time zone,
     CONSTRAINT retention_rules_days_are_some CHECK (((days >= 1) AND (days <= 36500))),
     CONSTRAINT retention_rules_keep_the_audit CHECK (((days >= 365) OR (NOT starts_with(pattern, 'tidewire.'::text)))),
     CONSTRAINT retention_rules_pattern_is_one CHECK (((octet_length(pattern) <= 255) AND (pattern ~ '^([a-z0-9_-]+|\*)(\.([a-z0-9_-]+|\*)){0,7}$'::text))),
@@ -2141,6 +2198,22 @@ CREATE TABLE tidewire.retention_rules (
 --
 
 COMMENT ON TABLE tidewire.retention_rules IS 'How many days a tenant keeps the events of a topic pattern, and what that has removed.';
+
+--
+-- Name: retention_turns; Type: TABLE; Schema: tidewire; Owner: -
+--
+
+CREATE TABLE tidewire.retention_turns (
+    tenant text NOT NULL COLLATE pg_catalog."C",
+    looked_at timestamp with time zone NOT NULL,
+    CONSTRAINT retention_turns_tenant_is_a_name CHECK ((tenant ~ '^[A-Za-z0-9._-]{1,64}$'::text))
+);
+
+--
+-- Name: TABLE retention_turns; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON TABLE tidewire.retention_turns IS 'When a tenant''s retention rules had their turn: whose was longest ago is next.';
 
 --
 -- Name: revoked_tokens; Type: TABLE; Schema: tidewire; Owner: -
@@ -2508,6 +2581,13 @@ ALTER TABLE ONLY tidewire.retention_rules
     ADD CONSTRAINT retention_rules_pkey PRIMARY KEY (tenant, pattern);
 
 --
+-- Name: retention_turns retention_turns_pkey; Type: CONSTRAINT; Schema: tidewire; Owner: -
+--
+
+ALTER TABLE ONLY tidewire.retention_turns
+    ADD CONSTRAINT retention_turns_pkey PRIMARY KEY (tenant);
+
+--
 -- Name: revoked_tokens revoked_tokens_pkey; Type: CONSTRAINT; Schema: tidewire; Owner: -
 --
 
@@ -2578,6 +2658,12 @@ CREATE INDEX events_by_time ON tidewire.events USING brin (recorded_at) WITH (pa
 CREATE INDEX idempotency_keys_by_time ON tidewire.idempotency_keys USING brin (recorded_at) WITH (autosummarize='on');
 
 --
+-- Name: revoked_tokens_by_until; Type: INDEX; Schema: tidewire; Owner: -
+--
+
+CREATE INDEX revoked_tokens_by_until ON tidewire.revoked_tokens USING btree (until) WHERE (until IS NOT NULL);
+
+--
 -- Name: api_keys api_keys_announce_change; Type: TRIGGER; Schema: tidewire; Owner: -
 --
 
@@ -2635,7 +2721,13 @@ CREATE TRIGGER retention_rules_record AFTER INSERT OR DELETE OR UPDATE OF tenant
 -- Name: revoked_tokens revoked_tokens_announce_change; Type: TRIGGER; Schema: tidewire; Owner: -
 --
 
-CREATE TRIGGER revoked_tokens_announce_change AFTER INSERT OR DELETE OR UPDATE ON tidewire.revoked_tokens FOR EACH STATEMENT EXECUTE FUNCTION tidewire.announce_credential_change();
+CREATE TRIGGER revoked_tokens_announce_change AFTER INSERT OR UPDATE ON tidewire.revoked_tokens FOR EACH STATEMENT EXECUTE FUNCTION tidewire.announce_credential_change();
+
+--
+-- Name: revoked_tokens revoked_tokens_announce_removal; Type: TRIGGER; Schema: tidewire; Owner: -
+--
+
+CREATE TRIGGER revoked_tokens_announce_removal AFTER DELETE ON tidewire.revoked_tokens REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION tidewire.announce_credential_change();
 
 --
 -- Name: revoked_tokens revoked_tokens_record; Type: TRIGGER; Schema: tidewire; Owner: -
@@ -2702,10 +2794,10 @@ GRANT ALL ON FUNCTION tidewire.append(topic text, data jsonb, subject text, id t
 REVOKE ALL ON FUNCTION tidewire.append_many(tenants text[], ids text[], topics text[], subjects text[], sources text[], priorities text[], occurred_ats timestamp with time zone[], regions text[], gdprs text[], traces text[], datas text[], bytess bytea[], content_types text[], group_nos integer[], expected_seqs bigint[]) FROM PUBLIC;
 
 --
--- Name: FUNCTION apply_retention(row_limit integer); Type: ACL; Schema: tidewire; Owner: -
+-- Name: FUNCTION apply_retention(row_limit integer, round_at timestamp with time zone); Type: ACL; Schema: tidewire; Owner: -
 --
 
-REVOKE ALL ON FUNCTION tidewire.apply_retention(row_limit integer) FROM PUBLIC;
+REVOKE ALL ON FUNCTION tidewire.apply_retention(row_limit integer, round_at timestamp with time zone) FROM PUBLIC;
 
 --
 -- Name: FUNCTION begin_epoch(reason text, force boolean); Type: ACL; Schema: tidewire; Owner: -

@@ -4,6 +4,7 @@
 //! - The only reader of the environment. A bad value stops the start with a sentence.
 //! - `docs/OPERATIONS.md` and `.env.example` list every setting with its default; a test compares.
 
+mod administration;
 mod credentials;
 mod limits;
 mod privacy;
@@ -15,6 +16,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 pub use self::limits::Limits;
+pub use administration::Administration;
 pub use credentials::Credentials;
 pub use privacy::Privacy;
 

@@ -9,6 +9,7 @@ pub mod cli;
 pub mod client;
 pub mod config;
 pub mod event;
+pub mod fair;
 pub mod feed;
 pub mod http;
 pub mod log;

@@ -11,13 +11,14 @@ use std::path::{Path, PathBuf};
 /// For each module, the modules it may name beside itself.
 const FLOORS: &[(&str, &[&str])] = &[
     ("event", &[]),
+    ("fair", &["event"]),
     ("tasks", &[]),
     ("telemetry", &[]),
     ("tls", &[]),
     ("pg", &["tasks", "tls"]),
-    ("log", &["event", "pg", "tasks"]),
-    ("access", &["event", "pg", "tasks"]),
-    ("feed", &["event", "log", "tasks"]),
+    ("log", &["event", "fair", "pg", "tasks"]),
+    ("access", &["event", "fair", "pg", "tasks"]),
+    ("feed", &["event", "fair", "log", "tasks"]),
     ("http", &["access", "event", "feed", "log", "tasks", "tls"]),
     // Only where settings take their types from.
     ("config", &["access", "event", "log"]),

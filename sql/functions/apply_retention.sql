@@ -1,21 +1,37 @@
 -- Empties a batch of events that tenants' rules keep no longer, in their places, row_limit events looked at a call. Returns how
 -- many, and whether there is nothing left to look at for now; where another session does it, that is so as well.
 --
+-- Tenants take turns, and so do a tenant's rules: whose turn was longest ago is first, and whoever uses up a call is last in the
+-- next. round_at: when the round began, by this clock; what has been gone through since then is not looked at again, and a
+-- call ends after a second, so that no number of rules makes it too long: with a year of chunks the two plans of a rule take
+-- some 50 ms. Nor is a rule looked at before the event comes of age at which it ended, or for six hours if there was none.
+-- Without round_at: all are looked at, however long that takes.
+--
 -- Of the rules that stand for a topic the most exact counts. A rule goes through the tenant's events in their order and
 -- remembers how far it came, at most up to the watermark, so that nobody can commit an event behind it. It stops at the
--- first that is younger than its days (of 24 hours each).
+-- first that is younger than its days (of 24 hours each). What it has passed stays passed however its days change: all of it
+-- was due then, or is another's (see tidewire.record_retention_rule()).
+--
+-- Waits for nobody who changes a rule: such a rule is looked at in a later call.
 --
 -- Refuses: TW400 a transaction that does not see what is committed · 55P03 an erasure for half a second.
-CREATE OR REPLACE FUNCTION tidewire.apply_retention(row_limit integer DEFAULT 5000)
+CREATE OR REPLACE FUNCTION tidewire.apply_retention(row_limit integer DEFAULT 5000, round_at timestamptz DEFAULT NULL)
 RETURNS TABLE (removed bigint, is_complete boolean)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '500ms' AS $fn$
 #variable_conflict use_column
 DECLARE
     _watermark bigint;
+    _began     timestamptz := clock_timestamp();
+    _round     timestamptz := coalesce(apply_retention.round_at, _began);
+    _rested    timestamptz := CASE WHEN apply_retention.round_at IS NULL THEN 'infinity' ELSE _began - interval '6 hours' END;
+    _is_over   boolean := false;
+    _tenant    text;
     _rule      tidewire.retention_rules;
     _cutoff    timestamptz;
     _stop      bigint;
+    _young_at  timestamptz;
     _found     record;
+    _room      bigint;
     _looked    bigint := 0;
     _removed   bigint := 0;
     _emptied   bigint;
@@ -29,40 +45,60 @@ BEGIN
     END IF;
     -- Before the events are read: whoever is not seen here takes a place above it.
     SELECT w.watermark INTO _watermark FROM tidewire.watermark() AS w;
-    FOR _rule IN SELECT r.* FROM tidewire.retention_rules AS r ORDER BY r.tenant, r.pattern LOOP
-        _cutoff := clock_timestamp() - _rule.days * interval '24 hours';
-        SELECT min(e.seq) INTO _stop FROM tidewire.events AS e
-         WHERE e.tenant = _rule.tenant AND e.seq > _rule.applied_seq AND e.recorded_at >= _cutoff;
-        SELECT count(*) AS looked, max(l.seq) AS looked_to, array_agg(l.seq) FILTER (WHERE l.is_due) AS seqs,
-               min(l.recorded_at) FILTER (WHERE l.is_due) AS earliest, max(l.recorded_at) FILTER (WHERE l.is_due) AS latest
-          INTO _found
-          FROM (SELECT e.seq, e.recorded_at,
-                       e.erased_at IS NULL AND e.topic ~ _rule.topic_regex
-                       AND (_rule.is_reserved OR NOT starts_with(e.topic, 'tidewire.'))
-                       AND NOT EXISTS (
-                           SELECT FROM tidewire.retention_rules AS o
-                            WHERE o.tenant = _rule.tenant AND o.specificity > _rule.specificity AND e.topic ~ o.topic_regex
-                              AND (o.is_reserved OR NOT starts_with(e.topic, 'tidewire.'))) AS is_due
-                  FROM (SELECT s.seq, s.recorded_at, s.topic, s.erased_at FROM tidewire.events AS s
-                         WHERE s.tenant = _rule.tenant AND s.seq > _rule.applied_seq AND s.seq <= _watermark
-                           AND s.seq < coalesce(_stop, _watermark + 1) AND s.recorded_at < _cutoff
-                         ORDER BY s.seq LIMIT apply_retention.row_limit - _looked) AS e) AS l;
-        CONTINUE WHEN _found.looked = 0;
-        _emptied := 0;
-        IF _found.seqs IS NOT NULL THEN
-            UPDATE tidewire.erasure_changes AS c SET version = c.version + 1;
-            _emptied := tidewire.redact(_rule.tenant, _found.seqs, _found.earliest, _found.latest);
-        END IF;
-        UPDATE tidewire.retention_rules AS r
-           SET applied_seq = _found.looked_to, removed = r.removed + _emptied,
-               removed_at = CASE WHEN _emptied > 0 THEN clock_timestamp() ELSE r.removed_at END
-         WHERE r.tenant = _rule.tenant AND r.pattern = _rule.pattern;
-        _removed := _removed + _emptied;
-        _looked := _looked + _found.looked;
-        EXIT WHEN _looked >= apply_retention.row_limit;
+    <<turns>>
+    FOR _tenant IN
+        SELECT r.tenant FROM tidewire.retention_rules AS r LEFT JOIN tidewire.retention_turns AS t ON t.tenant = r.tenant
+         WHERE r.through_at IS NULL
+            OR r.through_at < _round AND (r.through_at < _rested OR r.young_at < _began - r.days * interval '24 hours')
+         GROUP BY r.tenant, t.looked_at ORDER BY t.looked_at NULLS FIRST, r.tenant
+    LOOP
+        INSERT INTO tidewire.retention_turns AS t (tenant, looked_at) VALUES (_tenant, clock_timestamp())
+            ON CONFLICT (tenant) DO UPDATE SET looked_at = excluded.looked_at;
+        FOR _rule IN
+            SELECT r.* FROM tidewire.retention_rules AS r
+             WHERE r.tenant = _tenant AND (r.through_at IS NULL
+                OR r.through_at < _round AND (r.through_at < _rested OR r.young_at < _began - r.days * interval '24 hours'))
+             ORDER BY r.looked_at, r.pattern FOR NO KEY UPDATE SKIP LOCKED
+        LOOP
+            _cutoff := clock_timestamp() - _rule.days * interval '24 hours';
+            _room := apply_retention.row_limit - _looked;
+            SELECT e.seq, e.recorded_at INTO _stop, _young_at FROM tidewire.events AS e
+             WHERE e.tenant = _rule.tenant AND e.seq > _rule.applied_seq AND e.recorded_at >= _cutoff ORDER BY e.seq LIMIT 1;
+            SELECT count(*) AS looked, max(l.seq) AS looked_to, array_agg(l.seq) FILTER (WHERE l.is_due) AS seqs,
+                   min(l.recorded_at) FILTER (WHERE l.is_due) AS earliest, max(l.recorded_at) FILTER (WHERE l.is_due) AS latest
+              INTO _found
+              FROM (SELECT e.seq, e.recorded_at,
+                           e.erased_at IS NULL AND e.topic ~ _rule.topic_regex
+                           AND (_rule.is_reserved OR NOT starts_with(e.topic, 'tidewire.'))
+                           AND NOT EXISTS (
+                               SELECT FROM tidewire.retention_rules AS o
+                                WHERE o.tenant = _rule.tenant AND o.specificity > _rule.specificity AND e.topic ~ o.topic_regex
+                                  AND (o.is_reserved OR NOT starts_with(e.topic, 'tidewire.'))) AS is_due
+                      FROM (SELECT s.seq, s.recorded_at, s.topic, s.erased_at FROM tidewire.events AS s
+                             WHERE s.tenant = _rule.tenant AND s.seq > _rule.applied_seq AND s.seq <= _watermark
+                               AND s.seq < coalesce(_stop, _watermark + 1) AND s.recorded_at < _cutoff
+                             ORDER BY s.seq LIMIT _room) AS e) AS l;
+            _emptied := 0;
+            IF _found.seqs IS NOT NULL THEN
+                UPDATE tidewire.erasure_changes AS c SET version = c.version + 1;
+                _emptied := tidewire.redact(_rule.tenant, _found.seqs, _found.earliest, _found.latest);
+            END IF;
+            UPDATE tidewire.retention_rules AS r
+               SET applied_seq = coalesce(_found.looked_to, r.applied_seq), removed = r.removed + _emptied,
+                   removed_at = CASE WHEN _emptied > 0 THEN clock_timestamp() ELSE r.removed_at END,
+                   looked_at = clock_timestamp(), young_at = _young_at,
+                   through_at = CASE WHEN _found.looked < _room THEN clock_timestamp() END
+             WHERE r.tenant = _rule.tenant AND r.pattern = _rule.pattern;
+            _removed := _removed + _emptied;
+            _looked := _looked + _found.looked;
+            -- After a rule, not before the first: each call comes further.
+            _is_over := _looked >= apply_retention.row_limit
+                OR (apply_retention.round_at IS NOT NULL AND clock_timestamp() > _began + interval '1 second');
+            EXIT turns WHEN _is_over;
+        END LOOP;
     END LOOP;
-    RETURN QUERY SELECT _removed, _looked < apply_retention.row_limit;
+    RETURN QUERY SELECT _removed, NOT _is_over;
 END
 $fn$;
-COMMENT ON FUNCTION tidewire.apply_retention(integer) IS
+COMMENT ON FUNCTION tidewire.apply_retention(integer, timestamptz) IS
     'Empties a batch of events that tenants'' rules keep no longer; call it until is_complete.';

@@ -8,7 +8,10 @@ DECLARE
     _what text := CASE TG_TABLE_NAME WHEN 'api_keys' THEN 'api_key' ELSE 'token' END;
     _did  text;
 BEGIN
-    IF TG_TABLE_NAME = 'revoked_tokens' THEN
+    IF TG_TABLE_NAME = 'revoked_tokens' AND TG_OP = 'DELETE' AND (_row ->> 'until')::timestamptz < now() - interval '1 day' THEN
+        -- It had ended by itself: nobody did anything.
+        RETURN NULL;
+    ELSIF TG_TABLE_NAME = 'revoked_tokens' THEN
         _did := CASE TG_OP WHEN 'DELETE' THEN 'forgotten' ELSE 'revoked' END;
     ELSIF TG_OP = 'INSERT' THEN
         _did := 'created';

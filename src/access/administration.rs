@@ -2,15 +2,25 @@
 //!
 //! # Invariants
 //! - Who asks names the tenant by its own credential; nothing of another's is seen or changed.
+//! - A few are under way at once, and tenants take turns: those who look up keys on the same connection wait for few.
+
+use std::sync::Arc;
+use std::time::Duration;
 
 use chrono::{DateTime, Utc};
+use tokio_postgres::Client;
 
 use super::api_key::{ApiKey, Grant, KeyId};
 use super::ledger::{self, LedgerError, ListedKey, ListedRevocation};
 use super::registry::{Registry, in_time};
 use super::revoked::Revocation;
 use super::tenants::{self, Change, Declaration, ListedSettings, ListedTopic};
+use crate::event::limits::ADMINISTRATION_WAITING_MAX;
 use crate::event::{Label, Tenant, TopicPattern};
+use crate::fair::{NoPermit, Permit};
+
+/// How long a turn is waited for.
+const TURN_WAIT: Duration = Duration::from_secs(2);
 
 /// Credentials that bear a name.
 #[derive(Debug, Clone, serde::Serialize)]
@@ -22,6 +32,17 @@ pub struct ListedCredentials {
 }
 
 impl Registry {
+    /// A turn, and the connection.
+    async fn turn(&self, tenant: &Tenant) -> Result<(Permit, Arc<Client>), LedgerError> {
+        let places = self.administration();
+        let turn = places.acquire_soon(tenant, ADMINISTRATION_WAITING_MAX, TURN_WAIT);
+        let turn = turn.await.map_err(|why| match why {
+            NoPermit::Crowded => LedgerError::Crowded,
+            NoPermit::Late => LedgerError::Unavailable,
+        })?;
+        Ok((turn, self.client()?))
+    }
+
     /// Stores a new key.
     ///
     /// # Errors
@@ -31,7 +52,8 @@ impl Registry {
         grant: &Grant,
         by: &str,
     ) -> Result<(ApiKey, DateTime<Utc>), LedgerError> {
-        let (client, key) = (self.client()?, ApiKey::generate());
+        let (_turn, client) = self.turn(&grant.tenant).await?;
+        let key = ApiKey::generate();
         let created_at = in_time(ledger::create_key(&client, &key, grant, by)).await?;
         Ok((key, created_at))
     }
@@ -45,7 +67,7 @@ impl Registry {
         tenant: &Tenant,
         after: &str,
     ) -> Result<Vec<ListedKey>, LedgerError> {
-        let client = self.client()?;
+        let (_turn, client) = self.turn(tenant).await?;
         in_time(ledger::list_keys(&client, tenant, after, None)).await
     }
 
@@ -59,7 +81,7 @@ impl Registry {
         id: &KeyId,
         by: &str,
     ) -> Result<bool, LedgerError> {
-        let client = self.client()?;
+        let (_turn, client) = self.turn(tenant).await?;
         in_time(async {
             let is_there = ledger::revoke_key(&client, tenant, id, by).await?;
             self.look(&client).await?;
@@ -78,7 +100,7 @@ impl Registry {
         revocation: &Revocation,
         by: &str,
     ) -> Result<DateTime<Utc>, LedgerError> {
-        let client = self.client()?;
+        let (_turn, client) = self.turn(tenant).await?;
         in_time(async {
             let at = ledger::revoke_tokens(&client, tenant, revocation, by).await?;
             self.look(&client).await?;
@@ -95,7 +117,7 @@ impl Registry {
         &self,
         tenant: &Tenant,
     ) -> Result<Vec<ListedRevocation>, LedgerError> {
-        let client = self.client()?;
+        let (_turn, client) = self.turn(tenant).await?;
         in_time(ledger::list_revoked(&client, tenant, None)).await
     }
 
@@ -108,7 +130,7 @@ impl Registry {
         tenant: &Tenant,
         name: &Label,
     ) -> Result<ListedCredentials, LedgerError> {
-        let client = self.client()?;
+        let (_turn, client) = self.turn(tenant).await?;
         in_time(async {
             Ok(ListedCredentials {
                 api_keys: ledger::list_keys(&client, tenant, "", Some(name)).await?,
@@ -123,7 +145,7 @@ impl Registry {
     /// # Errors
     /// If the database cannot be asked.
     pub async fn list_settings(&self, tenant: &Tenant) -> Result<ListedSettings, LedgerError> {
-        let client = self.client()?;
+        let (_turn, client) = self.turn(tenant).await?;
         let (listed, _) = in_time(tenants::listed(&client, tenant)).await?;
         Ok(listed)
     }
@@ -138,7 +160,7 @@ impl Registry {
         change: &Change,
         by: &str,
     ) -> Result<(), LedgerError> {
-        let client = self.client()?;
+        let (_turn, client) = self.turn(tenant).await?;
         in_time(async {
             tenants::change(&client, tenant, change, by).await?;
             self.look(&client).await
@@ -151,7 +173,7 @@ impl Registry {
     /// # Errors
     /// If the database cannot be asked.
     pub async fn list_topics(&self, tenant: &Tenant) -> Result<Vec<ListedTopic>, LedgerError> {
-        let client = self.client()?;
+        let (_turn, client) = self.turn(tenant).await?;
         in_time(tenants::topics(&client, tenant)).await
     }
 
@@ -165,7 +187,7 @@ impl Registry {
         declared: &Declaration,
         by: &str,
     ) -> Result<(), LedgerError> {
-        let client = self.client()?;
+        let (_turn, client) = self.turn(tenant).await?;
         in_time(async {
             tenants::declare(&client, tenant, declared, by).await?;
             self.look(&client).await
@@ -183,7 +205,7 @@ impl Registry {
         pattern: &TopicPattern,
         by: &str,
     ) -> Result<bool, LedgerError> {
-        let client = self.client()?;
+        let (_turn, client) = self.turn(tenant).await?;
         in_time(async {
             let was_there = tenants::withdraw(&client, tenant, pattern, by).await?;
             self.look(&client).await?;

@@ -28,8 +28,11 @@ const KEYS: &str = "
     SELECT k.key_id, k.tenant, k.name, k.role, k.read_topics, k.write_topics, k.expires_at, k.revoked_at, k.secret_sha256,
            (SELECT c.version FROM tidewire.credential_changes AS c)
       FROM tidewire.api_keys AS k WHERE k.key_id = ANY ($1)";
+/// A revocation is in force for an hour beyond its `until`: servers' clocks differ, and a token is good for some time after
+/// its end (`--jwt-leeway-s`). As long as `tidewire.announce_credential_change()` says.
 const REVOKED: &str = "
-    SELECT tenant, claim, value, revoked_at FROM tidewire.revoked_tokens WHERE until IS NULL OR until > now()";
+    SELECT tenant, claim, value, revoked_at FROM tidewire.revoked_tokens
+     WHERE until IS NULL OR until > now() - interval '1 hour'";
 const CREATE_KEY: &str = "
     INSERT INTO tidewire.api_keys (key_id, tenant, name, role, read_topics, write_topics, secret_sha256, expires_at, created_by)
     SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9
@@ -51,15 +54,22 @@ const REVOKE_KEY: &str = "
 const REVOKE_TOKENS: &str = "
     INSERT INTO tidewire.revoked_tokens AS r (tenant, claim, value, revoked_by, until)
     SELECT $1, $2, $3, $4, $5
-     WHERE (SELECT count(*) FROM tidewire.revoked_tokens AS o WHERE o.tenant = $1 AND (o.until IS NULL OR o.until > now())) < $6
+     WHERE (SELECT count(*) FROM tidewire.revoked_tokens AS o WHERE o.tenant = $1
+               AND (o.until IS NULL OR o.until > now() - interval '1 hour')) < $6
         ON CONFLICT (tenant, claim, value) DO UPDATE
         SET revoked_at = now(), revoked_by = excluded.revoked_by,
             until = CASE WHEN r.until IS NOT NULL AND excluded.until IS NOT NULL THEN greatest(r.until, excluded.until) END
     RETURNING revoked_at";
 const LIST_REVOKED: &str = "
     SELECT claim, value, revoked_at, revoked_by, until FROM tidewire.revoked_tokens
-     WHERE tenant = $1 AND (until IS NULL OR until > now()) AND ($3::text IS NULL OR (claim = 'sub' AND value = $3))
+     WHERE tenant = $1 AND (until IS NULL OR until > now() - interval '1 hour') AND ($3::text IS NULL OR (claim = 'sub' AND value = $3))
      ORDER BY revoked_at DESC, claim, value LIMIT $2";
+/// Long after they have ended: nobody asks about them.
+const FORGET_REVOKED: &str = "
+    DELETE FROM tidewire.revoked_tokens AS r
+     WHERE r.ctid = ANY (ARRAY(
+        SELECT o.ctid FROM tidewire.revoked_tokens AS o
+         WHERE o.until < now() - interval '1 day' ORDER BY o.until LIMIT $1 FOR UPDATE SKIP LOCKED))";
 const USED: &str = "
     UPDATE tidewire.api_keys AS k SET last_used_at = u.at
       FROM unnest($1::text[], $2::timestamptz[]) AS u(key_id, at)
@@ -75,6 +85,7 @@ pub const STATEMENTS: &[&str] = &[
     REVOKE_KEY,
     REVOKE_TOKENS,
     LIST_REVOKED,
+    FORGET_REVOKED,
     USED,
 ];
 
@@ -84,6 +95,9 @@ pub enum LedgerError {
     /// The database cannot be asked now.
     #[error("the database does not answer at the moment")]
     Unavailable,
+    /// As many of the tenant's administrative requests wait already as may.
+    #[error("too many administrative requests of this tenant are waiting")]
+    Crowded,
     /// The tenant has as many as it may.
     #[error("the tenant has {0} of them, which is as many as it may have: revoke some")]
     TooMany(i64),
@@ -137,7 +151,7 @@ pub struct ListedRevocation {
     pub revoked_at: DateTime<Utc>,
     /// See `revoked_at`.
     pub revoked_by: String,
-    /// From when on it is forgotten.
+    /// When the last of these tokens ends by itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub until: Option<DateTime<Utc>>,
 }
@@ -353,6 +367,12 @@ pub(super) async fn list_revoked(
         })
     };
     rows.iter().map(listed).collect()
+}
+
+/// Forgets revocations that have ended, [`LIST_MAX`] at most.
+pub(super) async fn forget_revoked(client: &Client) -> Result<(), LedgerError> {
+    client.execute(FORGET_REVOKED, &[&LIST_MAX]).await?;
+    Ok(())
 }
 
 /// Writes when keys were used.

@@ -20,6 +20,7 @@ pub mod revoked;
 pub mod schema;
 pub mod settings;
 pub mod tenants;
+mod upkeep;
 mod uses;
 
 use std::fmt;

@@ -27,6 +27,7 @@ use super::settings::Settings;
 use super::tenants;
 use super::uses::Uses;
 use crate::event::Tenant;
+use crate::fair::Fair;
 use crate::pg::{ConnectError, Connector};
 use crate::tasks::{Tasks, pause};
 
@@ -43,14 +44,16 @@ const LOOK_PAUSE: Duration = Duration::from_millis(20);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 const RECONNECT_MIN: Duration = Duration::from_millis(50);
 const RECONNECT_MAX: Duration = Duration::from_secs(2);
-/// When keys were used is written this often.
-const USED_INTERVAL: Duration = Duration::from_mins(1);
+/// When keys were used is written this often, and revocations that have ended are forgotten.
+const UPKEEP_INTERVAL: Duration = Duration::from_mins(1);
 /// Keys remembered. Beyond it the one that was used least is looked up again.
 const KNOWN_MAX: u64 = 50_000;
 /// Tenants whose settings are remembered.
 const SETTINGS_MAX: u64 = 10_000;
 /// Keys that are looked up at once.
 const LOOKUPS_MAX: usize = 4;
+/// Administrative requests under way at once.
+const ADMINISTRATION_MAX: usize = 4;
 /// Keys read in one statement.
 const KEYS_PER_READ: usize = 1_000;
 
@@ -72,6 +75,8 @@ struct Inner {
     revoked: RwLock<Arc<Revoked>>,
     leases: Leases,
     lookups: Semaphore,
+    /// Places of administrators on the one connection.
+    administration: Arc<Fair>,
     uses: Uses,
     /// Of what is remembered of settings; nothing is older.
     settings_version: AtomicI64,
@@ -111,6 +116,7 @@ impl Registry {
             revoked: RwLock::default(),
             leases: Leases::default(),
             lookups: Semaphore::new(LOOKUPS_MAX),
+            administration: Fair::new(ADMINISTRATION_MAX),
             uses: Uses::default(),
             settings_version: AtomicI64::new(-1),
             settings: Cache::new(SETTINGS_MAX),
@@ -175,6 +181,14 @@ impl Registry {
     /// Those who must go when their credential does.
     pub(super) fn leases(&self) -> &Leases {
         &self.0.leases
+    }
+
+    pub(super) fn uses(&self) -> &Uses {
+        &self.0.uses
+    }
+
+    pub(super) fn administration(&self) -> &Arc<Fair> {
+        &self.0.administration
     }
 
     fn revoked(&self) -> Arc<Revoked> {
@@ -278,13 +292,15 @@ impl Registry {
 
     /// Looks for changes until the connection fails.
     async fn watch(&self, client: &Arc<Client>) -> Result<(), LedgerError> {
-        let mut written_at = Instant::now();
+        self.forget_revoked().await;
+        let mut kept_up_at = Instant::now();
         loop {
             let _ = tokio::time::timeout(LOOK_INTERVAL, self.0.wake.notified()).await;
             in_time(self.look(client)).await?;
-            if written_at.elapsed() >= USED_INTERVAL {
-                written_at = Instant::now();
+            if kept_up_at.elapsed() >= UPKEEP_INTERVAL {
+                kept_up_at = Instant::now();
                 self.write_used().await;
+                self.forget_revoked().await;
             }
             pause(LOOK_PAUSE).await;
         }
@@ -339,19 +355,6 @@ impl Registry {
             Credential::None => false,
         });
         Ok(())
-    }
-
-    /// Writes when keys were used; done now and then, and once more before a server stops.
-    pub async fn write_used(&self) {
-        let uses = self.0.uses.take();
-        if uses.is_empty() {
-            return;
-        }
-        let written = in_time(async { ledger::used(&*self.client()?, &uses).await }).await;
-        if let Err(error) = written {
-            tracing::warn!(%error, "when API keys were used could not be written");
-            self.0.uses.put_back(uses);
-        }
     }
 }
 

@@ -48,7 +48,7 @@ pub struct Revocation {
     pub claim: Claim,
     /// Its value.
     pub value: Label,
-    /// From then on no such token is valid any more; `None`: not known.
+    /// From then on no such token is valid any more, so that the revocation ends an hour later; `None`: not known, it stays.
     pub until: Option<DateTime<Utc>>,
 }
 

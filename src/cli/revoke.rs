@@ -17,7 +17,7 @@ pub struct Args {
     #[arg(long, group = "which", value_name = "NAME")]
     pub sub: Option<String>,
 
-    /// When the last of these tokens ends by itself (RFC 3339), so that the revocation may be forgotten.
+    /// When the last of these tokens ends by itself (RFC 3339): the revocation ends an hour later. Absent: never.
     #[arg(long, value_name = "TIME")]
     pub until: Option<DateTime<Utc>>,
 

@@ -2,6 +2,7 @@
 
 use clap::Args;
 
+use super::administration::Administration;
 use crate::access::limits::{Allowance, Allowances, Rate};
 use crate::event::limits;
 
@@ -63,6 +64,10 @@ pub struct Limits {
         value_name = "COUNT"
     )]
     pub credential_subscriptions_max: Option<usize>,
+
+    /// How often administrators may ask.
+    #[command(flatten)]
+    pub administration: Administration,
 }
 
 impl Limits {
@@ -74,6 +79,7 @@ impl Limits {
                 events: self.tenant_events_rate,
                 bytes: self.tenant_bytes_rate,
                 reads: self.tenant_reads_rate,
+                administration: self.administration.tenant_administration_rate,
                 connections: self.tenant_connections_max,
                 subscriptions: self.tenant_subscriptions_max,
             },
@@ -81,6 +87,7 @@ impl Limits {
                 events: self.credential_events_rate,
                 bytes: self.credential_bytes_rate,
                 reads: self.credential_reads_rate,
+                administration: self.administration.credential_administration_rate,
                 connections: self.credential_connections_max,
                 subscriptions: self.credential_subscriptions_max,
             },

@@ -120,6 +120,13 @@ pub const PAGE_CACHE_BYTES: u64 = 32 * 1024 * 1024;
 /// Reads of history under way at once.
 pub const HISTORY_READS: usize = 4;
 
+/// Of what administrators ask of the log so much is under way at once that may take long: a person's events, an erasure.
+pub const ADMINISTRATION_LONG: usize = 1;
+/// And so much that is soon done.
+pub const ADMINISTRATION_BRIEF: usize = 2;
+/// Administrative requests of a tenant that wait for any of these at once. More: `429`.
+pub const ADMINISTRATION_WAITING_MAX: usize = 32;
+
 /// Bytes of a request's head, and of what an HTTP/1 connection reads ahead of a body. A longer head: `431`.
 pub const HEAD_BYTES_MAX: usize = 128 * 1024;
 /// How long a browser may keep what it was told about other origins.

@@ -15,10 +15,10 @@ use std::time::Duration;
 use chrono::{DateTime, Utc};
 use moka::future::Cache;
 
-use super::fair::Fair;
 use super::turn::{Turn, Turns};
 use crate::event::limits::{HISTORY_READS, PAGE_CACHE_BYTES};
 use crate::event::{Filter, Position, Tenant};
+use crate::fair::Fair;
 use crate::log::read::Query;
 use crate::log::{History, Page, ReadError};
 

@@ -6,7 +6,6 @@
 //! - Knows nothing of SSE, WebSocket or HTTP.
 
 pub mod error;
-mod fair;
 pub mod follow;
 pub mod gate;
 pub mod hub;

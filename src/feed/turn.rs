@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::fair::{Fair, Permit};
 use crate::event::Tenant;
+use crate::fair::{Fair, Permit};
 use crate::tasks::pause;
 
 /// Turns are rested when they have taken this long together: timers tick in milliseconds.

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::extract::{Request, State};
-use axum::http::{Extensions, HeaderName, HeaderValue, Method};
+use axum::http::{Extensions, HeaderName, HeaderValue};
 use axum::middleware::Next;
 use axum::response::Response;
 use rand::RngExt as _;
@@ -40,7 +40,8 @@ struct Meter(Arc<Mutex<Metered>>);
 
 #[derive(Debug, Default)]
 struct Metered {
-    is_limited: bool,
+    /// What the route is limited by; nothing: it is not.
+    quantities: &'static [Quantity],
     readings: Vec<Reading>,
 }
 
@@ -54,16 +55,35 @@ pub struct Admission {
 }
 
 impl Admission {
-    /// Of the caller of a request.
+    /// Of the caller of a request that reads.
     #[must_use]
-    pub fn of(app: &App, principal: &Principal, request: &Extensions) -> Self {
+    pub fn of_reader(app: &App, principal: &Principal, request: &Extensions) -> Self {
+        Self::of(app, principal, request, &[Quantity::Reads])
+    }
+
+    /// Of the caller of a request that appends.
+    #[must_use]
+    pub fn of_writer(app: &App, principal: &Principal, request: &Extensions) -> Self {
+        let quantities = &[Quantity::Events, Quantity::Bytes];
+        Self::of(app, principal, request, quantities)
+    }
+
+    /// Of the caller of a request that administers.
+    #[must_use]
+    pub fn of_administrator(app: &App, principal: &Principal, request: &Extensions) -> Self {
+        Self::of(app, principal, request, &[Quantity::Administration])
+    }
+
+    fn of(
+        app: &App,
+        principal: &Principal,
+        request: &Extensions,
+        quantities: &'static [Quantity],
+    ) -> Self {
         let meter = request.get::<Meter>().cloned();
-        if let Some(meter) = &meter {
-            meter
-                .0
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .is_limited = true;
+        if let Some(Meter(metered)) = &meter {
+            let mut metered = metered.lock().unwrap_or_else(PoisonError::into_inner);
+            metered.quantities = quantities;
         }
         Self {
             meter,
@@ -241,25 +261,19 @@ const fn what(quantity: Quantity) -> &'static str {
         Quantity::Events => "events",
         Quantity::Bytes => "bytes",
         Quantity::Reads => "reads",
+        Quantity::Administration => "administration",
     }
 }
 
 /// Adds the headers to the answers of limited routes.
 pub async fn report(State(app): State<App>, mut request: Request, next: Next) -> Response {
-    let quantities: &[Quantity] = match *request.method() {
-        Method::GET | Method::HEAD => &[Quantity::Reads],
-        _ => &[Quantity::Events, Quantity::Bytes],
-    };
-    if !app.limits.has_rate(quantities) {
-        return next.run(request).await;
-    }
     let meter = Meter::default();
     request.extensions_mut().insert(meter.clone());
     let mut response = next.run(request).await;
     let metered = meter.0.lock().unwrap_or_else(PoisonError::into_inner);
-    if metered.is_limited {
+    if app.limits.has_rate(metered.quantities) {
         let headers = [
-            (RATE_LIMIT_POLICY, policies(&app.limits, quantities)),
+            (RATE_LIMIT_POLICY, policies(&app.limits, metered.quantities)),
             (RATE_LIMIT, levels(&metered.readings)),
         ];
         for (name, text) in headers {
@@ -286,7 +300,7 @@ fn policies(limits: &Limits, quantities: &[Quantity]) -> String {
             let (burst, window) = (buckets.burst(), seconds(buckets.full_in(0)).max(1));
             let unit = match quantity {
                 Quantity::Bytes => ";qu=\"content-bytes\"",
-                Quantity::Events | Quantity::Reads => "",
+                Quantity::Events | Quantity::Reads | Quantity::Administration => "",
             };
             separate(&mut text);
             let _ = write!(text, "\"{whose}-{what}\";q={burst}{unit};w={window}");

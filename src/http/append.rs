@@ -62,7 +62,7 @@ pub async fn post(
     Caller(principal): Caller,
     request: Request,
 ) -> Result<Response, Problem> {
-    let admission = Admission::of(&app, &principal, request.extensions());
+    let admission = Admission::of_writer(&app, &principal, request.extensions());
     let media = ingest::media_type(request.headers())?;
     let key = ingest::idempotency_key(request.headers())?;
     let policy = policy::of(&app, &principal).await?;

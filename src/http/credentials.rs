@@ -16,9 +16,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::json;
 
+use super::administrator::Administrator;
 use super::app::App;
 use super::body;
-use super::caller::Caller;
 use super::errors;
 use super::problem::{Kind, Problem};
 use crate::access::{Claim, Grant, KeyId, LedgerError, Principal, Revocation, Role};
@@ -64,13 +64,12 @@ pub struct After {
 /// `POST /v1/api-keys`.
 ///
 /// # Errors
-/// 400, 403, 409 if the tenant has too many, 503.
+/// 400, 403, 429, 409 if the tenant has too many, 503.
 pub async fn create_key(
     State(app): State<App>,
-    Caller(principal): Caller,
+    Administrator(principal): Administrator,
     request: Request,
 ) -> Result<Response, Problem> {
-    administer(&principal)?;
     let wanted: NewKey = read(&app, &principal, request).await?;
     let grant = grant(&principal, &wanted)?;
     let by = principal.name.as_str();
@@ -107,13 +106,12 @@ fn with_expiry(
 /// `GET /v1/api-keys`.
 ///
 /// # Errors
-/// 400, 403, 503.
+/// 400, 403, 429, 503.
 pub async fn list_keys(
     State(app): State<App>,
-    Caller(principal): Caller,
+    Administrator(principal): Administrator,
     after: Result<Query<After>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    administer(&principal)?;
     let Query(from) = after.map_err(|error| Problem::parameter("after", error.body_text()))?;
     let registry = app.access.registry();
     let listed = registry.list_keys(&principal.tenant, &from.after).await;
@@ -123,13 +121,12 @@ pub async fn list_keys(
 /// `DELETE /v1/api-keys/{id}`: whoever uses it is closed within a second, on every server.
 ///
 /// # Errors
-/// 403, 404, 503.
+/// 403, 404, 429, 503.
 pub async fn revoke_key(
     State(app): State<App>,
-    Caller(principal): Caller,
+    Administrator(principal): Administrator,
     id: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Problem> {
-    administer(&principal)?;
     let Path(id) = id?;
     let missing = || Problem::new(Kind::NotFound, "the tenant has no API key with this id");
     let id = KeyId::parse(&id).ok_or_else(missing)?;
@@ -145,13 +142,12 @@ pub async fn revoke_key(
 /// `POST /v1/revocations`: `{"jti":"…"}` for one token, `{"sub":"…"}` for all of a subject that were issued until now.
 ///
 /// # Errors
-/// 400, 403, 409 if the tenant has too many, 503.
+/// 400, 403, 429, 409 if the tenant has too many, 503.
 pub async fn revoke_tokens(
     State(app): State<App>,
-    Caller(principal): Caller,
+    Administrator(principal): Administrator,
     request: Request,
 ) -> Result<Response, Problem> {
-    administer(&principal)?;
     let wanted: NewRevocation = read(&app, &principal, request).await?;
     let (claim, value) = match (wanted.jti, wanted.sub) {
         (Some(value), None) => (Claim::Jti, value),
@@ -191,25 +187,13 @@ pub async fn revoke_tokens(
 /// `GET /v1/revocations`.
 ///
 /// # Errors
-/// 403, 503.
+/// 403, 429, 503.
 pub async fn list_revoked(
     State(app): State<App>,
-    Caller(principal): Caller,
+    Administrator(principal): Administrator,
 ) -> Result<Response, Problem> {
-    administer(&principal)?;
     let listed = app.access.registry().list_revoked(&principal.tenant).await;
     Ok(Json(json!({ "revocations": listed.map_err(problem)? })).into_response())
-}
-
-/// Lets administrators pass.
-///
-/// # Errors
-/// 403.
-pub fn administer(principal: &Principal) -> Result<(), Problem> {
-    principal
-        .may_administer()
-        .then_some(())
-        .ok_or_else(|| Problem::new(Kind::Forbidden, "this is for administrators of the tenant"))
 }
 
 /// Reads a JSON body.
@@ -289,6 +273,7 @@ pub fn problem(error: LedgerError) -> Problem {
             "the settings of tenant {} cannot be read",
             tenant.as_str()
         )),
+        LedgerError::Crowded => errors::crowded(),
         LedgerError::TooMany(_) => Problem::new(Kind::TooMany, error.to_string()),
         LedgerError::Database(cause) => errors::internal(&format!("credentials: {cause}")),
     }

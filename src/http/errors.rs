@@ -113,6 +113,7 @@ pub fn follow(error: &FollowError, identity: &Identity) -> Problem {
     match error.as_ref() {
         ReadError::Expired { earliest } => Problem::cursor_expired(&identity.encode(*earliest)),
         ReadError::Ahead => Problem::new(Kind::CursorUnknown, error.to_string()),
+        ReadError::Crowded => crowded(),
         ReadError::Unavailable(cause) => {
             tracing::warn!(error = %cause, "a page could not be read");
             unavailable("the database does not answer at the moment")
@@ -138,6 +139,14 @@ const fn cursor_kind(error: CursorError) -> Kind {
 #[must_use]
 pub fn unavailable(detail: &'static str) -> Problem {
     Problem::new(Kind::Unavailable, detail).with_retry_after(jittered(UNAVAILABLE_RETRY))
+}
+
+/// A tenant's administrators ask for more at once than may wait.
+#[must_use]
+pub fn crowded() -> Problem {
+    let detail =
+        "as many administrative requests of this tenant are waiting as may: send fewer at once";
+    Problem::new(Kind::RateLimited, detail).with_retry_after(jittered(UNAVAILABLE_RETRY))
 }
 
 /// The server is full or draining.

@@ -59,6 +59,8 @@ struct Allowed<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     reads: Option<&'a Buckets>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    administration: Option<&'a Buckets>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     connections: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     subscriptions: Option<usize>,
@@ -70,6 +72,7 @@ impl<'a> Allowed<'a> {
             events: limits.buckets(scope, Quantity::Events),
             bytes: limits.buckets(scope, Quantity::Bytes),
             reads: limits.buckets(scope, Quantity::Reads),
+            administration: limits.buckets(scope, Quantity::Administration),
             connections: allowance.connections,
             subscriptions: allowance.subscriptions,
         }

@@ -4,6 +4,7 @@
 //! - No SQL and no waiting logic. A 5xx is logged once, here, and tells the client nothing internal.
 //! - Every answer that is an error is a problem document.
 
+mod administrator;
 mod admission;
 mod agents;
 pub mod app;

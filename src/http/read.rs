@@ -73,7 +73,7 @@ async fn page(
     let (limit, wait) = (params.limit()?, params.wait()?);
     wait_at_least(app, params).await?;
     let (filter, start) = place(app, principal, params, None, Start::Earliest)?;
-    let admission = Admission::of(app, principal, &parts.extensions);
+    let admission = Admission::of_reader(app, principal, &parts.extensions);
     admission.begin(start)?;
     app.audit.read(principal, Doing::Read, &filter);
     let mut follower = Follower::look(&app.hub, principal.tenant.clone(), filter, start)

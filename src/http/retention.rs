@@ -11,9 +11,9 @@ use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 use serde_json::json;
 
+use super::administrator::Administrator;
 use super::app::App;
-use super::caller::Caller;
-use super::credentials::{administer, read};
+use super::credentials::read;
 use super::errors;
 use super::problem::{Kind, Problem};
 use crate::access::Principal;
@@ -34,9 +34,11 @@ struct NewRule {
 /// `GET /v1/retention`.
 ///
 /// # Errors
-/// 403, 503.
-pub async fn list(State(app): State<App>, Caller(principal): Caller) -> Result<Response, Problem> {
-    administer(&principal)?;
+/// 403, 429, 503.
+pub async fn list(
+    State(app): State<App>,
+    Administrator(principal): Administrator,
+) -> Result<Response, Problem> {
     let rules = app.history.rules(&principal.tenant).await;
     let rules = rules.map_err(|error| problem(&app, error))?;
     Ok(Json(json!({ "rules": rules })).into_response())
@@ -45,10 +47,10 @@ pub async fn list(State(app): State<App>, Caller(principal): Caller) -> Result<R
 /// `PUT /v1/retention/{pattern}`: `{"days":30}`.
 ///
 /// # Errors
-/// 400, 403, 409 if the tenant has too many, 503.
+/// 400, 403, 429, 409 if the tenant has too many, 503.
 pub async fn set(
     State(app): State<App>,
-    Caller(principal): Caller,
+    Administrator(principal): Administrator,
     pattern: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Result<Response, Problem> {
@@ -78,10 +80,10 @@ pub async fn set(
 /// `DELETE /v1/retention/{pattern}`.
 ///
 /// # Errors
-/// 400, 403, 404, 503.
+/// 400, 403, 429, 404, 503.
 pub async fn remove(
     State(app): State<App>,
-    Caller(principal): Caller,
+    Administrator(principal): Administrator,
     pattern: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Problem> {
     let pattern = own_pattern(&principal, pattern)?;
@@ -100,7 +102,6 @@ fn own_pattern(
     principal: &Principal,
     path: Result<Path<String>, PathRejection>,
 ) -> Result<TopicPattern, Problem> {
-    administer(principal)?;
     let refused = |reason: &dyn std::fmt::Display| Problem::parameter("pattern", reason);
     let Path(text) = path.map_err(|error| refused(&error.body_text()))?;
     let pattern = TopicPattern::parse(&text).map_err(|error| refused(&error))?;

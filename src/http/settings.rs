@@ -8,9 +8,9 @@ use axum::response::{IntoResponse as _, Response};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::administrator::Administrator;
 use super::app::App;
-use super::caller::Caller;
-use super::credentials::{administer, patterns, problem, read};
+use super::credentials::{patterns, problem, read};
 use super::problem::{Kind, Problem};
 use crate::access::Principal;
 use crate::access::schema::{SCHEMA_BYTES_MAX, Schema};
@@ -40,9 +40,11 @@ struct Declared {
 /// `GET /v1/settings`.
 ///
 /// # Errors
-/// 403, 503.
-pub async fn get(State(app): State<App>, Caller(principal): Caller) -> Result<Response, Problem> {
-    administer(&principal)?;
+/// 403, 429, 503.
+pub async fn get(
+    State(app): State<App>,
+    Administrator(principal): Administrator,
+) -> Result<Response, Problem> {
     let settings = app.access.registry().list_settings(&principal.tenant).await;
     Ok(Json(settings.map_err(problem)?).into_response())
 }
@@ -50,13 +52,12 @@ pub async fn get(State(app): State<App>, Caller(principal): Caller) -> Result<Re
 /// `PATCH /v1/settings`: what is not named stays.
 ///
 /// # Errors
-/// 400, 403, 503.
+/// 400, 403, 429, 503.
 pub async fn patch(
     State(app): State<App>,
-    Caller(principal): Caller,
+    Administrator(principal): Administrator,
     request: Request,
 ) -> Result<Response, Problem> {
-    administer(&principal)?;
     let wanted: Wanted = read(&app, &principal, request).await?;
     let unknown =
         |field: &str, known: &str| Problem::parameter(field, format_args!("must be {known}"));
@@ -92,9 +93,11 @@ pub async fn patch(
 /// `GET /v1/topics`.
 ///
 /// # Errors
-/// 403, 503.
-pub async fn list(State(app): State<App>, Caller(principal): Caller) -> Result<Response, Problem> {
-    administer(&principal)?;
+/// 403, 429, 503.
+pub async fn list(
+    State(app): State<App>,
+    Administrator(principal): Administrator,
+) -> Result<Response, Problem> {
     let topics = app.access.registry().list_topics(&principal.tenant).await;
     Ok(Json(json!({ "topics": topics.map_err(problem)? })).into_response())
 }
@@ -102,14 +105,13 @@ pub async fn list(State(app): State<App>, Caller(principal): Caller) -> Result<R
 /// `PUT /v1/topics/{pattern}`.
 ///
 /// # Errors
-/// 400, 403, 409 if the tenant has declared too many, 413, 422 for what is no schema, 503.
+/// 400, 403, 429, 409 if the tenant has declared too many, 413, 422 for what is no schema, 503.
 pub async fn declare(
     State(app): State<App>,
-    Caller(principal): Caller,
+    Administrator(principal): Administrator,
     pattern: Result<Path<String>, PathRejection>,
     request: Request,
 ) -> Result<Response, Problem> {
-    administer(&principal)?;
     let Path(pattern) = pattern?;
     let pattern =
         TopicPattern::parse(&pattern).map_err(|error| Problem::parameter("pattern", error))?;
@@ -181,13 +183,12 @@ fn check(schema: &Value) -> Result<(), Problem> {
 /// `DELETE /v1/topics/{pattern}`.
 ///
 /// # Errors
-/// 403, 404, 503.
+/// 403, 404, 429, 503.
 pub async fn withdraw(
     State(app): State<App>,
-    Caller(principal): Caller,
+    Administrator(principal): Administrator,
     pattern: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Problem> {
-    administer(&principal)?;
     let Path(pattern) = pattern?;
     let missing = || Problem::new(Kind::NotFound, "the tenant has not declared this pattern");
     let pattern = TopicPattern::parse(&pattern).map_err(|_| missing())?;

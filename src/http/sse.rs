@@ -82,7 +82,7 @@ async fn open(
     }
     // Ended before anything is waited for: nobody else's turn may depend on a watermark or the database.
     drop(app.hub.turn(&principal.tenant).await);
-    let admission = Admission::of(app, &principal, &parts.extensions);
+    let admission = Admission::of_reader(app, &principal, &parts.extensions);
     let seat = app.seat(&admission)?;
     if params.wait()?.is_some() {
         return Err(Problem::parameter(

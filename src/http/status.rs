@@ -8,12 +8,14 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use serde::Serialize;
-use serde_json::json;
 
+use super::administrator::{self, Administrator};
+use super::admission::Admission;
 use super::app::App;
-use super::caller::Caller;
-use super::problem::{Kind, Problem};
+use super::errors;
+use super::problem::Problem;
 use crate::access::Principal;
+use crate::log::ReadError;
 use crate::log::status::{Database, Holder};
 use crate::log::wakeup::WakeUp;
 
@@ -110,40 +112,35 @@ pub async fn readyz(State(app): State<App>) -> Response {
 ///
 /// # Errors
 /// 403 for those who are not administrators: it speaks of the whole server.
-pub async fn get(State(app): State<App>, Caller(principal): Caller) -> Result<Response, Problem> {
-    admit(&principal)?;
-    Ok(Json(status(&app, &principal).await).into_response())
+pub async fn get(
+    State(app): State<App>,
+    Administrator(principal): Administrator,
+) -> Result<Response, Problem> {
+    Ok(Json(status(&app, &principal).await?).into_response())
 }
 
 /// The answer to `get_status`.
-pub async fn frame(app: &App, principal: &Principal) -> serde_json::Value {
-    if let Err(problem) = admit(principal) {
-        return json!({"type": "error", "code": problem.kind.code(), "detail": problem.detail});
-    }
-    let mut frame = serde_json::to_value(status(app, principal).await).unwrap_or_default();
+pub async fn frame(
+    app: &App,
+    principal: &Principal,
+    admission: &Admission,
+) -> Result<serde_json::Value, Problem> {
+    administrator::admit(principal, admission)?;
+    let status = status(app, principal).await?;
+    let mut frame = serde_json::to_value(status).unwrap_or_default();
     if let Some(frame) = frame.as_object_mut() {
         frame.insert("type".into(), "status".into());
     }
-    frame
+    Ok(frame)
 }
 
-fn admit(principal: &Principal) -> Result<(), Problem> {
-    if principal.may_administer() {
-        Ok(())
-    } else {
-        Err(Problem::new(
-            Kind::Forbidden,
-            "the state of the server is for administrators",
-        ))
-    }
-}
-
-async fn status(app: &App, principal: &Principal) -> Status {
-    let asked = crate::log::status::ask(&app.history, &principal.tenant)
-        .await
-        .ok();
-    let (database, held_by) =
-        asked.map_or((None, None), |(database, holder)| (Some(database), holder));
+async fn status(app: &App, principal: &Principal) -> Result<Status, Problem> {
+    let asked = crate::log::status::ask(&app.history, &principal.tenant).await;
+    let (database, held_by) = match asked {
+        Ok((database, holder)) => (Some(database), holder),
+        Err(ReadError::Crowded) => return Err(errors::crowded()),
+        Err(_) => (None, None),
+    };
     let tail = app.hub.tail();
     let (subscriptions, events, bytes) = app.hub.size();
     let (requests, queued_bytes) = app.appender.waiting();
@@ -173,7 +170,7 @@ async fn status(app: &App, principal: &Principal) -> Status {
     let lost: u8 = issues
         .iter()
         .fold(0, |sum, issue| sum.saturating_add(issue.weight));
-    Status {
+    Ok(Status {
         version: env!("CARGO_PKG_VERSION"),
         uptime_s: app.started.elapsed().as_secs(),
         mode: if app.access.is_development() {
@@ -201,7 +198,7 @@ async fn status(app: &App, principal: &Principal) -> Status {
         },
         limits: app.in_force.clone(),
         database,
-    }
+    })
 }
 
 fn issues(log: &LogStatus, database: Option<&Database>) -> Vec<Issue> {

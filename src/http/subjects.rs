@@ -15,9 +15,9 @@ use axum::response::{IntoResponse as _, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::administrator::Administrator;
 use super::app::App;
-use super::caller::Caller;
-use super::credentials::{self, administer};
+use super::credentials;
 use super::errors;
 use super::params;
 use super::problem::{Kind, Problem};
@@ -67,15 +67,14 @@ struct Answer {
 /// `GET /v1/subjects/{subject}`.
 ///
 /// # Errors
-/// 400, 403, 409, 410, 503.
+/// 400, 403, 429, 409, 410, 503.
 pub async fn get(
     State(app): State<App>,
-    Caller(principal): Caller,
+    Administrator(principal): Administrator,
     subject: Result<Path<String>, PathRejection>,
     wanted: Result<Parameters<Wanted>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let subject = subject_of(subject)?;
-    administer(&principal)?;
     let all = [TopicPattern::any()];
     principal.may_grant(&all, &[]).map_err(|_| too_narrow())?;
     let Parameters(wanted) =
@@ -138,20 +137,19 @@ async fn about(
         up_to,
         limit,
     };
-    app.history.page(&query).await
+    app.history.page_in_turn(&query).await
 }
 
 /// `DELETE /v1/subjects/{subject}`: 200 when nothing is left, 202 when the request is to be repeated.
 ///
 /// # Errors
-/// 400, 403, 503.
+/// 400, 403, 429, 503.
 pub async fn erase(
     State(app): State<App>,
-    Caller(principal): Caller,
+    Administrator(principal): Administrator,
     subject: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Problem> {
     let subject = subject_of(subject)?;
-    administer(&principal)?;
     let all = [TopicPattern::any()];
     principal.may_grant(&[], &all).map_err(|_| too_narrow())?;
     let began = Instant::now();

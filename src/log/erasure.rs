@@ -58,8 +58,7 @@ impl History {
         subject: &Label,
         actor: &Label,
     ) -> Result<Erased, ReadError> {
-        let _turn = self.turn().await?;
-        let mut client = self.client().await?;
+        let (_turn, mut client) = self.at_length(tenant).await?;
         let work = async {
             let transaction = client
                 .build_transaction()

@@ -54,6 +54,9 @@ pub enum ReadError {
     /// The cursor lies ahead of the log.
     #[error("this cursor lies ahead of the log")]
     Ahead,
+    /// As many of the tenant's administrative requests wait already as may.
+    #[error("too many administrative requests of this tenant are waiting")]
+    Crowded,
     /// The database cannot be asked now.
     #[error(transparent)]
     Unavailable(#[from] Unavailable),

@@ -6,6 +6,7 @@
 //! - All SQL is `const` text or a definition in `sql/`; none is built from parts.
 //! - Knows nothing of HTTP, sessions or who is connected.
 
+mod administration;
 pub mod append;
 mod batch;
 pub mod erasure;

@@ -13,15 +13,16 @@ use chrono::{DateTime, TimeDelta, Utc};
 use deadpool_postgres::{
     HookError, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime,
 };
-use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::error::Elapsed;
 
+use super::administration::Places;
 use super::error::{ReadError, Unavailable};
 use super::identity::{Identity, Known};
 use super::rows::Appetite;
 use super::span;
 use crate::event::limits::{
-    DATABASE_SILENCE_MAX, HISTORY_READS, PAGE_BYTES_MAX, PAGE_EVENTS_MAX, STATEMENT_MAX,
+    ADMINISTRATION_BRIEF, ADMINISTRATION_LONG, DATABASE_SILENCE_MAX, HISTORY_READS, PAGE_BYTES_MAX,
+    PAGE_EVENTS_MAX, STATEMENT_MAX,
 };
 use crate::event::{Event, Filter, Position, Seq, Tenant};
 use crate::pg::Connector;
@@ -40,6 +41,8 @@ pub const STATEMENTS: &[&str] = &[FIRST_SINCE, RETAINED];
 const SPAN_GROWTH: i32 = 8;
 /// Events that are looked at to count those of a gap: some 10 ms.
 const COUNT_LOOKS_MAX: i64 = 10_000;
+/// Each of those who ask has a connection, whatever the others do: readers (bounded by the gate), administrators, upkeep.
+const CONNECTIONS_MAX: usize = HISTORY_READS + ADMINISTRATION_LONG + ADMINISTRATION_BRIEF + 1;
 /// How long a read may wait for a free connection.
 const POOL_WAIT: Duration = Duration::from_secs(10);
 
@@ -75,8 +78,7 @@ pub struct History {
     pool: Pool,
     identity: Identity,
     appetite: Arc<Appetite>,
-    /// What takes long is done one at a time, so that connections are left for readers.
-    long: Arc<Semaphore>,
+    pub(super) places: Places,
 }
 
 impl History {
@@ -93,7 +95,7 @@ impl History {
             },
         );
         let pool = Pool::builder(manager)
-            .max_size(HISTORY_READS)
+            .max_size(CONNECTIONS_MAX)
             .wait_timeout(Some(POOL_WAIT))
             .create_timeout(Some(DATABASE_SILENCE_MAX))
             .runtime(Runtime::Tokio1)
@@ -116,7 +118,7 @@ impl History {
             pool,
             identity: identity.clone(),
             appetite: Arc::new(Appetite::new(PAGE_EVENTS_MAX)),
-            long: Arc::new(Semaphore::new(1)),
+            places: Places::new(),
         })
     }
 
@@ -255,18 +257,6 @@ impl History {
             .get()
             .await
             .map_err(|e| ReadError::Unavailable(Unavailable::Pool(e.to_string())))
-    }
-
-    /// For what takes long: one at a time, first come, first served.
-    ///
-    /// # Errors
-    /// If the others take too long.
-    pub(super) async fn turn(&self) -> Result<SemaphorePermit<'_>, ReadError> {
-        let turn = tokio::time::timeout(POOL_WAIT, self.long.acquire()).await;
-        match turn {
-            Ok(Ok(turn)) => Ok(turn),
-            Ok(Err(_)) | Err(_) => Err(Unavailable::Silent.into()),
-        }
     }
 
     pub(super) fn known(&self) -> Arc<Known> {

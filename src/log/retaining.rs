@@ -2,12 +2,15 @@
 //!
 //! # Invariants
 //! - Statements name the tenant wherever a caller could name somebody else's row.
+//! - One tenant's rules, however many and however often changed, keep no other's from being applied: see
+//!   `sql/functions/apply_retention.sql`.
 //! - Where all of the oldest chunk is beyond the rules, the chunk goes; else its events are emptied in their places, a
 //!   bounded batch a transaction. Readers are told of either: by "expired", or by what stands in the place.
 
 use chrono::{DateTime, Utc};
-use deadpool_postgres::Object;
+use deadpool_postgres::{Object, Transaction};
 use serde::Serialize;
+use tokio_postgres::types::ToSql;
 use tokio_postgres::{Error, IsolationLevel, Row};
 
 use super::error::ReadError;
@@ -21,6 +24,8 @@ pub const RULES_MAX: i64 = 100;
 const LIST: &str = "
     SELECT pattern, days, changed_by, changed_at, removed, removed_at FROM tidewire.retention_rules
      WHERE tenant = $1 ORDER BY specificity DESC, pattern";
+/// One change of a tenant's rules at a time, before a row is locked: two that changed each other's rules would wait for each other.
+const CHANGE: &str = "SELECT pg_advisory_xact_lock(1953064033, hashtext($1))";
 const SET_RULE: &str = "
     INSERT INTO tidewire.retention_rules AS r (tenant, pattern, days, changed_by)
     SELECT $1, $2, $3, $4
@@ -35,10 +40,19 @@ const REMOVE: &str = "
     DELETE FROM tidewire.retention_rules AS r USING actor AS a
      WHERE r.tenant = $1 AND r.pattern = $2 AND a.name IS NOT NULL";
 const RETAIN_BY_RULES: &str = "SELECT tidewire.retain_by_rules()";
-const APPLY: &str = "SELECT removed, is_complete FROM tidewire.apply_retention()";
+const ROUND: &str = "SELECT clock_timestamp()";
+const APPLY: &str = "SELECT removed, is_complete FROM tidewire.apply_retention(round_at => $1)";
 
 /// Statements of this file, for the test that prepares each.
-pub const STATEMENTS: &[&str] = &[LIST, SET_RULE, REMOVE, RETAIN_BY_RULES, APPLY];
+pub const STATEMENTS: &[&str] = &[
+    LIST,
+    CHANGE,
+    SET_RULE,
+    REMOVE,
+    RETAIN_BY_RULES,
+    ROUND,
+    APPLY,
+];
 
 /// Batches of a round; the rest waits for the next one.
 const BATCHES_MAX: u32 = 200;
@@ -74,7 +88,7 @@ impl History {
     /// # Errors
     /// If the database cannot be asked.
     pub async fn rules(&self, tenant: &Tenant) -> Result<Vec<Rule>, ReadError> {
-        let client = self.client().await?;
+        let (_turn, client) = self.briefly(tenant).await?;
         let work = async {
             let rows = client.query(LIST, &[&tenant.as_str()]).await?;
             Ok(rows.iter().map(rule).collect::<Result<_, _>>()?)
@@ -94,12 +108,15 @@ impl History {
         days: i32,
         actor: &Label,
     ) -> Result<Option<Rule>, ReadError> {
-        let client = self.client().await?;
+        let (_turn, mut client) = self.briefly(tenant).await?;
         let work = async {
             let (tenant, pattern, actor) = (tenant.as_str(), pattern.as_str(), actor.as_str());
-            let row = client
+            let transaction = begin(&mut client).await?;
+            transaction.execute(CHANGE, &[&tenant]).await?;
+            let row = transaction
                 .query_opt(SET_RULE, &[&tenant, &pattern, &days, &actor, &RULES_MAX])
                 .await?;
+            transaction.commit().await?;
             Ok(row.as_ref().map(rule).transpose()?)
         };
         let answered = tokio::time::timeout(DATABASE_SILENCE_MAX, work).await;
@@ -116,12 +133,15 @@ impl History {
         pattern: &TopicPattern,
         actor: &Label,
     ) -> Result<bool, ReadError> {
-        let client = self.client().await?;
+        let (_turn, mut client) = self.briefly(tenant).await?;
         let work = async {
             let params = [tenant.as_str(), pattern.as_str(), actor.as_str()];
-            let removed = client
+            let transaction = begin(&mut client).await?;
+            transaction.execute(CHANGE, &[&params[0]]).await?;
+            let removed = transaction
                 .execute(REMOVE, &[&params[0], &params[1], &params[2]])
                 .await?;
+            transaction.commit().await?;
             Ok(removed > 0)
         };
         let answered = tokio::time::timeout(DATABASE_SILENCE_MAX, work).await;
@@ -147,8 +167,9 @@ fn rule(row: &Row) -> Result<Rule, Error> {
 pub(super) async fn apply(client: &mut Object, removed: &mut Removed) -> Result<(), Error> {
     // A chunk that somebody uses is no reason to keep what is in it.
     let chunks = remove_chunks(client, &mut removed.chunks).await;
+    let began_at: DateTime<Utc> = client.query_one(ROUND, &[]).await?.try_get(0)?;
     for _ in 0..BATCHES_MAX {
-        let row = in_transaction(client, APPLY).await?;
+        let row = in_transaction(client, APPLY, &[&began_at]).await?;
         let events: i64 = row.try_get(0)?;
         removed.events = removed.events.saturating_add(events);
         if row.try_get(1)? {
@@ -159,20 +180,31 @@ pub(super) async fn apply(client: &mut Object, removed: &mut Removed) -> Result<
 }
 
 async fn remove_chunks(client: &mut Object, removed: &mut u32) -> Result<(), Error> {
-    while in_transaction(client, RETAIN_BY_RULES).await?.try_get(0)? {
+    while in_transaction(client, RETAIN_BY_RULES, &[])
+        .await?
+        .try_get(0)?
+    {
         *removed = removed.saturating_add(1);
     }
     Ok(())
 }
 
-async fn in_transaction(client: &mut Object, statement: &str) -> Result<Row, Error> {
-    // Whatever the database's default: it has to see what was committed while it waited.
-    let transaction = client
+async fn in_transaction(
+    client: &mut Object,
+    statement: &str,
+    params: &[&(dyn ToSql + Sync)],
+) -> Result<Row, Error> {
+    let transaction = begin(client).await?;
+    let row = transaction.query_one(statement, params).await?;
+    transaction.commit().await?;
+    Ok(row)
+}
+
+/// Whatever the database's default: it has to see what was committed while it waited.
+async fn begin(client: &mut Object) -> Result<Transaction<'_>, Error> {
+    client
         .build_transaction()
         .isolation_level(IsolationLevel::ReadCommitted)
         .start()
-        .await?;
-    let row = transaction.query_one(statement, &[]).await?;
-    transaction.commit().await?;
-    Ok(row)
+        .await
 }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::error::{ReadError, Unavailable};
+use super::error::ReadError;
 use super::read::{History, give_back};
 use crate::event::Tenant;
 use crate::event::limits::DATABASE_SILENCE_MAX;
@@ -47,16 +47,12 @@ pub struct Holder {
 /// Asks the database, on behalf of somebody of this tenant.
 ///
 /// # Errors
-/// If it does not answer.
+/// If it does not answer, or too many of the tenant wait.
 pub async fn ask(
     history: &History,
     tenant: &Tenant,
 ) -> Result<(Database, Option<Holder>), ReadError> {
-    let client = history
-        .pool()
-        .get()
-        .await
-        .map_err(|e| Unavailable::Pool(e.to_string()))?;
+    let (_turn, client) = history.briefly(tenant).await?;
     let work = async {
         let row = client.query_one(DATABASE, &[]).await?;
         let database = Database {

@@ -66,8 +66,7 @@ impl History {
         subject: &Label,
         actor: &Label,
     ) -> Result<Summary, ReadError> {
-        let _turn = self.turn().await?;
-        let client = self.client().await?;
+        let (_turn, client) = self.at_length(tenant).await?;
         let work = async {
             let (tenant, subject) = (tenant.as_str(), subject.as_str());
             client
@@ -102,8 +101,7 @@ impl History {
         up_to: Position,
         limit: usize,
     ) -> Result<Page, ReadError> {
-        let _turn = self.turn().await?;
-        let client = self.client().await?;
+        let (_turn, client) = self.at_length(tenant).await?;
         let known = self.known();
         let limit_rows = i64::try_from(limit).unwrap_or(i64::MAX);
         let work = async {

@@ -51,6 +51,7 @@ mod restored;
 mod retaining;
 mod retention;
 mod revocation;
+mod revoked_until;
 mod schema;
 mod slow_reader;
 mod sql;

@@ -7,4 +7,5 @@ mod interrupted;
 mod region;
 mod retention;
 mod rules;
+mod sharing;
 mod subjects;

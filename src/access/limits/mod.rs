@@ -1,5 +1,5 @@
-//! How much a tenant and a credential may ask of this server: events, bytes and reads of history by the second,
-//! connections and subscriptions by their number.
+//! How much a tenant and a credential may ask of this server: events, bytes, reads of history and administrative requests by
+//! the second, connections and subscriptions by their number.
 //!
 //! # Invariants
 //! - The one place that counts, for every transport. Each server counts for itself: two servers let through twice as much.
@@ -34,6 +34,8 @@ pub enum Quantity {
     Bytes,
     /// Reads of history: pages that the window does not hold.
     Reads,
+    /// Requests of administrators.
+    Administration,
 }
 
 /// Whose limit it is.
@@ -54,6 +56,8 @@ pub struct Allowance {
     pub bytes: Option<Rate>,
     /// Reads of history.
     pub reads: Option<Rate>,
+    /// Requests of administrators.
+    pub administration: Option<Rate>,
     /// Open connections.
     pub connections: Option<usize>,
     /// Subscriptions.
@@ -79,6 +83,7 @@ struct Meters {
     events: Option<Buckets>,
     bytes: Option<Buckets>,
     reads: Option<Buckets>,
+    administration: Option<Buckets>,
 }
 
 impl Meters {
@@ -91,6 +96,7 @@ impl Meters {
             events: buckets(allowance.events, ARRAY_EVENTS_MAX),
             bytes: buckets(allowance.bytes, BODY_BYTES_MAX),
             reads: buckets(allowance.reads, 10),
+            administration: buckets(allowance.administration, 10),
         }
     }
 
@@ -99,6 +105,7 @@ impl Meters {
             Quantity::Events => self.events.as_ref(),
             Quantity::Bytes => self.bytes.as_ref(),
             Quantity::Reads => self.reads.as_ref(),
+            Quantity::Administration => self.administration.as_ref(),
         }
     }
 }

@@ -52,7 +52,7 @@ pub async fn get(State(app): State<App>, request: Request) -> Result<Response, P
     let message = message.cloned().unwrap_or_default();
     // Opening a socket costs as much as a page: those who come take turns with those who catch up.
     let _turn = app.hub.turn(&principal.tenant).await;
-    let admission = Admission::of(&app, &principal, &parts.extensions);
+    let admission = Admission::of_reader(&app, &principal, &parts.extensions);
     let lease = caller::lease(&app, &principal).await?;
     let seat = app.seat(&admission)?;
     let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &app)

@@ -78,8 +78,12 @@ impl Socket {
             ClientFrame::Auth { token } => Box::pin(self.authenticate(&token)).await,
             ClientFrame::GetStatus {} => {
                 let (app, principal) = (self.app.clone(), self.principal.clone());
-                self.work
-                    .push(async move { status::frame(&app, &principal).await }.boxed());
+                let admission = self.admission.clone();
+                let work = async move {
+                    let frame = status::frame(&app, &principal, &admission).await;
+                    frame.unwrap_or_else(|problem| frame::error(&problem, None, None))
+                };
+                self.work.push(work.boxed());
                 Ok(())
             }
         }

@@ -296,7 +296,7 @@ impl Socket {
                     // Tried again: the socket stays, the place too. Not at once.
                     crate::tasks::pause(Duration::from_millis(250)).await;
                 }
-                ReadError::Ahead | ReadError::Internal(_) => {
+                ReadError::Ahead | ReadError::Crowded | ReadError::Internal(_) => {
                     let problem = errors::follow(&FollowError::Read(error), &identity);
                     self.send(&frame::error(&problem, None, Some(&one.id)))
                         .await?;

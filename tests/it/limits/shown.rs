@@ -30,7 +30,7 @@ async fn welcome_and_status_show_the_same_limits_and_the_documents_describe_them
     let db = TestDb::new().await;
     let mut limits = Vec::new();
     for who in ["tenant", "credential"] {
-        for what in ["events", "bytes", "reads"] {
+        for what in ["events", "bytes", "reads", "administration"] {
             limits.extend([format!("--{who}-{what}-rate"), "1000:3000".into()]);
         }
         for what in ["connections", "subscriptions"] {

@@ -13,7 +13,7 @@ use crate::support::token::WITH_TOKENS;
 use crate::support::{Api, Server, TestDb, eventually};
 
 /// Stores an event of so many seconds ago.
-async fn store(client: &Client, tenant: &str, topic: &str, seconds: i32, id: &str) {
+pub async fn store(client: &Client, tenant: &str, topic: &str, seconds: i32, id: &str) {
     client
         .batch_execute(&format!(
             "SET session_replication_role = replica;

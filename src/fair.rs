@@ -3,9 +3,11 @@
 //! # Invariants
 //! - However many of one tenant wait, another's first waits for no more than one of each tenant.
 //! - Who gives up holds up nobody; a permit that nobody takes goes to the next.
+//! - Where it is bounded ([`Fair::acquire_soon`]) so many of a tenant wait at most, and each for so long.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::oneshot;
 
@@ -23,6 +25,12 @@ struct State {
     waiting: HashMap<Tenant, VecDeque<oneshot::Sender<Permit>>>,
 }
 
+/// A permit, or where it will come.
+enum Coming {
+    Now(Permit),
+    Later(oneshot::Receiver<Permit>),
+}
+
 /// One of the permits; given back when dropped.
 #[derive(Debug)]
 pub struct Permit(Option<Arc<Fair>>);
@@ -33,6 +41,15 @@ impl Drop for Permit {
             fair.pass_on();
         }
     }
+}
+
+/// Why there is no permit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NoPermit {
+    /// As many of the tenant wait already as may.
+    Crowded,
+    /// None has become free in time.
+    Late,
 }
 
 impl Fair {
@@ -46,28 +63,63 @@ impl Fair {
         })))
     }
 
-    /// Waits for a permit.
+    /// Waits for a permit, as long as it takes.
     pub async fn acquire(self: &Arc<Self>, tenant: &Tenant) -> Option<Permit> {
-        let coming = {
-            let mut state = self.state();
-            if state.free > 0 {
-                state.free = state.free.saturating_sub(1);
-                return Some(Permit(Some(Arc::clone(self))));
-            }
-            let (sender, coming) = oneshot::channel();
-            if !state.waiting.contains_key(tenant) {
-                state.turns.push_back(tenant.clone());
-            }
-            let waiting = state.waiting.entry(tenant.clone()).or_default();
-            // Who gave up is not kept for ever, should nothing become free.
-            if waiting.len() == waiting.capacity() {
-                waiting.retain(|other| !other.is_closed());
-            }
-            waiting.push_back(sender);
-            coming
-        };
         // It is never closed: whoever is in the turns is served.
-        coming.await.ok()
+        match self.permit_or_turn(tenant, usize::MAX).ok()? {
+            Coming::Now(permit) => Some(permit),
+            Coming::Later(coming) => coming.await.ok(),
+        }
+    }
+
+    /// Waits for a permit, with at most `waiting_max` of the tenant and for at most `patience`.
+    ///
+    /// # Errors
+    /// If there is none for it, at once or in the end.
+    pub async fn acquire_soon(
+        self: &Arc<Self>,
+        tenant: &Tenant,
+        waiting_max: usize,
+        patience: Duration,
+    ) -> Result<Permit, NoPermit> {
+        match self.permit_or_turn(tenant, waiting_max)? {
+            Coming::Now(permit) => Ok(permit),
+            Coming::Later(coming) => match tokio::time::timeout(patience, coming).await {
+                Ok(Ok(permit)) => Ok(permit),
+                Ok(Err(_)) | Err(_) => Err(NoPermit::Late),
+            },
+        }
+    }
+
+    fn permit_or_turn(
+        self: &Arc<Self>,
+        tenant: &Tenant,
+        waiting_max: usize,
+    ) -> Result<Coming, NoPermit> {
+        let mut state = self.state();
+        if state.free > 0 {
+            state.free = state.free.saturating_sub(1);
+            return Ok(Coming::Now(Permit(Some(Arc::clone(self)))));
+        }
+        if let Some(waiting) = state.waiting.get_mut(tenant)
+            && waiting.len() >= waiting_max
+        {
+            waiting.retain(|other| !other.is_closed());
+            if waiting.len() >= waiting_max {
+                return Err(NoPermit::Crowded);
+            }
+        }
+        let (sender, coming) = oneshot::channel();
+        if !state.waiting.contains_key(tenant) {
+            state.turns.push_back(tenant.clone());
+        }
+        let waiting = state.waiting.entry(tenant.clone()).or_default();
+        // Who gave up is not kept for ever, should nothing become free.
+        if waiting.len() == waiting.capacity() {
+            waiting.retain(|other| !other.is_closed());
+        }
+        waiting.push_back(sender);
+        Ok(Coming::Later(coming))
     }
 
     /// Gives a permit to whoever is next.
@@ -140,6 +192,29 @@ mod tests {
             other.now_or_never().flatten().is_some(),
             "after one of the crowd"
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn so_many_of_a_tenant_wait_and_each_for_so_long() {
+        let fair = Fair::new(1);
+        let (loud, quiet) = (tenant("loud"), tenant("quiet"));
+        let held = fair.acquire(&loud).await.unwrap();
+        let patience = Duration::from_secs(10);
+        let wait = |tenant| Box::pin(fair.acquire_soon(tenant, 2, patience));
+        let (mut first, mut second) = (wait(&loud), wait(&loud));
+        assert!((&mut first).now_or_never().is_none());
+        assert!((&mut second).now_or_never().is_none());
+        assert_eq!(wait(&loud).await.unwrap_err(), NoPermit::Crowded);
+        let mut other = wait(&quiet);
+        assert!((&mut other).now_or_never().is_none(), "it may wait");
+        // Whose place was given up is somebody's again.
+        drop(second);
+        let mut third = wait(&loud);
+        assert!((&mut third).now_or_never().is_none());
+        assert_eq!(first.await.unwrap_err(), NoPermit::Late);
+        drop(held);
+        assert!(other.await.is_ok() && third.await.is_ok());
+        assert_eq!(fair.state().free, 1);
     }
 
     #[tokio::test]
