@@ -7,7 +7,8 @@ use chrono::{DateTime, Utc};
 
 use super::api_key::{ApiKey, Grant, KeyId};
 use super::ledger::{self, LedgerError, ListedKey, ListedRevocation};
-use super::registry::{Registry, in_time};
+use super::lines::in_time;
+use super::registry::Registry;
 use super::revoked::Revocation;
 use super::tenants::{self, Change, Declaration, ListedSettings, ListedTopic};
 use crate::event::{Tenant, TopicPattern};
@@ -95,8 +96,8 @@ impl Registry {
     /// # Errors
     /// If the database cannot be asked.
     pub async fn list_settings(&self, tenant: &Tenant) -> Result<ListedSettings, LedgerError> {
-        let client = self.client()?;
-        let (listed, _) = in_time(tenants::listed(&client, tenant)).await?;
+        let lines = self.0.lines()?;
+        let (listed, _) = lines.ask(tenants::listed(&lines.settings, tenant)).await?;
         Ok(listed)
     }
 
@@ -110,12 +111,11 @@ impl Registry {
         change: &Change,
         by: &str,
     ) -> Result<(), LedgerError> {
-        let client = self.client()?;
-        in_time(async {
-            tenants::change(&client, tenant, change, by).await?;
-            self.look(&client).await
-        })
-        .await
+        let lines = self.0.lines()?;
+        let changed = tenants::change(&lines.settings, tenant, change, by);
+        let changed = lines.ask(changed).await?;
+        in_time(self.look(&lines.looks)).await?;
+        Ok(changed)
     }
 
     /// The tenant's declared topics.
@@ -123,8 +123,8 @@ impl Registry {
     /// # Errors
     /// If the database cannot be asked.
     pub async fn list_topics(&self, tenant: &Tenant) -> Result<Vec<ListedTopic>, LedgerError> {
-        let client = self.client()?;
-        in_time(tenants::topics(&client, tenant)).await
+        let lines = self.0.lines()?;
+        lines.ask(tenants::topics(&lines.settings, tenant)).await
     }
 
     /// Declares topics of the tenant. When this returns that is in force here.
@@ -137,12 +137,11 @@ impl Registry {
         declared: &Declaration,
         by: &str,
     ) -> Result<(), LedgerError> {
-        let client = self.client()?;
-        in_time(async {
-            tenants::declare(&client, tenant, declared, by).await?;
-            self.look(&client).await
-        })
-        .await
+        let lines = self.0.lines()?;
+        let changed = tenants::declare(&lines.settings, tenant, declared, by);
+        let changed = lines.ask(changed).await?;
+        in_time(self.look(&lines.looks)).await?;
+        Ok(changed)
     }
 
     /// Withdraws a declared topic of the tenant; whether there was one.
@@ -155,12 +154,10 @@ impl Registry {
         pattern: &TopicPattern,
         by: &str,
     ) -> Result<bool, LedgerError> {
-        let client = self.client()?;
-        in_time(async {
-            let was_there = tenants::withdraw(&client, tenant, pattern, by).await?;
-            self.look(&client).await?;
-            Ok(was_there)
-        })
-        .await
+        let lines = self.0.lines()?;
+        let changed = tenants::withdraw(&lines.settings, tenant, pattern, by);
+        let changed = lines.ask(changed).await?;
+        in_time(self.look(&lines.looks)).await?;
+        Ok(changed)
     }
 }

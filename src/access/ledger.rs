@@ -13,6 +13,7 @@ use tokio_postgres::{Client, Row};
 
 use super::Role;
 use super::api_key::{ApiKey, Grant, KeyId, KnownKey};
+use super::remembered::Mark;
 use super::revoked::{Claim, Revocation, Revoked};
 use crate::event::{Label, Tenant, TopicPattern};
 
@@ -23,7 +24,14 @@ pub const REVOCATIONS_MAX: i64 = 10_000;
 /// Keys or revocations in one answer.
 pub const LIST_MAX: i64 = 1_000;
 
-const VERSION: &str = "SELECT version, settings_version FROM tidewire.credential_changes";
+/// Of settings: what a look before did not see. Who writes during a look is seen by the next, in whatever order they commit.
+/// What is beyond the present snapshot was written in another cluster, before a restore.
+const NEWS: &str = "
+    SELECT v.version, pg_current_snapshot()::text, c.tenant, c.change
+      FROM tidewire.credential_changes AS v LEFT JOIN tidewire.setting_changes AS c
+           ON c.changed_in >= pg_snapshot_xmin($1::text::pg_snapshot)
+          AND c.changed_in < pg_snapshot_xmax(pg_current_snapshot())
+          AND NOT pg_visible_in_snapshot(c.changed_in, $1::text::pg_snapshot)";
 const KEYS: &str = "
     SELECT k.key_id, k.tenant, k.name, k.role, k.read_topics, k.write_topics, k.expires_at, k.revoked_at, k.secret_sha256,
            (SELECT c.version FROM tidewire.credential_changes AS c)
@@ -65,7 +73,7 @@ const USED: &str = "
 
 /// Statements of this file, for the test that prepares each.
 pub const STATEMENTS: &[&str] = &[
-    VERSION,
+    NEWS,
     KEYS,
     REVOKED,
     CREATE_KEY,
@@ -140,10 +148,35 @@ pub struct ListedRevocation {
     pub until: Option<DateTime<Utc>>,
 }
 
-/// The numbers that rise with every change: of a credential, and of a tenant's settings.
-pub(super) async fn versions(client: &Client) -> Result<(i64, i64), LedgerError> {
-    let row = client.query_one(VERSION, &[]).await?;
-    Ok((row.try_get(0)?, row.try_get(1)?))
+/// What a look finds.
+#[derive(Debug)]
+pub(super) struct News {
+    /// Rises with every change of a credential.
+    pub(super) version: i64,
+    /// What this look has seen, for the next.
+    pub(super) snapshot: String,
+    /// Tenants whose settings have changed since the look before.
+    pub(super) settings: Vec<(Tenant, Mark)>,
+}
+
+/// What has changed since the look that saw `snapshot`; of settings nothing if it is the first.
+pub(super) async fn news(client: &Client, snapshot: Option<&str>) -> Result<News, LedgerError> {
+    let rows = client.query(NEWS, &[&snapshot]).await?;
+    let mut settings = Vec::new();
+    let mut seen = None;
+    for row in &rows {
+        seen = Some((row.try_get(0)?, row.try_get(1)?));
+        let tenant: Option<&str> = row.try_get(2)?;
+        if let Some(tenant) = tenant.and_then(|tenant| Tenant::parse(tenant).ok()) {
+            settings.push((tenant, row.try_get(3)?));
+        }
+    }
+    let (version, snapshot) = seen.ok_or(LedgerError::Unavailable)?;
+    Ok(News {
+        version,
+        snapshot,
+        settings,
+    })
 }
 
 /// These keys, each with the version at which it was read. One that is not there is left out.

@@ -6,7 +6,7 @@
 //! - Knows nothing of SSE, WebSocket or HTTP.
 
 pub mod error;
-mod fair;
+pub mod fair;
 pub mod follow;
 pub mod gate;
 pub mod hub;
@@ -16,6 +16,7 @@ pub mod turn;
 pub mod window;
 
 pub use error::FollowError;
+pub use fair::Fair;
 pub use follow::{Batch, Follower, OnLag, Start};
 pub use hub::Hub;
 pub use pace::Pace;

@@ -13,6 +13,7 @@ mod body;
 mod browser;
 mod budget;
 mod caller;
+mod checks;
 mod coding;
 mod credentials;
 mod docs;

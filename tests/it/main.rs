@@ -50,6 +50,7 @@ mod retaining;
 mod retention;
 mod revocation;
 mod schema;
+mod settings;
 mod slow_reader;
 mod sql;
 mod sql_tenants;
