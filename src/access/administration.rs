@@ -3,6 +3,8 @@
 //! # Invariants
 //! - Who asks names the tenant by its own credential; nothing of another's is seen or changed.
 
+use std::sync::Arc;
+
 use chrono::{DateTime, Utc};
 
 use super::api_key::{ApiKey, Grant, KeyId};
@@ -130,13 +132,21 @@ impl Registry {
     /// Declares topics of the tenant. When this returns that is in force here.
     ///
     /// # Errors
-    /// If the tenant has declared too many, or the database cannot be asked.
+    /// If the tenant has declared too many, its schemas are too large together, or the database cannot be asked.
     pub async fn declare_topic(
         &self,
         tenant: &Tenant,
         declared: &Declaration,
         by: &str,
     ) -> Result<(), LedgerError> {
+        let settings = match self.settings(tenant).await {
+            // To be corrected by what is declared now.
+            Err(LedgerError::Unreadable(_)) => Arc::default(),
+            settings => settings?,
+        };
+        if !settings.have_room_for(declared) {
+            return Err(LedgerError::TooLarge);
+        }
         let lines = self.0.lines()?;
         let changed = tenants::declare(&lines.settings, tenant, declared, by);
         let changed = lines.ask(changed).await?;

@@ -15,6 +15,7 @@ use super::Role;
 use super::api_key::{ApiKey, Grant, KeyId, KnownKey};
 use super::remembered::Mark;
 use super::revoked::{Claim, Revocation, Revoked};
+use super::tenants::{TENANT_PATTERNS_MAX, TENANT_VALUES_MAX};
 use crate::event::{Label, Tenant, TopicPattern};
 
 /// Keys of a tenant that may be in force at once.
@@ -93,6 +94,11 @@ pub enum LedgerError {
     /// The tenant has as many as it may.
     #[error("the tenant has {0} of them, which is as many as it may have: revoke some")]
     TooMany(i64),
+    /// The tenant's schemas together are too large.
+    #[error(
+        "with the tenant's other schemas it holds more than {TENANT_VALUES_MAX} values or {TENANT_PATTERNS_MAX} regular expressions"
+    )]
+    TooLarge,
     /// What stands in the database is nothing that this program has written.
     #[error("the settings of the tenant {} cannot be read: correct tidewire.tenant_settings and tidewire.declared_topics", .0.as_str())]
     Unreadable(Tenant),

@@ -8,21 +8,27 @@
 
 mod size;
 
+use std::thread::available_parallelism;
+
 use jsonschema::{PatternOptions, Validator};
 use serde_json::Value;
 
-use size::Size;
+pub(super) use size::Size;
 
 /// Bytes of a schema.
 pub const SCHEMA_BYTES_MAX: usize = 64 * 1024;
 /// Values of a schema times values of the data it is asked about: what a check may cost, some 100 ms.
 /// If several schemas apply, their costs together.
 pub(super) const COST_MAX: usize = 2_000_000;
-/// Bytes that a regular expression may take when it is compiled, and again while it is matched.
-const PATTERN_BYTES_MAX: usize = 128 * 1024;
+/// Bytes that a regular expression may take when it is compiled: few if that is enough, so that it is known what it takes.
+const PATTERN_BYTES: [usize; 2] = [16 * 1024, 128 * 1024];
+/// Bytes of what is remembered while an expression is matched, in each direction. With eight times as much it is not faster.
+const MATCHING_BYTES: usize = 16 * 1024;
+/// What that comes to for each thread that has matched it: measured, 34 kB.
+const MATCHED_BYTES: usize = 40 * 1024;
 /// What a byte of text costs for each expression, as values: an expression may be matched slowly.
 const PATTERN_COST: usize = 4;
-/// Bytes that a value of a schema takes.
+/// Bytes that a value of a schema takes: measured, up to 380.
 const NODE_BYTES: usize = 400;
 /// Bytes that any schema takes.
 const SCHEMA_BYTES: usize = 4 * 1024;
@@ -77,6 +83,8 @@ pub struct Fault {
 pub struct Schema {
     validator: Validator,
     size: Size,
+    /// What each of its expressions was allowed to take.
+    pattern_bytes: usize,
 }
 
 impl Schema {
@@ -86,24 +94,34 @@ impl Schema {
     /// If it is none, or might cost too much.
     pub fn new(schema: &Value) -> Result<Self, SchemaError> {
         let size = Size::of(schema)?;
-        let expressions = PatternOptions::regex()
-            .size_limit(PATTERN_BYTES_MAX)
-            .dfa_size_limit(PATTERN_BYTES_MAX);
-        let validator = jsonschema::options()
-            .with_pattern_options(expressions)
-            // Some drafts would have data compiled as expressions.
-            .should_validate_formats(false)
-            .build(schema)
-            .map_err(|error| SchemaError::Invalid(error.to_string()))?;
-        Ok(Self { validator, size })
+        let [small, large] = PATTERN_BYTES;
+        let (validator, pattern_bytes) = match compile(schema, small) {
+            Err(_) if size.patterns > 0 => (compile(schema, large)?, large),
+            compiled => (compiled?, small),
+        };
+        Ok(Self {
+            validator,
+            size,
+            pattern_bytes,
+        })
     }
 
-    /// Bytes that it takes, its expressions as they are matched included.
-    pub const fn weight(&self) -> usize {
-        let expressions = self.size.patterns.saturating_mul(PATTERN_BYTES_MAX);
-        expressions
-            .saturating_add(self.size.nodes.saturating_mul(NODE_BYTES))
-            .saturating_add(SCHEMA_BYTES)
+    /// Bytes that it takes, from above: its expressions as they are when every thread has matched them.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        let processors = available_parallelism().map_or(1, usize::from);
+        // Those that serve, and those for what takes long.
+        let threads = processors.saturating_add(processors.div_ceil(2));
+        let matched = threads.saturating_mul(MATCHED_BYTES);
+        let pattern = self.pattern_bytes.saturating_add(matched);
+        let values = self.size.nodes.saturating_mul(NODE_BYTES);
+        let patterns = self.size.patterns.saturating_mul(pattern);
+        values.saturating_add(patterns).saturating_add(SCHEMA_BYTES)
+    }
+
+    /// What it holds.
+    pub(super) const fn size(&self) -> Size {
+        self.size
     }
 
     /// What a check of so much data may cost.
@@ -139,6 +157,18 @@ impl Schema {
             Err(faults)
         }
     }
+}
+
+fn compile(schema: &Value, pattern_bytes: usize) -> Result<Validator, SchemaError> {
+    let expressions = PatternOptions::regex()
+        .size_limit(pattern_bytes)
+        .dfa_size_limit(MATCHING_BYTES);
+    jsonschema::options()
+        .with_pattern_options(expressions)
+        // Some drafts would have data compiled as expressions.
+        .should_validate_formats(false)
+        .build(schema)
+        .map_err(|error| SchemaError::Invalid(error.to_string()))
 }
 
 /// Why data that costs too much is refused.

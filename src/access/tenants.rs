@@ -18,6 +18,10 @@ use crate::event::{Tenant, TopicPattern};
 
 /// Topics that a tenant may declare.
 pub const DECLARED_MAX: i64 = 100;
+/// Values of all schemas of a tenant, with their references.
+pub const TENANT_VALUES_MAX: usize = 100_000;
+/// Regular expressions of all schemas of a tenant, with their references.
+pub const TENANT_PATTERNS_MAX: usize = 100;
 
 const SETTINGS: &str = "
     SELECT s.topic_mode, s.consent, s.consent_topics, s.changed_at, s.changed_by, c.change

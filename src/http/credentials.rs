@@ -290,6 +290,7 @@ pub fn problem(error: LedgerError) -> Problem {
             tenant.as_str()
         )),
         LedgerError::TooMany(_) => Problem::new(Kind::TooMany, error.to_string()),
+        LedgerError::TooLarge => Problem::new(Kind::InvalidSchema, format!("schema: {error}")),
         LedgerError::Database(cause) => errors::internal(&format!("credentials: {cause}")),
     }
 }

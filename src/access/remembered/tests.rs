@@ -149,6 +149,7 @@ async fn what_all_of_it_weighs_is_bounded() {
         pattern: crate::event::TopicPattern::any(),
         schema: Some(Arc::new(heavy)),
     };
+    // As many expressions as a tenant may have.
     let rows: HashMap<_, _> = (0..100)
         .map(|row| (row.to_string(), declared.clone()))
         .collect();
