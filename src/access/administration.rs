@@ -115,9 +115,8 @@ impl Registry {
     ) -> Result<(), LedgerError> {
         let lines = self.0.lines()?;
         let changed = tenants::change(&lines.settings, tenant, change, by);
-        let changed = lines.ask(changed).await?;
-        in_time(self.look(&lines.looks)).await?;
-        Ok(changed)
+        lines.ask(changed).await?;
+        in_time(self.look(&lines.looks)).await
     }
 
     /// The tenant's declared topics.
@@ -149,9 +148,8 @@ impl Registry {
         }
         let lines = self.0.lines()?;
         let changed = tenants::declare(&lines.settings, tenant, declared, by);
-        let changed = lines.ask(changed).await?;
-        in_time(self.look(&lines.looks)).await?;
-        Ok(changed)
+        lines.ask(changed).await?;
+        in_time(self.look(&lines.looks)).await
     }
 
     /// Withdraws a declared topic of the tenant; whether there was one.

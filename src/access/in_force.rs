@@ -76,8 +76,8 @@ async fn read(
         .await?;
     let number = lines.number;
     if stored.is_costly() {
-        let ready = compute(move || stored.ready(&known, number)).await;
-        ready.ok_or(LedgerError::Unavailable)
+        let made = compute(move || stored.ready(&known, number)).await;
+        made.ok_or(LedgerError::Unavailable)
     } else {
         Ok(stored.ready(&known, number))
     }

@@ -378,7 +378,7 @@ impl Reader {
         };
         let event = ingest::decode_line(&line.bytes, &self.app.ingest)
             .map_err(|refusal| Problem::refused(0, &refusal));
-        let event = event.and_then(|event| {
+        let event = event.map(|event| {
             let mut one = [event];
             if let Some(key) = &self.key {
                 let first = usize::try_from(line.number.saturating_sub(1)).unwrap_or(usize::MAX);
@@ -388,7 +388,7 @@ impl Reader {
                 ingest::apply_trace(&mut one, trace);
             }
             let [event] = one;
-            Ok(event)
+            event
         });
         (line.number, event)
     }
