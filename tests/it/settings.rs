@@ -195,7 +195,7 @@ fn costly(events: usize) -> (Value, Value) {
 /// On one thread: if the checks were made on it, nobody would be answered before all of them are.
 #[tokio::test]
 async fn what_one_tenant_has_checked_keeps_nobody_else() {
-    const EVENTS: usize = 40;
+    const EVENTS: usize = 80;
     let db = TestDb::new().await;
     let server = Server::start_with(&db.url, WITH_TOKENS).await;
     let (acme, beta) = (admin(&server, "acme"), admin(&server, "beta"));
