@@ -54,7 +54,11 @@ CREATE FUNCTION tidewire.announce_setting_change() RETURNS trigger
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 BEGIN
-    UPDATE tidewire.credential_changes AS c SET settings_version = c.settings_version + 1;
+    INSERT INTO tidewire.setting_changes AS c (tenant, change, changed_in)
+    SELECT t.tenant, gen_random_uuid(), pg_current_xact_id()
+      FROM (SELECT OLD.tenant UNION SELECT NEW.tenant) AS t(tenant)
+     WHERE t.tenant IS NOT NULL
+        ON CONFLICT (tenant) DO UPDATE SET change = excluded.change, changed_in = excluded.changed_in;
     PERFORM pg_notify('tidewire_credentials', '');
     RETURN NULL;
 END
@@ -1948,7 +1952,7 @@ COMMENT ON TABLE tidewire.credential_changes IS 'A number that rises when a cred
 -- Name: COLUMN credential_changes.settings_version; Type: COMMENT; Schema: tidewire; Owner: -
 --
 
-COMMENT ON COLUMN tidewire.credential_changes.settings_version IS 'The same for the settings of tenants.';
+COMMENT ON COLUMN tidewire.credential_changes.settings_version IS 'Of no use any more: see tidewire.setting_changes.';
 
 --
 -- Name: declared_topics; Type: TABLE; Schema: tidewire; Owner: -
@@ -2247,6 +2251,28 @@ CREATE TABLE tidewire.schema_migrations (
     applied_on character varying(255),
     checksum character varying(255)
 );
+
+--
+-- Name: setting_changes; Type: TABLE; Schema: tidewire; Owner: -
+--
+
+CREATE TABLE tidewire.setting_changes (
+    tenant text NOT NULL COLLATE pg_catalog."C",
+    change uuid NOT NULL,
+    changed_in xid8 NOT NULL
+);
+
+--
+-- Name: TABLE setting_changes; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON TABLE tidewire.setting_changes IS 'The last change of each tenant''s settings: a server reads again what has changed since it looked.';
+
+--
+-- Name: COLUMN setting_changes.changed_in; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON COLUMN tidewire.setting_changes.changed_in IS 'The transaction that made it.';
 
 --
 -- Name: tenant_role_issues; Type: VIEW; Schema: tidewire; Owner: -
@@ -2602,6 +2628,13 @@ ALTER TABLE ONLY tidewire.schema_migrations
     ADD CONSTRAINT schema_migrations_pkey PRIMARY KEY (version);
 
 --
+-- Name: setting_changes setting_changes_pkey; Type: CONSTRAINT; Schema: tidewire; Owner: -
+--
+
+ALTER TABLE ONLY tidewire.setting_changes
+    ADD CONSTRAINT setting_changes_pkey PRIMARY KEY (tenant);
+
+--
 -- Name: tenant_roles tenant_roles_pkey; Type: CONSTRAINT; Schema: tidewire; Owner: -
 --
 
@@ -2664,6 +2697,12 @@ CREATE INDEX idempotency_keys_by_time ON tidewire.idempotency_keys USING brin (r
 CREATE INDEX revoked_tokens_by_until ON tidewire.revoked_tokens USING btree (until) WHERE (until IS NOT NULL);
 
 --
+-- Name: setting_changes_by_transaction; Type: INDEX; Schema: tidewire; Owner: -
+--
+
+CREATE INDEX setting_changes_by_transaction ON tidewire.setting_changes USING btree (changed_in);
+
+--
 -- Name: api_keys api_keys_announce_change; Type: TRIGGER; Schema: tidewire; Owner: -
 --
 
@@ -2679,7 +2718,7 @@ CREATE TRIGGER api_keys_record AFTER INSERT OR DELETE OR UPDATE OF tenant, name,
 -- Name: declared_topics declared_topics_announce_change; Type: TRIGGER; Schema: tidewire; Owner: -
 --
 
-CREATE TRIGGER declared_topics_announce_change AFTER INSERT OR DELETE OR UPDATE ON tidewire.declared_topics FOR EACH STATEMENT EXECUTE FUNCTION tidewire.announce_setting_change();
+CREATE TRIGGER declared_topics_announce_change AFTER INSERT OR DELETE OR UPDATE ON tidewire.declared_topics FOR EACH ROW EXECUTE FUNCTION tidewire.announce_setting_change();
 
 --
 -- Name: declared_topics declared_topics_record; Type: TRIGGER; Schema: tidewire; Owner: -
@@ -2745,7 +2784,7 @@ CREATE TRIGGER tenant_roles_are_held AFTER INSERT OR UPDATE ON tidewire.tenant_r
 -- Name: tenant_settings tenant_settings_announce_change; Type: TRIGGER; Schema: tidewire; Owner: -
 --
 
-CREATE TRIGGER tenant_settings_announce_change AFTER INSERT OR DELETE OR UPDATE ON tidewire.tenant_settings FOR EACH STATEMENT EXECUTE FUNCTION tidewire.announce_setting_change();
+CREATE TRIGGER tenant_settings_announce_change AFTER INSERT OR DELETE OR UPDATE ON tidewire.tenant_settings FOR EACH ROW EXECUTE FUNCTION tidewire.announce_setting_change();
 
 --
 -- Name: tenant_settings tenant_settings_record; Type: TRIGGER; Schema: tidewire; Owner: -

@@ -66,6 +66,12 @@ impl Tasks {
     }
 }
 
+/// Runs what takes long to compute on a thread that serves nobody. `None`: it panicked, which is logged, or the program ends.
+/// Goes on to its end if nobody waits any more; how much of it runs at once its callers bound.
+pub async fn compute<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    tokio::task::spawn_blocking(work).await.ok()
+}
+
 /// Waits for `duration`: for backoff and pacing, never to wait for a condition.
 pub async fn pause(duration: Duration) {
     #[expect(clippy::disallowed_methods, reason = "the one place that sleeps")]

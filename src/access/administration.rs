@@ -11,8 +11,10 @@ use chrono::{DateTime, Utc};
 use tokio_postgres::Client;
 
 use super::api_key::{ApiKey, Grant, KeyId};
-use super::ledger::{self, LedgerError, ListedKey, ListedRevocation};
-use super::registry::{Registry, in_time};
+use super::ledger::{self, LedgerError, ListedKey};
+use super::lines::in_time;
+use super::registry::Registry;
+use super::revocations::{self, ListedRevocation};
 use super::revoked::Revocation;
 use super::tenants::{self, Change, Declaration, ListedSettings, ListedTopic};
 use crate::event::limits::ADMINISTRATION_WAITING_MAX;
@@ -32,15 +34,18 @@ pub struct ListedCredentials {
 }
 
 impl Registry {
-    /// A turn, and the connection.
-    async fn turn(&self, tenant: &Tenant) -> Result<(Permit, Arc<Client>), LedgerError> {
+    async fn turn(&self, tenant: &Tenant) -> Result<Permit, LedgerError> {
         let places = self.administration();
         let turn = places.acquire_soon(tenant, ADMINISTRATION_WAITING_MAX, TURN_WAIT);
-        let turn = turn.await.map_err(|why| match why {
+        turn.await.map_err(|why| match why {
             NoPermit::Crowded => LedgerError::Crowded,
             NoPermit::Late => LedgerError::Unavailable,
-        })?;
-        Ok((turn, self.client()?))
+        })
+    }
+
+    /// A turn, and the connection for what is short.
+    async fn brief(&self, tenant: &Tenant) -> Result<(Permit, Arc<Client>), LedgerError> {
+        Ok((self.turn(tenant).await?, self.client()?))
     }
 
     /// Stores a new key.
@@ -52,7 +57,7 @@ impl Registry {
         grant: &Grant,
         by: &str,
     ) -> Result<(ApiKey, DateTime<Utc>), LedgerError> {
-        let (_turn, client) = self.turn(&grant.tenant).await?;
+        let (_turn, client) = self.brief(&grant.tenant).await?;
         let key = ApiKey::generate();
         let created_at = in_time(ledger::create_key(&client, &key, grant, by)).await?;
         Ok((key, created_at))
@@ -67,7 +72,7 @@ impl Registry {
         tenant: &Tenant,
         after: &str,
     ) -> Result<Vec<ListedKey>, LedgerError> {
-        let (_turn, client) = self.turn(tenant).await?;
+        let (_turn, client) = self.brief(tenant).await?;
         in_time(ledger::list_keys(&client, tenant, after, None)).await
     }
 
@@ -81,7 +86,7 @@ impl Registry {
         id: &KeyId,
         by: &str,
     ) -> Result<bool, LedgerError> {
-        let (_turn, client) = self.turn(tenant).await?;
+        let (_turn, client) = self.brief(tenant).await?;
         in_time(async {
             let is_there = ledger::revoke_key(&client, tenant, id, by).await?;
             self.look(&client).await?;
@@ -100,9 +105,9 @@ impl Registry {
         revocation: &Revocation,
         by: &str,
     ) -> Result<DateTime<Utc>, LedgerError> {
-        let (_turn, client) = self.turn(tenant).await?;
+        let (_turn, client) = self.brief(tenant).await?;
         in_time(async {
-            let at = ledger::revoke_tokens(&client, tenant, revocation, by).await?;
+            let at = revocations::revoke_tokens(&client, tenant, revocation, by).await?;
             self.look(&client).await?;
             Ok(at)
         })
@@ -117,8 +122,8 @@ impl Registry {
         &self,
         tenant: &Tenant,
     ) -> Result<Vec<ListedRevocation>, LedgerError> {
-        let (_turn, client) = self.turn(tenant).await?;
-        in_time(ledger::list_revoked(&client, tenant, None)).await
+        let (_turn, client) = self.brief(tenant).await?;
+        in_time(revocations::list_revoked(&client, tenant, None)).await
     }
 
     /// The credentials of the tenant that bear this name.
@@ -130,11 +135,11 @@ impl Registry {
         tenant: &Tenant,
         name: &Label,
     ) -> Result<ListedCredentials, LedgerError> {
-        let (_turn, client) = self.turn(tenant).await?;
+        let (_turn, client) = self.brief(tenant).await?;
         in_time(async {
             Ok(ListedCredentials {
                 api_keys: ledger::list_keys(&client, tenant, "", Some(name)).await?,
-                revocations: ledger::list_revoked(&client, tenant, Some(name)).await?,
+                revocations: revocations::list_revoked(&client, tenant, Some(name)).await?,
             })
         })
         .await
@@ -145,8 +150,9 @@ impl Registry {
     /// # Errors
     /// If the database cannot be asked.
     pub async fn list_settings(&self, tenant: &Tenant) -> Result<ListedSettings, LedgerError> {
-        let (_turn, client) = self.turn(tenant).await?;
-        let (listed, _) = in_time(tenants::listed(&client, tenant)).await?;
+        let _turn = self.turn(tenant).await?;
+        let lines = self.0.lines()?;
+        let (listed, _) = lines.ask(tenants::listed(&lines.settings, tenant)).await?;
         Ok(listed)
     }
 
@@ -160,12 +166,11 @@ impl Registry {
         change: &Change,
         by: &str,
     ) -> Result<(), LedgerError> {
-        let (_turn, client) = self.turn(tenant).await?;
-        in_time(async {
-            tenants::change(&client, tenant, change, by).await?;
-            self.look(&client).await
-        })
-        .await
+        let _turn = self.turn(tenant).await?;
+        let lines = self.0.lines()?;
+        let changed = tenants::change(&lines.settings, tenant, change, by);
+        lines.ask(changed).await?;
+        in_time(self.look(&lines.looks)).await
     }
 
     /// The tenant's declared topics.
@@ -173,26 +178,34 @@ impl Registry {
     /// # Errors
     /// If the database cannot be asked.
     pub async fn list_topics(&self, tenant: &Tenant) -> Result<Vec<ListedTopic>, LedgerError> {
-        let (_turn, client) = self.turn(tenant).await?;
-        in_time(tenants::topics(&client, tenant)).await
+        let _turn = self.turn(tenant).await?;
+        let lines = self.0.lines()?;
+        lines.ask(tenants::topics(&lines.settings, tenant)).await
     }
 
     /// Declares topics of the tenant. When this returns that is in force here.
     ///
     /// # Errors
-    /// If the tenant has declared too many, or the database cannot be asked.
+    /// If the tenant has declared too many, its schemas are too large together, or the database cannot be asked.
     pub async fn declare_topic(
         &self,
         tenant: &Tenant,
         declared: &Declaration,
         by: &str,
     ) -> Result<(), LedgerError> {
-        let (_turn, client) = self.turn(tenant).await?;
-        in_time(async {
-            tenants::declare(&client, tenant, declared, by).await?;
-            self.look(&client).await
-        })
-        .await
+        let _turn = self.turn(tenant).await?;
+        let settings = match self.settings(tenant).await {
+            // To be corrected by what is declared now.
+            Err(LedgerError::Unreadable(_)) => Arc::default(),
+            settings => settings?,
+        };
+        if !settings.have_room_for(declared) {
+            return Err(LedgerError::TooLarge);
+        }
+        let lines = self.0.lines()?;
+        let changed = tenants::declare(&lines.settings, tenant, declared, by);
+        lines.ask(changed).await?;
+        in_time(self.look(&lines.looks)).await
     }
 
     /// Withdraws a declared topic of the tenant; whether there was one.
@@ -205,12 +218,11 @@ impl Registry {
         pattern: &TopicPattern,
         by: &str,
     ) -> Result<bool, LedgerError> {
-        let (_turn, client) = self.turn(tenant).await?;
-        in_time(async {
-            let was_there = tenants::withdraw(&client, tenant, pattern, by).await?;
-            self.look(&client).await?;
-            Ok(was_there)
-        })
-        .await
+        let _turn = self.turn(tenant).await?;
+        let lines = self.0.lines()?;
+        let changed = tenants::withdraw(&lines.settings, tenant, pattern, by);
+        let changed = lines.ask(changed).await?;
+        in_time(self.look(&lines.looks)).await?;
+        Ok(changed)
     }
 }

@@ -1,7 +1,7 @@
-//! What the database knows of credentials.
+//! What the database knows of API keys, and of what has changed.
 //!
 //! # Invariants
-//! - The only place that reads or writes API keys and revocations. What stands there is read back with care: whoever may
+//! - The only place that reads or writes API keys. What stands there is read back with care: whoever may
 //!   write the table may write nonsense, which lets nobody in.
 //! - Statements name the tenant wherever a caller could name somebody else's row.
 
@@ -13,26 +13,27 @@ use tokio_postgres::{Client, Row};
 
 use super::Role;
 use super::api_key::{ApiKey, Grant, KeyId, KnownKey};
-use super::revoked::{Claim, Revocation, Revoked};
+use super::remembered::Mark;
+use super::tenants::{TENANT_PATTERNS_MAX, TENANT_VALUES_MAX};
 use crate::event::{Label, Tenant, TopicPattern};
 
 /// Keys of a tenant that may be in force at once.
 pub const KEYS_MAX: i64 = 10_000;
-/// Revocations of a tenant's tokens that are kept at once.
-pub const REVOCATIONS_MAX: i64 = 10_000;
 /// Keys or revocations in one answer.
 pub const LIST_MAX: i64 = 1_000;
 
-const VERSION: &str = "SELECT version, settings_version FROM tidewire.credential_changes";
+/// Of settings: what a look before did not see. Who writes during a look is seen by the next, in whatever order they commit.
+/// What is beyond the present snapshot was written in another cluster, before a restore.
+const NEWS: &str = "
+    SELECT v.version, pg_current_snapshot()::text, c.tenant, c.change
+      FROM tidewire.credential_changes AS v LEFT JOIN tidewire.setting_changes AS c
+           ON c.changed_in >= pg_snapshot_xmin($1::text::pg_snapshot)
+          AND c.changed_in < pg_snapshot_xmax(pg_current_snapshot())
+          AND NOT pg_visible_in_snapshot(c.changed_in, $1::text::pg_snapshot)";
 const KEYS: &str = "
     SELECT k.key_id, k.tenant, k.name, k.role, k.read_topics, k.write_topics, k.expires_at, k.revoked_at, k.secret_sha256,
            (SELECT c.version FROM tidewire.credential_changes AS c)
       FROM tidewire.api_keys AS k WHERE k.key_id = ANY ($1)";
-/// A revocation is in force for an hour beyond its `until`: servers' clocks differ, and a token is good for some time after
-/// its end (`--jwt-leeway-s`). As long as `tidewire.announce_credential_change()` says.
-const REVOKED: &str = "
-    SELECT tenant, claim, value, revoked_at FROM tidewire.revoked_tokens
-     WHERE until IS NULL OR until > now() - interval '1 hour'";
 const CREATE_KEY: &str = "
     INSERT INTO tidewire.api_keys (key_id, tenant, name, role, read_topics, write_topics, secret_sha256, expires_at, created_by)
     SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9
@@ -50,44 +51,13 @@ const REVOKE_KEY: &str = "
         UPDATE tidewire.api_keys SET revoked_at = now(), revoked_by = $3
          WHERE tenant = $1 AND key_id = $2 AND revoked_at IS NULL)
     SELECT FROM tidewire.api_keys WHERE tenant = $1 AND key_id = $2";
-/// Again: from now on, and for longer, never for less.
-const REVOKE_TOKENS: &str = "
-    INSERT INTO tidewire.revoked_tokens AS r (tenant, claim, value, revoked_by, until)
-    SELECT $1, $2, $3, $4, $5
-     WHERE (SELECT count(*) FROM tidewire.revoked_tokens AS o WHERE o.tenant = $1
-               AND (o.until IS NULL OR o.until > now() - interval '1 hour')) < $6
-        ON CONFLICT (tenant, claim, value) DO UPDATE
-        SET revoked_at = now(), revoked_by = excluded.revoked_by,
-            until = CASE WHEN r.until IS NOT NULL AND excluded.until IS NOT NULL THEN greatest(r.until, excluded.until) END
-    RETURNING revoked_at";
-const LIST_REVOKED: &str = "
-    SELECT claim, value, revoked_at, revoked_by, until FROM tidewire.revoked_tokens
-     WHERE tenant = $1 AND (until IS NULL OR until > now() - interval '1 hour') AND ($3::text IS NULL OR (claim = 'sub' AND value = $3))
-     ORDER BY revoked_at DESC, claim, value LIMIT $2";
-/// Long after they have ended: nobody asks about them.
-const FORGET_REVOKED: &str = "
-    DELETE FROM tidewire.revoked_tokens AS r
-     WHERE r.ctid = ANY (ARRAY(
-        SELECT o.ctid FROM tidewire.revoked_tokens AS o
-         WHERE o.until < now() - interval '1 day' ORDER BY o.until LIMIT $1 FOR UPDATE SKIP LOCKED))";
 const USED: &str = "
     UPDATE tidewire.api_keys AS k SET last_used_at = u.at
       FROM unnest($1::text[], $2::timestamptz[]) AS u(key_id, at)
      WHERE k.key_id = u.key_id AND (k.last_used_at IS NULL OR k.last_used_at < u.at)";
 
 /// Statements of this file, for the test that prepares each.
-pub const STATEMENTS: &[&str] = &[
-    VERSION,
-    KEYS,
-    REVOKED,
-    CREATE_KEY,
-    LIST_KEYS,
-    REVOKE_KEY,
-    REVOKE_TOKENS,
-    LIST_REVOKED,
-    FORGET_REVOKED,
-    USED,
-];
+pub const STATEMENTS: &[&str] = &[NEWS, KEYS, CREATE_KEY, LIST_KEYS, REVOKE_KEY, USED];
 
 /// Why a credential could not be written or read.
 #[derive(Debug, thiserror::Error)]
@@ -101,6 +71,11 @@ pub enum LedgerError {
     /// The tenant has as many as it may.
     #[error("the tenant has {0} of them, which is as many as it may have: revoke some")]
     TooMany(i64),
+    /// The tenant's schemas together are too large.
+    #[error(
+        "with the tenant's other schemas it holds more than {TENANT_VALUES_MAX} values or {TENANT_PATTERNS_MAX} regular expressions"
+    )]
+    TooLarge,
     /// What stands in the database is nothing that this program has written.
     #[error("the settings of the tenant {} cannot be read: correct tidewire.tenant_settings and tidewire.declared_topics", .0.as_str())]
     Unreadable(Tenant),
@@ -140,26 +115,35 @@ pub struct ListedKey {
     pub last_used_at: Option<DateTime<Utc>>,
 }
 
-/// Tokens that were revoked, as their tenant's administrators see them.
-#[derive(Debug, Clone, serde::Serialize)]
-pub struct ListedRevocation {
-    /// `jti` or `sub`.
-    pub claim: String,
-    /// Its value.
-    pub value: String,
-    /// When, and by whom.
-    pub revoked_at: DateTime<Utc>,
-    /// See `revoked_at`.
-    pub revoked_by: String,
-    /// When the last of these tokens ends by itself.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub until: Option<DateTime<Utc>>,
+/// What a look finds.
+#[derive(Debug)]
+pub(super) struct News {
+    /// Rises with every change of a credential.
+    pub(super) version: i64,
+    /// What this look has seen, for the next.
+    pub(super) snapshot: String,
+    /// Tenants whose settings have changed since the look before.
+    pub(super) settings: Vec<(Tenant, Mark)>,
 }
 
-/// The numbers that rise with every change: of a credential, and of a tenant's settings.
-pub(super) async fn versions(client: &Client) -> Result<(i64, i64), LedgerError> {
-    let row = client.query_one(VERSION, &[]).await?;
-    Ok((row.try_get(0)?, row.try_get(1)?))
+/// What has changed since the look that saw `snapshot`; of settings nothing if it is the first.
+pub(super) async fn news(client: &Client, snapshot: Option<&str>) -> Result<News, LedgerError> {
+    let rows = client.query(NEWS, &[&snapshot]).await?;
+    let mut settings = Vec::new();
+    let mut seen = None;
+    for row in &rows {
+        seen = Some((row.try_get(0)?, row.try_get(1)?));
+        let tenant: Option<&str> = row.try_get(2)?;
+        if let Some(tenant) = tenant.and_then(|tenant| Tenant::parse(tenant).ok()) {
+            settings.push((tenant, row.try_get(3)?));
+        }
+    }
+    let (version, snapshot) = seen.ok_or(LedgerError::Unavailable)?;
+    Ok(News {
+        version,
+        snapshot,
+        settings,
+    })
 }
 
 /// These keys, each with the version at which it was read. One that is not there is left out.
@@ -213,20 +197,6 @@ fn known_key(row: &Row) -> Result<Option<KnownKey>, tokio_postgres::Error> {
         })
     };
     Ok(key())
-}
-
-/// All tokens that were revoked and might still be shown.
-pub(super) async fn revoked(client: &Client) -> Result<Revoked, LedgerError> {
-    let mut revoked = Revoked::default();
-    for row in client.query(REVOKED, &[]).await? {
-        let (tenant, claim, value): (&str, &str, &str) =
-            (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-        let at: DateTime<Utc> = row.try_get(3)?;
-        if let (Ok(tenant), Some(claim)) = (Tenant::parse(tenant), Claim::parse(claim)) {
-            revoked.add(tenant, claim, value, at);
-        }
-    }
-    Ok(revoked)
 }
 
 /// Stores a new key, created by `by`.
@@ -317,62 +287,6 @@ pub(super) async fn revoke_key(
         .query_opt(REVOKE_KEY, &[&tenant.as_str(), &id.as_str(), &by])
         .await?;
     Ok(row.is_some())
-}
-
-/// Revokes tokens of the tenant.
-pub(super) async fn revoke_tokens(
-    client: &Client,
-    tenant: &Tenant,
-    revocation: &Revocation,
-    by: &str,
-) -> Result<DateTime<Utc>, LedgerError> {
-    let claim = revocation.claim.as_str();
-    let row = client
-        .query_opt(
-            REVOKE_TOKENS,
-            &[
-                &tenant.as_str(),
-                &claim,
-                &revocation.value.as_str(),
-                &by,
-                &revocation.until,
-                &REVOCATIONS_MAX,
-            ],
-        )
-        .await?;
-    Ok(row
-        .ok_or(LedgerError::TooMany(REVOCATIONS_MAX))?
-        .try_get(0)?)
-}
-
-/// The tenant's revocations, the newest first; [`LIST_MAX`] at most. With a subject: that of its tokens.
-pub(super) async fn list_revoked(
-    client: &Client,
-    tenant: &Tenant,
-    subject: Option<&Label>,
-) -> Result<Vec<ListedRevocation>, LedgerError> {
-    let rows = client
-        .query(
-            LIST_REVOKED,
-            &[&tenant.as_str(), &LIST_MAX, &subject.map(Label::as_str)],
-        )
-        .await?;
-    let listed = |row: &Row| {
-        Ok(ListedRevocation {
-            claim: row.try_get(0)?,
-            value: row.try_get(1)?,
-            revoked_at: row.try_get(2)?,
-            revoked_by: row.try_get(3)?,
-            until: row.try_get(4)?,
-        })
-    };
-    rows.iter().map(listed).collect()
-}
-
-/// Forgets revocations that have ended, [`LIST_MAX`] at most.
-pub(super) async fn forget_revoked(client: &Client) -> Result<(), LedgerError> {
-    client.execute(FORGET_REVOKED, &[&LIST_MAX]).await?;
-    Ok(())
 }
 
 /// Writes when keys were used.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::Principal;
-use super::schema::Fault;
+use super::schema::{self, Amount, Fault, Schema};
 use super::settings::{Consent, Settings, TopicMode};
 use crate::event::{NewEvent, Payload};
 
@@ -31,16 +31,49 @@ pub struct Policy {
     /// Who writes.
     pub principal: Principal,
     settings: Arc<Settings>,
+    /// Whether there is a schema at all.
+    has_schemas: bool,
 }
+
+/// What may be checked on a thread that serves others as well, in the units of [`Policy::cost`]: some two milliseconds at
+/// worst.
+pub const COST_AT_ONCE_MAX: usize = 40_000;
 
 impl Policy {
     /// For events of this principal.
     #[must_use]
-    pub const fn new(principal: Principal, settings: Arc<Settings>) -> Self {
+    pub fn new(principal: Principal, settings: Arc<Settings>) -> Self {
+        let has_schemas = settings.declared.iter().any(|one| one.schema.is_some());
         Self {
             principal,
             settings,
+            has_schemas,
         }
+    }
+
+    /// What it may cost at most to check the event: values of the schemas times values of the data. None for a tenant
+    /// without schemas.
+    #[must_use]
+    pub fn cost(&self, event: &NewEvent) -> usize {
+        if !self.has_schemas {
+            return 0;
+        }
+        let amount = Amount::within(match &event.payload {
+            Payload::Json(text) => text.get().len(),
+            Payload::None | Payload::Bytes { .. } => 0,
+        });
+        let declared = self.settings.declared.len();
+        sum(self.schemas(event), amount)
+            .min(schema::COST_MAX)
+            .saturating_add(declared)
+    }
+
+    fn schemas(&self, event: &NewEvent) -> impl Iterator<Item = &Arc<Schema>> {
+        let topic = event.topic.as_str();
+        let declared = self.settings.declared.iter();
+        declared
+            .filter(move |one| one.schema.is_some() && one.pattern.matches(topic))
+            .filter_map(|one| one.schema.as_ref())
     }
 
     /// Whether it may be written. Names its source if it names none, and takes its data away where the tenant has decided so.
@@ -52,15 +85,18 @@ impl Policy {
             return Err(Refused::Forbidden);
         }
         let topic = event.topic.as_str();
-        let declared = self.settings.declared.iter();
-        let mut declared = declared.filter(|one| one.pattern.matches(topic)).peekable();
-        if self.settings.topic_mode == TopicMode::Declared && declared.peek().is_none() {
+        let mut declared = self.settings.declared.iter();
+        if self.settings.topic_mode == TopicMode::Declared
+            && !declared.any(|one| one.pattern.matches(topic))
+        {
             return Err(Refused::Undeclared);
         }
-        let schemas: Vec<_> = declared.filter_map(|one| one.schema.as_ref()).collect();
-        if !schemas.is_empty() {
+        if self.has_schemas && self.schemas(event).next().is_some() {
             let data = data(&event.payload)?;
-            for schema in schemas {
+            if sum(self.schemas(event), Amount::of(&data)) > schema::COST_MAX {
+                return Err(Refused::Schema(schema::too_much()));
+            }
+            for schema in self.schemas(event) {
                 schema.check(&data).map_err(Refused::Schema)?;
             }
         }
@@ -85,6 +121,11 @@ impl Policy {
         event.payload = Payload::None;
         Ok(())
     }
+}
+
+/// What all these cost together.
+fn sum<'a>(schemas: impl Iterator<Item = &'a Arc<Schema>>, amount: Amount) -> usize {
+    schemas.fold(0, |sum, one| sum.saturating_add(one.cost(amount)))
 }
 
 /// The data as it is checked: none is null. Bytes are what no schema speaks of.

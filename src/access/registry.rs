@@ -1,4 +1,4 @@
-//! Credentials that the database knows, as of a moment ago: API keys, and tokens that were revoked.
+//! What the database knows, as of a moment ago: API keys, tokens that were revoked, settings of tenants (`in_force`).
 //!
 //! # Invariants
 //! - A revocation anywhere ends what is open here within a second: by NOTIFY, and by a look every half second, which also
@@ -6,10 +6,11 @@
 //! - A key that was looked up while it was being revoked does not stay known: what is remembered carries the version at
 //!   which it was read.
 //! - The database's outage locks out nobody who is known. Keys that are not known are refused for as long as it lasts.
+//! - What takes long, or may wait for a lock, goes over a connection of its own: a look waits for nobody.
 //! - Whoever guesses keys waits in line with other guessers: a few are looked up at a time.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -21,12 +22,12 @@ use super::api_key::{ApiKey, KeyId, KnownKey};
 use super::jwt::Denied;
 use super::lease::Leases;
 use super::ledger::{self, LedgerError};
+use super::lines::{ANSWER_TIMEOUT, Lines, in_time};
 use super::principal::{Bearer, Credential, Principal};
+use super::remembered::Remembered;
+use super::revocations;
 use super::revoked::Revoked;
-use super::settings::Settings;
-use super::tenants;
 use super::uses::Uses;
-use crate::event::Tenant;
 use crate::fair::Fair;
 use crate::pg::{ConnectError, Connector};
 use crate::tasks::{Tasks, pause};
@@ -40,16 +41,14 @@ pub const STATEMENTS: &[&str] = &[LISTEN];
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// And no more often than this, whoever notifies.
 const LOOK_PAUSE: Duration = Duration::from_millis(20);
-/// A connection that has not answered within this time is replaced.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
 const RECONNECT_MIN: Duration = Duration::from_millis(50);
 const RECONNECT_MAX: Duration = Duration::from_secs(2);
 /// When keys were used is written this often, and revocations that have ended are forgotten.
 const UPKEEP_INTERVAL: Duration = Duration::from_mins(1);
 /// Keys remembered. Beyond it the one that was used least is looked up again.
 const KNOWN_MAX: u64 = 50_000;
-/// Tenants whose settings are remembered.
-const SETTINGS_MAX: u64 = 10_000;
+/// Tenants whose settings are read at once.
+const SETTINGS_READS_MAX: usize = 4;
 /// Keys that are looked up at once.
 const LOOKUPS_MAX: usize = 4;
 /// Administrative requests under way at once.
@@ -59,18 +58,19 @@ const KEYS_PER_READ: usize = 1_000;
 
 /// See the module. Cheap to clone; clones share it.
 #[derive(Debug, Clone)]
-pub struct Registry(Arc<Inner>);
+pub struct Registry(pub(super) Arc<Inner>);
 
 #[derive(Debug)]
-struct Inner {
+pub(super) struct Inner {
     connector: Connector,
     /// Whether a LISTEN on this connection is of use.
     listens: bool,
-    client: RwLock<Option<Arc<Client>>>,
+    lines: RwLock<Option<Arc<Lines>>>,
+    opened: AtomicU64,
     /// Nothing that is looked up and is older is remembered.
     version: AtomicI64,
-    /// All that is remembered is as new as this. Held while it is being read again, so that nobody takes it for done.
-    refreshed: Mutex<i64>,
+    /// Held while what has changed is being read again, so that nobody takes it for done.
+    refreshed: Mutex<Refreshed>,
     keys: Cache<KeyId, Arc<KnownKey>>,
     revoked: RwLock<Arc<Revoked>>,
     leases: Leases,
@@ -78,11 +78,19 @@ struct Inner {
     /// Places of administrators on the one connection.
     administration: Arc<Fair>,
     uses: Uses,
-    /// Of what is remembered of settings; nothing is older.
-    settings_version: AtomicI64,
-    settings: Cache<Tenant, Arc<(Arc<Settings>, i64)>>,
+    pub(super) settings: Remembered,
+    pub(super) settings_reads: Arc<Semaphore>,
     /// Something may have changed.
     wake: Arc<Notify>,
+}
+
+/// As of when all that is remembered is.
+#[derive(Debug, Default)]
+struct Refreshed {
+    /// Of keys and revocations.
+    version: Option<i64>,
+    /// Of settings.
+    snapshot: Option<String>,
 }
 
 /// The registry cannot begin.
@@ -94,6 +102,17 @@ pub enum RegistryError {
     /// The credentials cannot be read.
     #[error(transparent)]
     Ledger(#[from] LedgerError),
+}
+
+impl Inner {
+    pub(super) fn lines(&self) -> Result<Arc<Lines>, LedgerError> {
+        let lines = self.lines.read().unwrap_or_else(PoisonError::into_inner);
+        let is_open = |lines: &Arc<Lines>| !lines.looks.is_closed();
+        lines
+            .clone()
+            .filter(is_open)
+            .ok_or(LedgerError::Unavailable)
+    }
 }
 
 impl Registry {
@@ -109,17 +128,18 @@ impl Registry {
         let registry = Self(Arc::new(Inner {
             connector,
             listens,
-            client: RwLock::default(),
+            lines: RwLock::default(),
+            opened: AtomicU64::new(0),
             version: AtomicI64::new(-1),
-            refreshed: Mutex::new(-1),
+            refreshed: Mutex::default(),
             keys: Cache::new(KNOWN_MAX),
             revoked: RwLock::default(),
             leases: Leases::default(),
             lookups: Semaphore::new(LOOKUPS_MAX),
             administration: Fair::new(ADMINISTRATION_MAX),
             uses: Uses::default(),
-            settings_version: AtomicI64::new(-1),
-            settings: Cache::new(SETTINGS_MAX),
+            settings: Remembered::default(),
+            settings_reads: Arc::new(Semaphore::new(SETTINGS_READS_MAX)),
             wake: Arc::default(),
         }));
         let client = registry.open().await?;
@@ -153,31 +173,6 @@ impl Registry {
         }
     }
 
-    /// What the tenant has decided. Who asks while it is being read waits for the same answer.
-    pub(super) async fn settings(&self, tenant: &Tenant) -> Result<Arc<Settings>, LedgerError> {
-        loop {
-            let known = self.0.settings.try_get_with(tenant.clone(), async {
-                let client = self.client()?;
-                let (settings, version) = in_time(tenants::settings(&client, tenant)).await?;
-                Ok(Arc::new((Arc::new(settings), version)))
-            });
-            let known = known
-                .await
-                .map_err(|error: Arc<LedgerError>| match &*error {
-                    LedgerError::Unreadable(tenant) => LedgerError::Unreadable(tenant.clone()),
-                    error => {
-                        tracing::warn!(%error, "the settings of a tenant cannot be read");
-                        LedgerError::Unavailable
-                    }
-                })?;
-            // As with keys: remembered first, then compared.
-            if known.1 >= self.0.settings_version.load(Ordering::SeqCst) {
-                return Ok(Arc::clone(&known.0));
-            }
-            self.0.settings.invalidate(tenant).await;
-        }
-    }
-
     /// Those who must go when their credential does.
     pub(super) fn leases(&self) -> &Leases {
         &self.0.leases
@@ -200,18 +195,13 @@ impl Registry {
         Arc::clone(&revoked)
     }
 
+    /// The connection for what is short.
     pub(super) fn client(&self) -> Result<Arc<Client>, LedgerError> {
-        let client = self.0.client.read().unwrap_or_else(PoisonError::into_inner);
-        let client = client.clone().filter(|client| !client.is_closed());
-        client.ok_or(LedgerError::Unavailable)
+        Ok(Arc::clone(&self.0.lines()?.looks))
     }
 
-    fn set_client(&self, client: Option<Arc<Client>>) {
-        *self
-            .0
-            .client
-            .write()
-            .unwrap_or_else(PoisonError::into_inner) = client;
+    fn set_lines(&self, lines: Option<Arc<Lines>>) {
+        *self.0.lines.write().unwrap_or_else(PoisonError::into_inner) = lines;
     }
 
     /// The key as it is known, or as the database has it.
@@ -252,37 +242,41 @@ impl Registry {
         }
     }
 
-    /// A connection, with everything read anew.
-    async fn open(&self) -> Result<Arc<Client>, RegistryError> {
+    /// Connections, with everything read anew.
+    async fn open(&self) -> Result<Arc<Lines>, RegistryError> {
         let wake = Arc::clone(&self.0.wake);
         let connector = &self.0.connector;
-        let client = connector.connect_listening("credentials", move || wake.notify_one());
-        let client = client.await?;
+        let looks = connector.connect_listening("credentials", move || wake.notify_one());
+        let settings = connector.connect("settings");
+        let number = self.0.opened.fetch_add(1, Ordering::Relaxed);
+        let lines = Arc::new(Lines::new(looks.await?, settings.await?, number));
         let prepared = async {
             if self.0.listens {
-                client.batch_execute(LISTEN).await?;
+                lines.looks.batch_execute(LISTEN).await?;
             }
+            lines.bound().await?;
             // Whatever was read before the connection was lost.
-            *self.0.refreshed.lock().await = -1;
-            self.look(&client).await
+            *self.0.refreshed.lock().await = Refreshed::default();
+            self.look(&lines.looks).await
         };
         in_time(prepared).await?;
-        let client = Arc::new(client);
-        self.set_client(Some(Arc::clone(&client)));
-        Ok(client)
+        self.set_lines(Some(Arc::clone(&lines)));
+        // After that: what is read from now on is read over these.
+        in_time(self.compare_settings(&lines.looks)).await?;
+        Ok(lines)
     }
 
-    async fn run(&self, mut client: Arc<Client>) {
+    async fn run(&self, mut lines: Arc<Lines>) {
         loop {
-            if let Err(error) = self.watch(&client).await {
+            if let Err(error) = self.watch(&lines).await {
                 tracing::warn!(%error, "credentials cannot be looked up: those that are known stay in force");
             }
-            self.set_client(None);
+            self.set_lines(None);
             let mut backoff = RECONNECT_MIN;
-            client = loop {
+            lines = loop {
                 pause(backoff).await;
                 match self.open().await {
-                    Ok(client) => break client,
+                    Ok(lines) => break lines,
                     Err(error) => tracing::debug!(%error, "no connection for credentials"),
                 }
                 backoff = backoff.saturating_mul(2).min(RECONNECT_MAX);
@@ -290,13 +284,16 @@ impl Registry {
         }
     }
 
-    /// Looks for changes until the connection fails.
-    async fn watch(&self, client: &Arc<Client>) -> Result<(), LedgerError> {
+    /// Looks for changes until a connection fails.
+    async fn watch(&self, lines: &Lines) -> Result<(), LedgerError> {
         self.forget_revoked().await;
         let mut kept_up_at = Instant::now();
         loop {
             let _ = tokio::time::timeout(LOOK_INTERVAL, self.0.wake.notified()).await;
-            in_time(self.look(client)).await?;
+            in_time(self.look(&lines.looks)).await?;
+            if !lines.is_whole() {
+                return Err(LedgerError::Unavailable);
+            }
             if kept_up_at.elapsed() >= UPKEEP_INTERVAL {
                 kept_up_at = Instant::now();
                 self.write_used().await;
@@ -306,23 +303,26 @@ impl Registry {
         }
     }
 
-    /// Reads again all that is remembered, if something has changed, and ends what has lost its credential.
+    /// Reads again what is remembered of credentials, if one has changed, and ends what has lost its own; what is remembered
+    /// of the settings of tenants that have changed them is read again when it is asked for.
     pub(super) async fn look(&self, client: &Client) -> Result<(), LedgerError> {
         let mut refreshed = self.0.refreshed.lock().await;
-        let (version, settings) = ledger::versions(client).await?;
-        // What is older is read again when it is asked for.
-        self.0.settings_version.store(settings, Ordering::SeqCst);
-        if version != *refreshed {
+        let news = ledger::news(client, refreshed.snapshot.as_deref()).await?;
+        for (tenant, mark) in news.settings {
+            self.0.settings.announce(&tenant, mark).await;
+        }
+        refreshed.snapshot = Some(news.snapshot);
+        if refreshed.version != Some(news.version) {
             // First: what is looked up from now on and is older is not kept.
-            self.0.version.store(version, Ordering::SeqCst);
+            self.0.version.store(news.version, Ordering::SeqCst);
             self.refresh(client).await?;
-            *refreshed = version;
+            refreshed.version = Some(news.version);
         }
         Ok(())
     }
 
     async fn refresh(&self, client: &Client) -> Result<(), LedgerError> {
-        let revoked = Arc::new(ledger::revoked(client).await?);
+        let revoked = Arc::new(revocations::revoked(client).await?);
         *self
             .0
             .revoked
@@ -367,19 +367,5 @@ fn check(known: &KnownKey) -> Result<(), Denied> {
         Err(Denied::Expired)
     } else {
         Ok(())
-    }
-}
-
-/// An answer in time, or none.
-pub(super) async fn in_time<T>(
-    asked: impl Future<Output = Result<T, LedgerError>>,
-) -> Result<T, LedgerError> {
-    let answered = tokio::time::timeout(ANSWER_TIMEOUT, asked).await;
-    match answered.unwrap_or(Err(LedgerError::Unavailable)) {
-        Err(LedgerError::Database(error)) if error.as_db_error().is_none() => {
-            tracing::debug!(%error, "the connection for credentials failed");
-            Err(LedgerError::Unavailable)
-        }
-        answer => answer,
     }
 }

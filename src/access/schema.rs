@@ -8,19 +8,30 @@
 
 mod size;
 
+use std::thread::available_parallelism;
+
 use jsonschema::{PatternOptions, Validator};
 use serde_json::Value;
 
-use size::Size;
+pub(super) use size::Size;
 
 /// Bytes of a schema.
 pub const SCHEMA_BYTES_MAX: usize = 64 * 1024;
 /// Values of a schema times values of the data it is asked about: what a check may cost, some 100 ms.
-const COST_MAX: usize = 2_000_000;
-/// Bytes that a regular expression may take when it is compiled, and again while it is matched.
-const PATTERN_BYTES_MAX: usize = 128 * 1024;
+/// If several schemas apply, their costs together.
+pub(super) const COST_MAX: usize = 2_000_000;
+/// Bytes that a regular expression may take when it is compiled: few if that is enough, so that it is known what it takes.
+const PATTERN_BYTES: [usize; 2] = [16 * 1024, 128 * 1024];
+/// Bytes of what is remembered while an expression is matched, in each direction. With eight times as much it is not faster.
+const MATCHING_BYTES: usize = 16 * 1024;
+/// What that comes to for each thread that has matched it: measured, 34 kB.
+const MATCHED_BYTES: usize = 40 * 1024;
 /// What a byte of text costs for each expression, as values: an expression may be matched slowly.
 const PATTERN_COST: usize = 4;
+/// Bytes that a value of a schema takes: measured, up to 380.
+const NODE_BYTES: usize = 400;
+/// Bytes that any schema takes.
+const SCHEMA_BYTES: usize = 4 * 1024;
 /// Faults that are told of.
 const FAULTS_MAX: usize = 10;
 
@@ -72,6 +83,8 @@ pub struct Fault {
 pub struct Schema {
     validator: Validator,
     size: Size,
+    /// What each of its expressions was allowed to take.
+    pattern_bytes: usize,
 }
 
 impl Schema {
@@ -81,16 +94,44 @@ impl Schema {
     /// If it is none, or might cost too much.
     pub fn new(schema: &Value) -> Result<Self, SchemaError> {
         let size = Size::of(schema)?;
-        let expressions = PatternOptions::regex()
-            .size_limit(PATTERN_BYTES_MAX)
-            .dfa_size_limit(PATTERN_BYTES_MAX);
-        let validator = jsonschema::options()
-            .with_pattern_options(expressions)
-            // Some drafts would have data compiled as expressions.
-            .should_validate_formats(false)
-            .build(schema)
-            .map_err(|error| SchemaError::Invalid(error.to_string()))?;
-        Ok(Self { validator, size })
+        let [small, large] = PATTERN_BYTES;
+        let (validator, pattern_bytes) = match compile(schema, small) {
+            Err(_) if size.patterns > 0 => (compile(schema, large)?, large),
+            compiled => (compiled?, small),
+        };
+        Ok(Self {
+            validator,
+            size,
+            pattern_bytes,
+        })
+    }
+
+    /// Bytes that it takes, from above: its expressions as they are when every thread has matched them.
+    #[must_use]
+    pub fn weight(&self) -> usize {
+        let processors = available_parallelism().map_or(1, usize::from);
+        // Those that serve, and those for what takes long.
+        let threads = processors.saturating_add(processors.div_ceil(2));
+        let matched = threads.saturating_mul(MATCHED_BYTES);
+        let pattern = self.pattern_bytes.saturating_add(matched);
+        let values = self.size.nodes.saturating_mul(NODE_BYTES);
+        let patterns = self.size.patterns.saturating_mul(pattern);
+        values.saturating_add(patterns).saturating_add(SCHEMA_BYTES)
+    }
+
+    /// What it holds.
+    pub(super) const fn size(&self) -> Size {
+        self.size
+    }
+
+    /// What a check of so much data may cost.
+    pub(super) const fn cost(&self, data: Amount) -> usize {
+        let expressions = self.size.patterns.saturating_mul(PATTERN_COST);
+        let texts = expressions.saturating_mul(data.bytes);
+        self.size
+            .nodes
+            .saturating_mul(data.values)
+            .saturating_add(texts)
     }
 
     /// Whether data is as it should be.
@@ -98,14 +139,8 @@ impl Schema {
     /// # Errors
     /// The first of its faults.
     pub fn check(&self, data: &Value) -> Result<(), Vec<Fault>> {
-        let (values, bytes) = count(data);
-        let expressions = self.size.patterns.saturating_mul(PATTERN_COST);
-        let cost = self.size.nodes.saturating_mul(values);
-        if cost.saturating_add(expressions.saturating_mul(bytes)) > COST_MAX {
-            return Err(vec![Fault {
-                pointer: String::new(),
-                reason: "holds too many values, or texts that are too long, to be compared with this schema".into(),
-            }]);
+        if self.cost(Amount::of(data)) > COST_MAX {
+            return Err(too_much());
         }
         let faults: Vec<Fault> = self
             .validator
@@ -124,19 +159,76 @@ impl Schema {
     }
 }
 
-/// Values, and bytes of texts and names.
-fn count(data: &Value) -> (usize, usize) {
-    let add = |sum: (usize, usize), one: (usize, usize)| {
-        (sum.0.saturating_add(one.0), sum.1.saturating_add(one.1))
-    };
-    match data {
-        Value::Array(items) => items.iter().map(count).fold((1, 0), add),
-        Value::Object(members) => members
-            .iter()
-            .map(|(name, value)| add((0, name.len()), count(value)))
-            .fold((1, 0), add),
-        Value::String(text) => (1, text.len()),
-        _ => (1, 0),
+fn compile(schema: &Value, pattern_bytes: usize) -> Result<Validator, SchemaError> {
+    let expressions = PatternOptions::regex()
+        .size_limit(pattern_bytes)
+        .dfa_size_limit(MATCHING_BYTES);
+    jsonschema::options()
+        .with_pattern_options(expressions)
+        // Some drafts would have data compiled as expressions.
+        .should_validate_formats(false)
+        .build(schema)
+        .map_err(|error| SchemaError::Invalid(error.to_string()))
+}
+
+/// Why data that costs too much is refused.
+pub(super) fn too_much() -> Vec<Fault> {
+    vec![Fault {
+        pointer: String::new(),
+        reason:
+            "holds too many values, or texts that are too long, to be compared with this schema"
+                .into(),
+    }]
+}
+
+/// How much data is to be checked.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Amount {
+    /// Values.
+    pub(super) values: usize,
+    /// Bytes of texts and names.
+    pub(super) bytes: usize,
+}
+
+impl Amount {
+    /// Of this data.
+    pub(super) fn of(data: &Value) -> Self {
+        let inner = match data {
+            Value::Array(items) => items.iter().map(Self::of).fold(Self::default(), Self::and),
+            Value::Object(members) => members
+                .iter()
+                .map(|(name, value)| {
+                    Self::of(value).and(Self {
+                        values: 0,
+                        bytes: name.len(),
+                    })
+                })
+                .fold(Self::default(), Self::and),
+            Value::String(text) => Self {
+                values: 0,
+                bytes: text.len(),
+            },
+            _ => Self::default(),
+        };
+        inner.and(Self {
+            values: 1,
+            bytes: 0,
+        })
+    }
+
+    /// At most, of JSON of this length: between two values there is a comma or a colon.
+    pub(super) const fn within(length: usize) -> Self {
+        Self {
+            values: (length / 2).saturating_add(1),
+            bytes: length,
+        }
+    }
+
+    const fn and(self, other: Self) -> Self {
+        Self {
+            values: self.values.saturating_add(other.values),
+            bytes: self.bytes.saturating_add(other.bytes),
+        }
     }
 }
 

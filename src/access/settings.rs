@@ -5,7 +5,8 @@
 
 use std::sync::Arc;
 
-use super::schema::Schema;
+use super::schema::{Schema, Size};
+use super::tenants::{Declaration, TENANT_PATTERNS_MAX, TENANT_VALUES_MAX};
 use crate::event::TopicPattern;
 
 /// Which topics may be written.
@@ -96,6 +97,21 @@ pub struct Settings {
     pub consent_topics: Vec<TopicPattern>,
     /// The topics that are declared; their schemas count in either mode.
     pub declared: Vec<Declared>,
+}
+
+impl Settings {
+    /// Whether all schemas together are of a size that may be, with this one instead of what stands for its pattern. Two that
+    /// are declared at the same moment may exceed it.
+    pub(super) fn have_room_for(&self, declared: &Declaration) -> bool {
+        let Some(Ok(new)) = declared.schema.as_ref().map(Size::of) else {
+            return true;
+        };
+        let others = self.declared.iter();
+        let others = others.filter(|one| one.pattern != declared.pattern);
+        let others = others.filter_map(|one| one.schema.as_ref());
+        let all = others.fold(new, |sum, one| sum.and(one.size()));
+        all.nodes <= TENANT_VALUES_MAX && all.patterns <= TENANT_PATTERNS_MAX
+    }
 }
 
 impl Default for Settings {

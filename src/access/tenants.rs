@@ -4,24 +4,39 @@
 //! - The only place that reads or writes them. A row that cannot be read stops its tenant's writes rather than let by what it
 //!   may have forbidden.
 
+use std::collections::HashMap;
+
 use chrono::{DateTime, Utc};
 use serde_json::Value;
 use tokio_postgres::{Client, Row};
 
 use super::ledger::LedgerError;
+use super::remembered::{Known, Mark};
 use super::schema::Schema;
 use super::settings::{Consent, Declared, Settings, TopicMode};
 use crate::event::{Tenant, TopicPattern};
 
 /// Topics that a tenant may declare.
 pub const DECLARED_MAX: i64 = 100;
+/// Values of all schemas of a tenant, with their references.
+pub const TENANT_VALUES_MAX: usize = 100_000;
+/// Regular expressions of all schemas of a tenant, with their references.
+pub const TENANT_PATTERNS_MAX: usize = 100;
 
 const SETTINGS: &str = "
-    SELECT s.topic_mode, s.consent, s.consent_topics, s.changed_at, s.changed_by, c.settings_version
-      FROM tidewire.credential_changes AS c LEFT JOIN tidewire.tenant_settings AS s ON s.tenant = $1";
+    SELECT s.topic_mode, s.consent, s.consent_topics, s.changed_at, s.changed_by, c.change
+      FROM (SELECT $1::text AS tenant) AS t LEFT JOIN tidewire.tenant_settings AS s ON s.tenant = t.tenant
+           LEFT JOIN tidewire.setting_changes AS c ON c.tenant = t.tenant";
 const DECLARED: &str = "
     SELECT pattern, schema, in_sql, description, changed_at, changed_by FROM tidewire.declared_topics
      WHERE tenant = $1 ORDER BY pattern";
+/// Of rows that are known nothing but their names: a place in the table and who wrote there name a version of a row.
+const ROWS: &str = "
+    SELECT d.pattern, r.name, CASE WHEN r.name <> ALL ($2) THEN d.schema END, r.name <> ALL ($2) AND d.schema IS NOT NULL
+      FROM tidewire.declared_topics AS d CROSS JOIN LATERAL (SELECT d.ctid || ' ' || d.xmin) AS r(name)
+     WHERE d.tenant = $1 ORDER BY d.pattern";
+const CHANGES: &str = "
+    SELECT t.tenant, c.change FROM unnest($1::text[]) AS t(tenant) LEFT JOIN tidewire.setting_changes AS c ON c.tenant = t.tenant";
 const CHANGE: &str = "
     INSERT INTO tidewire.tenant_settings AS s (tenant, topic_mode, consent, consent_topics, changed_by)
     VALUES ($1, coalesce($2, 'open'), coalesce($3, 'optional'), coalesce($4::text[], '{*}'), $5)
@@ -39,7 +54,7 @@ const DECLARE: &str = "
 const WITHDRAW: &str = "SELECT tidewire.withdraw_topic($1, $2, $3)";
 
 /// Statements of this file, for the test that prepares each.
-pub const STATEMENTS: &[&str] = &[SETTINGS, DECLARED, CHANGE, DECLARE, WITHDRAW];
+pub const STATEMENTS: &[&str] = &[SETTINGS, DECLARED, ROWS, CHANGES, CHANGE, DECLARE, WITHDRAW];
 
 /// What shall be changed; what is `None` stays.
 #[derive(Debug, Clone, Default)]
@@ -101,11 +116,11 @@ pub struct ListedSettings {
     pub changed_by: Option<String>,
 }
 
-/// The tenant's settings as they stand, and the version at which they were read.
+/// The tenant's settings as they stand, and the change at which they were read.
 pub(super) async fn listed(
     client: &Client,
     tenant: &Tenant,
-) -> Result<(ListedSettings, i64), LedgerError> {
+) -> Result<(ListedSettings, Mark), LedgerError> {
     let row = client.query_one(SETTINGS, &[&tenant.as_str()]).await?;
     let or = |text: Option<String>, default: &str| text.unwrap_or_else(|| default.to_owned());
     let listed = ListedSettings {
@@ -143,36 +158,92 @@ pub(super) async fn topics(
         .collect()
 }
 
-/// The tenant's settings, ready to be asked, and the version at which they were read.
-pub(super) async fn settings(
+/// The last change of each of these tenants.
+pub(super) async fn changes(
     client: &Client,
-    tenant: &Tenant,
-) -> Result<(Settings, i64), LedgerError> {
-    // The version first: what is read after it is as new or newer.
-    let (listed, version) = listed(client, tenant).await?;
-    let topics = topics(client, tenant).await?;
-    let settings = read(&listed, &topics).ok_or_else(|| LedgerError::Unreadable(tenant.clone()))?;
-    Ok((settings, version))
+    tenants: &[&str],
+) -> Result<Vec<(Tenant, Mark)>, LedgerError> {
+    let rows = client.query(CHANGES, &[&tenants]).await?;
+    let mut changes = Vec::with_capacity(rows.len());
+    for row in &rows {
+        // It is one: it was asked for.
+        if let Ok(tenant) = Tenant::parse(row.try_get(0)?) {
+            changes.push((tenant, row.try_get(1)?));
+        }
+    }
+    Ok(changes)
 }
 
-fn read(listed: &ListedSettings, topics: &[ListedTopic]) -> Option<Settings> {
-    let declared = |topic: &ListedTopic| {
-        let schema = topic.schema.as_ref().map(Schema::new).transpose().ok()?;
-        Some(Declared {
-            pattern: TopicPattern::parse(&topic.pattern).ok()?,
-            schema: schema.map(Into::into),
-        })
-    };
-    let patterns = listed
-        .consent_topics
-        .iter()
-        .map(|text| TopicPattern::parse(text).ok());
-    Some(Settings {
-        topic_mode: TopicMode::parse(&listed.topic_mode)?,
-        consent: Consent::parse(&listed.consent)?,
-        consent_topics: patterns.collect::<Option<_>>()?,
-        declared: topics.iter().map(declared).collect::<Option<_>>()?,
+/// A tenant's settings as the database has them.
+#[derive(Debug)]
+pub(super) struct Stored {
+    listed: ListedSettings,
+    change: Mark,
+    rows: Vec<Row>,
+}
+
+/// The tenant's settings, without the rows that are `known`.
+pub(super) async fn stored(
+    client: &Client,
+    tenant: &Tenant,
+    known: &HashMap<String, Declared>,
+) -> Result<Stored, LedgerError> {
+    // The change first: what is read after it is as new or newer.
+    let (listed, change) = listed(client, tenant).await?;
+    let known: Vec<&str> = known.keys().map(String::as_str).collect();
+    let rows = client.query(ROWS, &[&tenant.as_str(), &known]).await?;
+    Ok(Stored {
+        listed,
+        change,
+        rows,
     })
+}
+
+impl Stored {
+    /// Whether a schema has to be made ready, which takes long.
+    pub(super) fn is_costly(&self) -> bool {
+        let has_schema = |row: &Row| row.try_get(3).unwrap_or(true);
+        self.rows.iter().any(has_schema)
+    }
+
+    /// Ready to be asked; `known` is what [`stored`] was given.
+    pub(super) fn ready(self, known: &HashMap<String, Declared>, connection: u64) -> Known {
+        let declared = self.rows.iter().map(|row| declared(row, known));
+        let declared: Option<Vec<_>> = declared.collect();
+        let settings = declared.as_deref().and_then(|declared| {
+            let patterns = self.listed.consent_topics.iter();
+            Some(Settings {
+                topic_mode: TopicMode::parse(&self.listed.topic_mode)?,
+                consent: Consent::parse(&self.listed.consent)?,
+                consent_topics: patterns
+                    .map(|text| TopicPattern::parse(text).ok())
+                    .collect::<Option<_>>()?,
+                declared: declared.iter().map(|(_, one)| one.clone()).collect(),
+            })
+        });
+        Known {
+            settings: settings.map(Into::into),
+            change: self.change,
+            rows: declared.unwrap_or_default().into_iter().collect(),
+            connection,
+        }
+    }
+}
+
+/// A row by its name, if it can be read.
+fn declared(row: &Row, known: &HashMap<String, Declared>) -> Option<(String, Declared)> {
+    let name: String = row.try_get(1).ok()?;
+    if let Some(declared) = known.get(&name) {
+        return Some((name, declared.clone()));
+    }
+    let schema: Option<Value> = row.try_get(2).ok()?;
+    let schema = schema.as_ref().map(Schema::new).transpose().ok()?;
+    let pattern = TopicPattern::parse(row.try_get(0).ok()?).ok()?;
+    let declared = Declared {
+        pattern,
+        schema: schema.map(Into::into),
+    };
+    Some((name, declared))
 }
 
 /// Changes what is given, in the name of `by`.

@@ -4,13 +4,15 @@
 //! - What is forgotten here no server asks about any more: none has to look again.
 //! - What fails is tried again in a later round.
 
-use super::ledger;
-use super::registry::{Registry, in_time};
+use super::lines::in_time;
+use super::registry::Registry;
+use super::{ledger, revocations};
 
 impl Registry {
     /// Forgets some revocations that have ended; done now and then.
     pub(super) async fn forget_revoked(&self) {
-        let forgotten = in_time(async { ledger::forget_revoked(&*self.client()?).await }).await;
+        let forgotten =
+            in_time(async { revocations::forget_revoked(&*self.client()?).await }).await;
         if let Err(error) = forgotten {
             tracing::debug!(%error, "revocations that have ended are forgotten later");
         }

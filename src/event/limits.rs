@@ -127,6 +127,10 @@ pub const ADMINISTRATION_BRIEF: usize = 2;
 /// Administrative requests of a tenant that wait for any of these at once. More: `429`.
 pub const ADMINISTRATION_WAITING_MAX: usize = 32;
 
+/// Bytes of all tenants' settings that are remembered, their schemas ready to be asked. More: those that were asked for least
+/// recently are read again when they are needed.
+pub const SETTINGS_BYTES_MAX: u64 = 256 * 1024 * 1024;
+
 /// Bytes of a request's head, and of what an HTTP/1 connection reads ahead of a body. A longer head: `431`.
 pub const HEAD_BYTES_MAX: usize = 128 * 1024;
 /// How long a browser may keep what it was told about other origins.

@@ -168,7 +168,8 @@ async fn store(
     if let Some(trace) = ingest::traceparent(headers) {
         ingest::apply_trace(&mut events, trace);
     }
-    admit(&policy::of(app, principal).await?, &mut events)?;
-    let appended = append(app, principal, events.into(), None).await?;
+    let policy = policy::of(app, principal).await?;
+    let events = admit(app, &policy, events.into()).await?;
+    let appended = append(app, principal, events, None).await?;
     Ok(created(&appended, app.hub.identity(), key.is_some()))
 }

@@ -12,6 +12,7 @@ use crate::feed::Hub;
 use crate::http::admission::Admission;
 use crate::http::audit::Audit;
 use crate::http::budget::Budget;
+use crate::http::checks::Checks;
 use crate::http::in_force::InForce;
 use crate::http::ingest::IngestLimits;
 use crate::http::origin::Origins;
@@ -43,6 +44,8 @@ pub struct Inner {
     pub bodies: Budget,
     /// What is held of messages that are not complete.
     pub messages: Budget,
+    /// Where events are checked against schemas.
+    pub checks: Checks,
     /// Ends when the server drains.
     pub tasks: Tasks,
     /// Who wrote and read what.
@@ -104,6 +107,7 @@ impl App {
             ingest,
             bodies: Budget::new(BODIES_BYTES_MAX),
             messages: Budget::new(MESSAGES_BYTES_MAX),
+            checks: Checks::default(),
             tasks,
             audit,
             started,

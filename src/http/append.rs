@@ -84,7 +84,7 @@ pub async fn post(
     if let Some(key) = &key {
         ingest::assign_ids(&mut events, key, 0);
     }
-    admit(&policy, &mut events)?;
+    let events = admit(&app, &policy, events).await?;
     let appended = append(&app, &principal, events, None).await?;
     Ok(created(&appended, app.hub.identity(), key.is_some()))
 }

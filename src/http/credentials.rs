@@ -275,6 +275,7 @@ pub fn problem(error: LedgerError) -> Problem {
         )),
         LedgerError::Crowded => errors::crowded(),
         LedgerError::TooMany(_) => Problem::new(Kind::TooMany, error.to_string()),
+        LedgerError::TooLarge => Problem::new(Kind::InvalidSchema, format!("schema: {error}")),
         LedgerError::Database(cause) => errors::internal(&format!("credentials: {cause}")),
     }
 }

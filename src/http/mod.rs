@@ -14,6 +14,7 @@ mod body;
 mod browser;
 mod budget;
 mod caller;
+mod checks;
 mod coding;
 mod credentials;
 mod docs;

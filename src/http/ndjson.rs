@@ -11,6 +11,7 @@
 
 mod report;
 mod sent;
+mod unchecked;
 
 use std::convert::Infallible;
 use std::pin::pin;
@@ -34,7 +35,7 @@ use super::caller;
 use super::coding::Received;
 use super::errors;
 use super::ingest::{self, LineSplitter};
-use super::policy::{self, admit};
+use super::policy;
 use super::problem::{Kind, Problem};
 use super::serve::Patience;
 use crate::access::limits::Quantity;
@@ -45,6 +46,7 @@ use crate::event::limits::{
 };
 use report::{Reporter, Summary};
 use sent::{Sent, are_stored, settle, stored};
+use unchecked::Unchecked;
 
 /// Lines that are committed together.
 type Chunk = Vec<Numbered>;
@@ -90,6 +92,7 @@ pub fn post(app: App, upload: Upload, key: Option<String>, request: Request) -> 
         trace,
         chunk: Chunk::new(),
         chunk_bytes: 0,
+        unchecked: Unchecked::default(),
         passed_bytes: 0,
         line: (0, Instant::now()),
         turn_bytes: 0,
@@ -124,6 +127,8 @@ struct Reader {
     /// What has been read and not been taken.
     chunk: Chunk,
     chunk_bytes: usize,
+    /// Of them, those that are to be checked yet.
+    unchecked: Unchecked,
     /// Events and bytes of a chunk: few if the caller's rate is low, so that none waits for long, and others of the tenant
     /// get their tokens in between.
     chunk_max: (usize, usize),
@@ -158,7 +163,7 @@ async fn run(
         Sent::new(&app, pace, chunk, share)
     };
     reader.read_some(results).await;
-    let mut next = reader.take().map(submit);
+    let mut next = reader.take().await.map(submit);
     while let Some(mut sent) = next {
         // The next chunk is read while this one is committed, but its results do not wait for it: a client may send
         // one line at a time.
@@ -166,7 +171,7 @@ async fn run(
             let filled = pin!(reader.fill());
             matches!(select(&mut sent.answers, filled).await, Either::Right(_))
         };
-        let mut following = reader.take().map(submit);
+        let mut following = reader.take().await.map(submit);
         if is_full {
             (&mut sent.answers).await;
         }
@@ -190,7 +195,7 @@ async fn run(
             following
         } else {
             reader.read_some(results).await;
-            reader.take().map(submit)
+            reader.take().await.map(submit)
         };
     }
     // Without a summary the upload was not complete.
@@ -291,11 +296,15 @@ impl Reader {
         self.app.bodies.is_tight(&self.upload.admission.tenant)
     }
 
-    /// The lines that were read, if there are any, and their bytes.
-    fn take(&mut self) -> Option<(Chunk, usize, Share)> {
+    /// The lines that were read, if there are any, and their bytes. Not to be dropped before its end.
+    async fn take(&mut self) -> Option<(Chunk, usize, Share)> {
         let bytes = std::mem::take(&mut self.chunk_bytes);
         self.passed_bytes = 0;
-        let chunk = Some(std::mem::take(&mut self.chunk)).filter(|chunk| !chunk.is_empty())?;
+        let mut chunk = Some(std::mem::take(&mut self.chunk)).filter(|chunk| !chunk.is_empty())?;
+        let unchecked = std::mem::take(&mut self.unchecked);
+        if !unchecked.check(&self.app, &self.upload, &mut chunk).await {
+            (self.ended, self.is_broken) = (true, true);
+        }
         Some((chunk, bytes, self.share.split(self.lines.bytes())))
     }
 
@@ -343,10 +352,20 @@ impl Reader {
             let Some(line) = line else { return true };
             let bytes = line.as_ref().map_or(0, |line| line.bytes.len());
             self.chunk_bytes = self.chunk_bytes.saturating_add(bytes);
-            let event = self.event(line);
-            self.chunk.push(event);
+            let (number, event) = self.event(line);
+            let event = event.and_then(|event| self.admit(event));
+            self.chunk.push((number, event));
         }
         false
+    }
+
+    /// Checks an event, now or, once much has been checked of the lines at hand, when they are taken.
+    fn admit(&mut self, event: NewEvent) -> Result<NewEvent, Problem> {
+        let policy = &self.upload.policy;
+        if self.unchecked.keeps(policy.cost(&event), self.chunk.len()) {
+            return Ok(event);
+        }
+        policy::admit_at_once(policy, event)
     }
 
     fn event(&self, line: Result<ingest::Line, ingest::LineTooLong>) -> Numbered {
@@ -359,7 +378,7 @@ impl Reader {
         };
         let event = ingest::decode_line(&line.bytes, &self.app.ingest)
             .map_err(|refusal| Problem::refused(0, &refusal));
-        let event = event.and_then(|event| {
+        let event = event.map(|event| {
             let mut one = [event];
             if let Some(key) = &self.key {
                 let first = usize::try_from(line.number.saturating_sub(1)).unwrap_or(usize::MAX);
@@ -368,9 +387,8 @@ impl Reader {
             if let Some(trace) = &self.trace {
                 ingest::apply_trace(&mut one, trace);
             }
-            admit(&self.upload.policy, &mut one)?;
             let [event] = one;
-            Ok(event)
+            event
         });
         (line.number, event)
     }

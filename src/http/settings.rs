@@ -136,13 +136,18 @@ pub async fn declare(
             format_args!("is at most {DESCRIPTION_CHARS_MAX} characters, none of them NUL"),
         ));
     }
-    if let Some(schema) = &wanted.schema {
-        check(schema)?;
-    }
+    let schema = match wanted.schema {
+        Some(schema) => {
+            // To make one ready takes long.
+            let check = move || check(&schema).map(|()| schema);
+            Some(app.checks.run(&principal.tenant, check).await??)
+        }
+        None => None,
+    };
     may_change(&principal, &pattern)?;
     let declaration = Declaration {
         pattern,
-        schema: wanted.schema,
+        schema,
         is_unchecked_in_sql: in_sql == "unchecked",
         description: wanted.description,
     };

@@ -178,7 +178,7 @@ async fn a_migration_that_has_to_wait_says_for_whom_and_goes_on() {
          DROP TABLE tidewire.definitions;
          -- And all that came later.
          DROP TABLE tidewire.api_keys, tidewire.revoked_tokens, tidewire.credential_changes, tidewire.tenant_settings,
-            tidewire.declared_topics;
+            tidewire.declared_topics, tidewire.setting_changes;
          ALTER TABLE tidewire.tenant_roles DROP is_admin CASCADE;
          CREATE OR REPLACE FUNCTION tidewire.check_admission(tenant text, topic text, gdpr jsonb)
          RETURNS boolean LANGUAGE sql IMMUTABLE RETURN false;

@@ -53,6 +53,7 @@ mod retention;
 mod revocation;
 mod revoked_until;
 mod schema;
+mod settings;
 mod slow_reader;
 mod sql;
 mod sql_tenants;

@@ -2,14 +2,14 @@
 
 use std::path::PathBuf;
 
-use tidewire::access::{ledger, registry, tenants};
+use tidewire::access::{ledger, registry, revocations, tenants};
 use tidewire::log::{
     erasure, identity, listener, look, read, retaining, span, status, subject, upkeep, writer,
 };
 
 use crate::support::TestDb;
 
-fn lists() -> [(&'static str, &'static [&'static str]); 14] {
+fn lists() -> [(&'static str, &'static [&'static str]); 15] {
     [
         ("identity", identity::STATEMENTS),
         ("writer", writer::STATEMENTS),
@@ -23,6 +23,7 @@ fn lists() -> [(&'static str, &'static [&'static str]); 14] {
         ("retaining", retaining::STATEMENTS),
         ("upkeep", upkeep::STATEMENTS),
         ("ledger", ledger::STATEMENTS),
+        ("revocations", revocations::STATEMENTS),
         ("registry", registry::STATEMENTS),
         ("tenants", tenants::STATEMENTS),
     ]
@@ -106,8 +107,16 @@ const OF_ALL_TENANTS: &[(&str, &str)] = &[
     ("coalesce(r.tenant, $1) = $1", "compared there"),
     ("k.key_id = ANY ($1)", "a key is what says whose it is"),
     (
-        "value, revoked_at FROM tidewire.revoked_tokens WHERE until",
+        "tenant, claim, value, revoked_at FROM tidewire.revoked_tokens",
         "a server knows all revocations, by tenant",
+    ),
+    (
+        "LEFT JOIN tidewire.setting_changes AS c",
+        "a server reads anew what any tenant has changed",
+    ),
+    (
+        "DELETE FROM tidewire.revoked_tokens",
+        "what has ended goes, whoever's it was",
     ),
     ("SET last_used_at", "of keys that were let in"),
 ];

@@ -1,7 +1,7 @@
 //! Two tenants under load, with the same topics, ids, subjects and idempotency keys: nothing of one reaches the other.
 
 mod load;
-mod rewriting;
+pub mod rewriting;
 mod verdict;
 
 use std::time::Duration;

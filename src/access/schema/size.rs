@@ -26,14 +26,22 @@ const UNSUPPORTED: [&str; 7] = [
 
 /// What a schema holds with each reference replaced by what it names.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Size {
-    pub(super) nodes: usize,
-    pub(super) patterns: usize,
+pub struct Size {
+    pub nodes: usize,
+    pub patterns: usize,
 }
 
 impl Size {
+    /// Both together.
+    pub const fn and(self, other: Self) -> Self {
+        Self {
+            nodes: self.nodes.saturating_add(other.nodes),
+            patterns: self.patterns.saturating_add(other.patterns),
+        }
+    }
+
     /// Of a schema, if it may be declared.
-    pub(super) fn of(schema: &Value) -> Result<Self, SchemaError> {
+    pub fn of(schema: &Value) -> Result<Self, SchemaError> {
         let mut size = Self::default();
         let all = (schema, Place::Schema);
         unfold(schema, all, &mut HashSet::new(), &mut size)?;

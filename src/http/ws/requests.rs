@@ -22,6 +22,7 @@ use crate::event::{Filter, NewEvent};
 use crate::http::admission::Admission;
 use crate::http::append::{self, Answer};
 use crate::http::caller;
+use crate::http::errors;
 use crate::http::ingest;
 use crate::http::policy;
 use crate::http::problem::{Kind, Problem};
@@ -131,9 +132,10 @@ impl Socket {
             .sum()
     }
 
-    /// Reads events that the caller may append now.
-    fn admit(
-        &self,
+    /// Reads events that the caller may append now. What costs much to check is checked as long as the credential lasts, and
+    /// the server runs.
+    async fn admit(
+        &mut self,
         policy: Result<Policy, Problem>,
         events: &str,
         key: Option<&str>,
@@ -144,8 +146,12 @@ impl Socket {
         if let Some(key) = key {
             ingest::assign_ids(&mut events, key, 0);
         }
-        policy::admit(&policy?, &mut events)?;
-        Ok(events)
+        let policy = policy?;
+        let checking = self.lease.run(policy::admit(&self.app, &policy, events));
+        let checked = self.app.tasks.token().run_until_cancelled(checking).await;
+        checked
+            .ok_or_else(|| errors::unavailable("the server is restarting"))?
+            .unwrap_or_else(|denied| Err(caller::denied(&denied)))
     }
 
     /// Stores events while the socket goes on, in the order of its frames; the answer comes when they are committed. Ends
@@ -158,7 +164,7 @@ impl Socket {
     ) -> Result<(), Ended> {
         // Before the work is begun: what waits in it would lose its place.
         let policy = policy::of(&self.app, &self.principal).await;
-        let decoded = self.admit(policy, events, key);
+        let decoded = self.admit(policy, events, key).await;
         match &decoded {
             Err(problem) if problem.kind == Kind::RateLimited => {
                 self.refusals = self.refusals.saturating_add(1);

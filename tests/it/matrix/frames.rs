@@ -1,7 +1,7 @@
 //! Every message of the WebSocket.
 
 use std::collections::BTreeSet;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 use tidewire::http::ws::CLIENT_FRAMES;
@@ -12,6 +12,7 @@ use super::credentials::{
 };
 use super::routes::everything;
 use crate::support::client::Ws;
+use crate::support::eventually;
 use crate::support::token::in_seconds;
 
 /// Whom a message is for.
@@ -198,10 +199,13 @@ async fn no_message_is_answered_whose_credential_has_expired() {
             open.push((role, ws, sent(frame, &token)));
         }
     }
-    let expiry = Duration::from_secs(expires_at);
-    let left = expiry.saturating_sub(UNIX_EPOCH.elapsed().unwrap());
-    assert!(!left.is_zero(), "all were opened in time");
-    tokio::time::sleep(left).await;
+    let expiry = UNIX_EPOCH + Duration::from_secs(expires_at);
+    assert!(SystemTime::now() < expiry, "all were opened in time");
+    eventually(Duration::from_secs(10), async || {
+        let left = expiry.duration_since(SystemTime::now());
+        left.map_or(Ok(()), Err)
+    })
+    .await;
     for (role, mut ws, frame) in open {
         ws.try_send(frame.clone()).await;
         assert_eq!(ws.frame_or_close().await, Err(4401), "{role} {frame}");

@@ -143,8 +143,8 @@ async fn credentials_that_bear_the_name_are_shown_to_their_own_tenant() {
     let keys = held["credentials"]["api_keys"].as_array().unwrap();
     let mut ids: Vec<&Value> = keys.iter().map(|key| &key["id"]).collect();
     let mut wanted = [&theirs["id"], &ended["id"]];
-    ids.sort_unstable_by_key(|id| id.to_string());
-    wanted.sort_unstable_by_key(|id| id.to_string());
+    ids.sort_unstable_by_key(ToString::to_string);
+    wanted.sort_unstable_by_key(ToString::to_string);
     assert_eq!(ids, wanted, "{held}");
     assert!(!held.to_string().contains(theirs["key"].as_str().unwrap()));
     let revoked = held["credentials"]["revocations"].as_array().unwrap();
