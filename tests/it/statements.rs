@@ -111,8 +111,13 @@ const OF_ALL_TENANTS: &[(&str, &str)] = &[
         "a server knows all revocations, by tenant",
     ),
     (
-        "LEFT JOIN tidewire.setting_changes AS c",
+        "AS v LEFT JOIN tidewire.setting_changes AS c",
         "a server reads anew what any tenant has changed",
+    ),
+    ("(SELECT $1::text AS tenant) AS t", "that tenant's"),
+    (
+        "unnest($1::text[]) AS t(tenant)",
+        "of the tenants that are remembered",
     ),
     (
         "DELETE FROM tidewire.revoked_tokens",
