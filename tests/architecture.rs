@@ -19,7 +19,10 @@ const FLOORS: &[(&str, &[&str])] = &[
     ("log", &["event", "fair", "pg", "tasks"]),
     ("access", &["event", "fair", "pg", "tasks"]),
     ("feed", &["event", "fair", "log", "tasks"]),
-    ("http", &["access", "event", "feed", "log", "tasks", "tls"]),
+    (
+        "http",
+        &["access", "event", "fair", "feed", "log", "tasks", "tls"],
+    ),
     // Only where settings take their types from.
     ("config", &["access", "event", "log"]),
     ("client", &["access", "event", "tasks", "tls"]),
