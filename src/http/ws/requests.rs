@@ -58,7 +58,8 @@ impl Socket {
                 idempotency_key,
             } => {
                 let key = idempotency_key.as_deref();
-                self.append(reference, events.get(), key).await
+                // In a box: an idle socket need not hold room for it.
+                Box::pin(self.append(reference, events.get(), key)).await
             }
             ClientFrame::Command {
                 reference,
@@ -68,7 +69,7 @@ impl Socket {
                 params,
             } => {
                 let event = command(&subject, id.as_deref(), &action, params.as_deref());
-                self.append(reference, &event, None).await
+                Box::pin(self.append(reference, &event, None)).await
             }
             ClientFrame::Ping { timestamp } => {
                 match frame::pong(self.encoding, timestamp.as_deref()) {
