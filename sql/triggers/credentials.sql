@@ -11,3 +11,8 @@ CREATE OR REPLACE TRIGGER api_keys_record
     ON tidewire.api_keys FOR EACH ROW EXECUTE FUNCTION tidewire.record_credential();
 CREATE OR REPLACE TRIGGER revoked_tokens_record AFTER INSERT OR DELETE OR UPDATE ON tidewire.revoked_tokens
     FOR EACH ROW EXECUTE FUNCTION tidewire.record_credential();
+-- Nor would they hear of this, nor would the log say who did it.
+CREATE OR REPLACE TRIGGER api_keys_not_truncated BEFORE TRUNCATE ON tidewire.api_keys
+    FOR EACH STATEMENT EXECUTE FUNCTION tidewire.refuse_truncate();
+CREATE OR REPLACE TRIGGER revoked_tokens_not_truncated BEFORE TRUNCATE ON tidewire.revoked_tokens
+    FOR EACH STATEMENT EXECUTE FUNCTION tidewire.refuse_truncate();

@@ -12,7 +12,7 @@ use tokio_postgres::Client;
 
 use super::api_key::{ApiKey, Grant, KeyId};
 use super::ledger::{self, LedgerError, ListedKey};
-use super::lines::in_time;
+use super::lines::{in_time, unless_held_up};
 use super::registry::Registry;
 use super::revocations::{self, ListedRevocation};
 use super::revoked::Revocation;
@@ -59,7 +59,8 @@ impl Registry {
     ) -> Result<(ApiKey, DateTime<Utc>), LedgerError> {
         let (_turn, client) = self.brief(&grant.tenant).await?;
         let key = ApiKey::generate();
-        let created_at = in_time(ledger::create_key(&client, &key, grant, by)).await?;
+        let created_at =
+            unless_held_up(in_time(ledger::create_key(&client, &key, grant, by)).await)?;
         Ok((key, created_at))
     }
 
@@ -87,12 +88,12 @@ impl Registry {
         by: &str,
     ) -> Result<bool, LedgerError> {
         let (_turn, client) = self.brief(tenant).await?;
-        in_time(async {
+        let changed = in_time(async {
             let is_there = ledger::revoke_key(&client, tenant, id, by).await?;
             self.look(&client).await?;
             Ok(is_there)
-        })
-        .await
+        });
+        unless_held_up(changed.await)
     }
 
     /// Revokes tokens of the tenant. When this returns they are refused here.
@@ -106,12 +107,12 @@ impl Registry {
         by: &str,
     ) -> Result<DateTime<Utc>, LedgerError> {
         let (_turn, client) = self.brief(tenant).await?;
-        in_time(async {
+        let changed = in_time(async {
             let at = revocations::revoke_tokens(&client, tenant, revocation, by).await?;
             self.look(&client).await?;
             Ok(at)
-        })
-        .await
+        });
+        unless_held_up(changed.await)
     }
 
     /// The tenant's revocations.

@@ -31,7 +31,8 @@ const NEWS: &str = "
           AND c.changed_in < pg_snapshot_xmax(pg_current_snapshot())
           AND NOT pg_visible_in_snapshot(c.changed_in, $1::text::pg_snapshot)";
 const KEYS: &str = "
-    SELECT k.key_id, k.tenant, k.name, k.role, k.read_topics, k.write_topics, k.expires_at, k.revoked_at, k.secret_sha256,
+    SELECT k.key_id, k.tenant, k.name, k.role, k.read_topics, k.write_topics,
+           NULLIF(k.expires_at, 'infinity'), k.revoked_at IS NOT NULL, k.secret_sha256,
            (SELECT c.version FROM tidewire.credential_changes AS c)
       FROM tidewire.api_keys AS k WHERE k.key_id = ANY ($1)";
 const CREATE_KEY: &str = "
@@ -41,16 +42,17 @@ const CREATE_KEY: &str = "
              WHERE k.tenant = $2 AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now())) < $10
     RETURNING created_at";
 const LIST_KEYS: &str = "
-    SELECT key_id, name, role, read_topics, write_topics, created_at, created_by, expires_at, revoked_at, revoked_by,
+    SELECT key_id, name, role, read_topics, write_topics, created_at, created_by,
+           NULLIF(expires_at, 'infinity'), revoked_at, revoked_by,
            last_used_at
       FROM tidewire.api_keys
      WHERE tenant = $1 AND key_id > $2 AND ($4::text IS NULL OR name = $4) ORDER BY key_id LIMIT $3";
+const IS_IN_FORCE: &str = "
+    SELECT revoked_at IS NULL FROM tidewire.api_keys WHERE tenant = $1 AND key_id = $2";
 /// Revoked a second time it stays as it is.
 const REVOKE_KEY: &str = "
-    WITH revoked AS (
-        UPDATE tidewire.api_keys SET revoked_at = now(), revoked_by = $3
-         WHERE tenant = $1 AND key_id = $2 AND revoked_at IS NULL)
-    SELECT FROM tidewire.api_keys WHERE tenant = $1 AND key_id = $2";
+    UPDATE tidewire.api_keys SET revoked_at = now(), revoked_by = $3
+     WHERE tenant = $1 AND key_id = $2 AND revoked_at IS NULL";
 const USED: &str = "
     UPDATE tidewire.api_keys AS k SET last_used_at = u.at
       FROM unnest($1::text[], $2::timestamptz[]) AS u(key_id, at)
@@ -71,6 +73,9 @@ pub enum LedgerError {
     /// The tenant has as many as it may.
     #[error("the tenant has {0} of them, which is as many as it may have: revoke some")]
     TooMany(i64),
+    /// The database refuses the schema: numbers with exponents are longer there.
+    #[error("is too long as the database writes it")]
+    Refused,
     /// The tenant's schemas together are too large.
     #[error(
         "with the tenant's other schemas it holds more than {TENANT_VALUES_MAX} values or {TENANT_PATTERNS_MAX} regular expressions"
@@ -153,7 +158,7 @@ pub(super) async fn keys(
 ) -> Result<Vec<(KnownKey, i64)>, LedgerError> {
     let mut keys = Vec::new();
     for row in client.query(KEYS, &[&ids]).await? {
-        if let Some(key) = known_key(&row)? {
+        if let Some(key) = known_key(&row) {
             keys.push((key, row.try_get(9)?));
         } else {
             let id: &str = row.try_get(0)?;
@@ -166,37 +171,30 @@ pub(super) async fn keys(
     Ok(keys)
 }
 
-fn known_key(row: &Row) -> Result<Option<KnownKey>, tokio_postgres::Error> {
-    let patterns = |column: usize| -> Result<Option<Vec<TopicPattern>>, tokio_postgres::Error> {
-        let texts: Vec<&str> = row.try_get(column)?;
-        Ok(texts
-            .into_iter()
-            .map(|text| TopicPattern::parse(text).ok())
-            .collect())
+/// A row that says nothing which can be understood is none: not the others' concern.
+fn known_key(row: &Row) -> Option<KnownKey> {
+    let patterns = |column: usize| -> Option<Vec<TopicPattern>> {
+        let texts: Vec<&str> = row.try_get(column).ok()?;
+        let parse = |text| TopicPattern::parse(text).ok();
+        texts.into_iter().map(parse).collect()
     };
-    let (id, tenant, name): (&str, &str, &str) =
-        (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-    let (role, read, write): (&str, _, _) = (row.try_get(3)?, patterns(4)?, patterns(5)?);
-    let expires_at: Option<DateTime<Utc>> = row.try_get(6)?;
-    let revoked_at: Option<DateTime<Utc>> = row.try_get(7)?;
-    let secret: &[u8] = row.try_get(8)?;
-    let key = || {
-        Some(KnownKey {
-            id: KeyId::parse(id)?,
-            grant: Grant {
-                tenant: Tenant::parse(tenant).ok()?,
-                name: Label::parse(name).ok()?,
-                role: Role::parse(role)?,
-                read: read?,
-                write: write?,
-                // What ended before 1970 has ended.
-                expires_at: expires_at.map(|at| u64::try_from(at.timestamp()).unwrap_or(0)),
-            },
-            is_revoked: revoked_at.is_some(),
-            secret_sha256: secret.try_into().ok()?,
-        })
-    };
-    Ok(key())
+    let text = |column: usize| row.try_get::<_, &str>(column).ok();
+    let expires_at: Option<DateTime<Utc>> = row.try_get(6).ok()?;
+    let secret: &[u8] = row.try_get(8).ok()?;
+    Some(KnownKey {
+        id: KeyId::parse(text(0)?)?,
+        grant: Grant {
+            tenant: Tenant::parse(text(1)?).ok()?,
+            name: Label::parse(text(2)?).ok()?,
+            role: Role::parse(text(3)?)?,
+            read: patterns(4)?,
+            write: patterns(5)?,
+            // What ended before 1970 has ended.
+            expires_at: expires_at.map(|at| u64::try_from(at.timestamp()).unwrap_or(0)),
+        },
+        is_revoked: row.try_get(7).ok()?,
+        secret_sha256: secret.try_into().ok()?,
+    })
 }
 
 /// Stores a new key, created by `by`.
@@ -284,8 +282,18 @@ pub(super) async fn revoke_key(
     by: &str,
 ) -> Result<bool, LedgerError> {
     let row = client
-        .query_opt(REVOKE_KEY, &[&tenant.as_str(), &id.as_str(), &by])
+        .query_opt(IS_IN_FORCE, &[&tenant.as_str(), &id.as_str()])
         .await?;
+    // Whoever asks for what changes nothing makes no server look.
+    if row
+        .as_ref()
+        .is_some_and(|row| row.try_get(0).unwrap_or(true))
+    {
+        let params = [tenant.as_str(), id.as_str(), by];
+        client
+            .execute(REVOKE_KEY, &[&params[0], &params[1], &params[2]])
+            .await?;
+    }
     Ok(row.is_some())
 }
 

@@ -3,6 +3,7 @@
 //! # Invariants
 //! - A look waits for nobody: what is long, or may wait for a lock, goes over the other connection, for a moment at most.
 
+use std::error::Error;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -48,6 +49,7 @@ impl Lines {
             STATEMENT_MAX.as_millis(),
             LOCK_MAX.as_millis(),
         );
+        self.looks.batch_execute(&bounds).await?;
         Ok(self.settings.batch_execute(&bounds).await?)
     }
 
@@ -68,17 +70,19 @@ impl Lines {
         if matches!(answer, Err(LedgerError::Unavailable)) {
             self.is_silent.store(true, Ordering::Relaxed);
         }
-        let is_held_up = |error: &tokio_postgres::Error| {
-            let code = error.code();
-            code == Some(&SqlState::QUERY_CANCELED) || code == Some(&SqlState::LOCK_NOT_AVAILABLE)
-        };
-        match answer {
-            // By whoever changes the same.
-            Err(LedgerError::Database(error)) if is_held_up(&error) => {
-                Err(LedgerError::Unavailable)
-            }
-            answer => answer,
-        }
+        unless_held_up(answer)
+    }
+}
+
+/// Whoever changes the same is in the way: another time.
+pub(super) fn unless_held_up<T>(answer: Result<T, LedgerError>) -> Result<T, LedgerError> {
+    let is_held_up = |error: &tokio_postgres::Error| {
+        let code = error.code();
+        code == Some(&SqlState::QUERY_CANCELED) || code == Some(&SqlState::LOCK_NOT_AVAILABLE)
+    };
+    match answer {
+        Err(LedgerError::Database(error)) if is_held_up(&error) => Err(LedgerError::Unavailable),
+        answer => answer,
     }
 }
 
@@ -88,10 +92,16 @@ pub(super) async fn in_time<T>(
 ) -> Result<T, LedgerError> {
     let answered = tokio::time::timeout(ANSWER_TIMEOUT, asked).await;
     match answered.unwrap_or(Err(LedgerError::Unavailable)) {
-        Err(LedgerError::Database(error)) if error.as_db_error().is_none() => {
+        // Not what a row holds that cannot be read.
+        Err(LedgerError::Database(error)) if has_failed(&error) => {
             tracing::debug!(%error, "the connection for credentials failed");
             Err(LedgerError::Unavailable)
         }
         answer => answer,
     }
+}
+
+fn has_failed(error: &tokio_postgres::Error) -> bool {
+    let is_of_line = |source: &(dyn Error + 'static)| source.is::<std::io::Error>();
+    error.is_closed() || error.source().is_some_and(is_of_line)
 }

@@ -31,7 +31,7 @@ const REVOKE_TOKENS: &str = "
             until = CASE WHEN r.until IS NOT NULL AND excluded.until IS NOT NULL THEN greatest(r.until, excluded.until) END
     RETURNING revoked_at";
 const LIST_REVOKED: &str = "
-    SELECT claim, value, revoked_at, revoked_by, until FROM tidewire.revoked_tokens
+    SELECT claim, value, revoked_at, revoked_by, NULLIF(until, 'infinity') FROM tidewire.revoked_tokens
      WHERE tenant = $1 AND (until IS NULL OR until > now() - interval '1 hour') AND ($3::text IS NULL OR (claim = 'sub' AND value = $3))
      ORDER BY revoked_at DESC, claim, value LIMIT $2";
 /// Long after they have ended: nobody asks about them.
@@ -66,7 +66,8 @@ pub(super) async fn revoked(client: &Client) -> Result<Revoked, LedgerError> {
     for row in client.query(REVOKED, &[]).await? {
         let (tenant, claim, value): (&str, &str, &str) =
             (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-        let at: DateTime<Utc> = row.try_get(3)?;
+        // A time that is none, as `infinity`: all of these tokens.
+        let at = row.try_get(3).unwrap_or(DateTime::<Utc>::MAX_UTC);
         if let (Ok(tenant), Some(claim)) = (Tenant::parse(tenant), Claim::parse(claim)) {
             revoked.add(tenant, claim, value, at);
         }
@@ -116,7 +117,7 @@ pub(super) async fn list_revoked(
         Ok(ListedRevocation {
             claim: row.try_get(0)?,
             value: row.try_get(1)?,
-            revoked_at: row.try_get(2)?,
+            revoked_at: row.try_get(2).unwrap_or(DateTime::<Utc>::MAX_UTC),
             revoked_by: row.try_get(3)?,
             until: row.try_get(4)?,
         })

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Row};
 
 use super::ledger::LedgerError;
@@ -30,10 +31,11 @@ const SETTINGS: &str = "
 const DECLARED: &str = "
     SELECT pattern, schema, in_sql, description, changed_at, changed_by FROM tidewire.declared_topics
      WHERE tenant = $1 ORDER BY pattern";
-/// Of rows that are known nothing but their names: a place in the table and who wrote there name a version of a row.
+/// Of rows that are known nothing but their names: its pattern, its place in the table and who wrote there name a version of a
+/// row. Without the pattern a table that is written anew (VACUUM FULL) would give one row the name of another.
 const ROWS: &str = "
     SELECT d.pattern, r.name, CASE WHEN r.name <> ALL ($2) THEN d.schema END, r.name <> ALL ($2) AND d.schema IS NOT NULL
-      FROM tidewire.declared_topics AS d CROSS JOIN LATERAL (SELECT d.ctid || ' ' || d.xmin) AS r(name)
+      FROM tidewire.declared_topics AS d CROSS JOIN LATERAL (SELECT d.pattern || ' ' || d.ctid || ' ' || d.xmin) AS r(name)
      WHERE d.tenant = $1 ORDER BY d.pattern";
 const CHANGES: &str = "
     SELECT t.tenant, c.change FROM unnest($1::text[]) AS t(tenant) LEFT JOIN tidewire.setting_changes AS c ON c.tenant = t.tenant";
@@ -126,9 +128,13 @@ pub(super) async fn listed(
     let listed = ListedSettings {
         topic_mode: or(row.try_get(0)?, TopicMode::default().as_str()),
         consent: or(row.try_get(1)?, Consent::default().as_str()),
+        // What is null is no pattern, which whoever reads it finds out.
         consent_topics: row
-            .try_get::<_, Option<_>>(2)?
-            .unwrap_or_else(|| vec!["*".to_owned()]),
+            .try_get::<_, Option<Vec<Option<String>>>>(2)?
+            .map_or_else(
+                || vec!["*".to_owned()],
+                |topics| topics.into_iter().map(Option::unwrap_or_default).collect(),
+            ),
         changed_at: row.try_get(3)?,
         changed_by: row.try_get(4)?,
     };
@@ -289,7 +295,11 @@ pub(super) async fn declare(
                 &DECLARED_MAX,
             ],
         )
-        .await?;
+        .await;
+    let row = row.map_err(|error| match error.code() {
+        Some(&SqlState::CHECK_VIOLATION) => LedgerError::Refused,
+        _ => error.into(),
+    })?;
     row.map(|_| ()).ok_or(LedgerError::TooMany(DECLARED_MAX))
 }
 

@@ -124,6 +124,8 @@ pub const HISTORY_READS: usize = 4;
 pub const ADMINISTRATION_LONG: usize = 1;
 /// And so much that is soon done.
 pub const ADMINISTRATION_BRIEF: usize = 2;
+/// Bytes of an administrative request's body. More: `413`. A schema of 64 KiB fits, as people indent it.
+pub const ADMINISTRATION_BODY_BYTES_MAX: usize = 256 * 1024;
 /// Administrative requests of a tenant that wait for any of these at once. More: `429`.
 pub const ADMINISTRATION_WAITING_MAX: usize = 32;
 

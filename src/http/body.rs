@@ -25,6 +25,7 @@ use crate::event::limits::BODY_BYTES_MAX;
 #[derive(Debug)]
 pub struct Whole {
     bytes: Vec<u8>,
+    bytes_max: usize,
     share: Share,
 }
 
@@ -36,20 +37,27 @@ impl Deref for Whole {
     }
 }
 
-/// Reads a body to its end.
+/// Reads a body of at most `bytes_max` to its end.
 ///
 /// # Errors
 /// 413 if it is longer than the bound, 408 if nothing comes for a while or it takes too long, 400 if it breaks off, 503 if
 /// there is no room for it.
-pub async fn read(app: &App, tenant: &Tenant, parts: &Parts, body: Body) -> Result<Whole, Problem> {
+pub async fn read(
+    app: &App,
+    tenant: &Tenant,
+    parts: &Parts,
+    body: Body,
+    bytes_max: usize,
+) -> Result<Whole, Problem> {
     let declared = declared(parts);
-    if declared.is_some_and(|length| length > BODY_BYTES_MAX) {
-        return Err(too_large());
+    if declared.is_some_and(|length| length > bytes_max) {
+        return Err(too_large(bytes_max));
     }
     let patience = parts.extensions.get::<Patience>();
     let patience = patience.copied().unwrap_or_default();
     let whole = Whole {
         bytes: Vec::new(),
+        bytes_max,
         share: app.bodies.share(tenant),
     };
     let reading = whole.fill(body.into_data_stream(), patience);
@@ -71,7 +79,7 @@ pub async fn admitted(
     if let Some(length) = declared {
         admission.take(Quantity::Bytes, length)?;
     }
-    let whole = read(app, &admission.tenant, parts, body).await?;
+    let whole = read(app, &admission.tenant, parts, body, BODY_BYTES_MAX).await?;
     if declared.is_none() {
         admission.take(Quantity::Bytes, whole.len())?;
     }
@@ -104,13 +112,13 @@ impl Whole {
 
     fn keep(&mut self, piece: &[u8]) -> Result<(), Problem> {
         let length = self.bytes.len().saturating_add(piece.len());
-        if length > BODY_BYTES_MAX {
-            return Err(too_large());
+        if length > self.bytes_max {
+            return Err(too_large(self.bytes_max));
         }
         let capacity = self.bytes.capacity();
         if length > capacity {
             // What the buffer grows to counts, not what is in it, so it does not grow by itself.
-            let wanted = length.max(capacity.saturating_mul(2)).min(BODY_BYTES_MAX);
+            let wanted = length.max(capacity.saturating_mul(2)).min(self.bytes_max);
             if !self.share.resize(wanted) {
                 return Err(errors::overloaded("too much is being received at once"));
             }
@@ -122,9 +130,11 @@ impl Whole {
     }
 }
 
-fn too_large() -> Problem {
-    let detail =
-        format!("a body is at most {BODY_BYTES_MAX} bytes; longer ones go as application/x-ndjson");
+fn too_large(bytes_max: usize) -> Problem {
+    let mut detail = format!("a body is at most {bytes_max} bytes here");
+    if bytes_max == BODY_BYTES_MAX {
+        detail.push_str("; longer ones go as application/x-ndjson");
+    }
     Problem::new(Kind::TooLarge, detail)
 }
 

@@ -7,12 +7,19 @@
 
 use std::sync::Arc;
 use std::thread::available_parallelism;
+use std::time::Duration;
 
+use super::credentials;
 use super::errors;
 use super::problem::Problem;
+use crate::access::LedgerError;
 use crate::event::Tenant;
-use crate::fair::Fair;
+use crate::event::limits::ADMINISTRATION_WAITING_MAX;
+use crate::fair::{Fair, NoPermit, Permit};
 use crate::tasks::compute;
+
+/// How long an administrator's turn is waited for.
+const TURN_WAIT: Duration = Duration::from_secs(10);
 
 /// See the module.
 #[derive(Debug)]
@@ -36,7 +43,31 @@ impl Checks {
         tenant: &Tenant,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Problem> {
-        let turn = self.0.acquire(tenant).await;
+        Self::compute(self.0.acquire(tenant).await, work).await
+    }
+
+    /// Does an administrator's work when it is the tenant's turn: few wait at once, and not for long.
+    ///
+    /// # Errors
+    /// As [`Checks::run`], and 429 or 503 if there is no turn for it.
+    pub async fn run_soon<T: Send + 'static>(
+        &self,
+        tenant: &Tenant,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Problem> {
+        let waiting_max = ADMINISTRATION_WAITING_MAX;
+        let turn = self.0.acquire_soon(tenant, waiting_max, TURN_WAIT).await;
+        let turn = turn.map_err(|why| match why {
+            NoPermit::Crowded => credentials::problem(LedgerError::Crowded),
+            NoPermit::Late => errors::overloaded("too much is being checked at once"),
+        })?;
+        Self::compute(Some(turn), work).await
+    }
+
+    async fn compute<T: Send + 'static>(
+        turn: Option<Permit>,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, Problem> {
         let work = move || {
             let done = work();
             drop(turn);

@@ -22,7 +22,7 @@ use super::body;
 use super::errors;
 use super::problem::{Kind, Problem};
 use crate::access::{Claim, Grant, KeyId, LedgerError, Principal, Revocation, Role};
-use crate::event::limits::{FILTER_TOPICS_MAX, NAME_BYTES_MAX};
+use crate::event::limits::{ADMINISTRATION_BODY_BYTES_MAX, FILTER_TOPICS_MAX, NAME_BYTES_MAX};
 use crate::event::{Label, TopicPattern};
 
 #[derive(Debug, Deserialize)]
@@ -196,7 +196,7 @@ pub async fn list_revoked(
     Ok(Json(json!({ "revocations": listed.map_err(problem)? })).into_response())
 }
 
-/// Reads a JSON body.
+/// Reads a JSON body: a short one, since what is made of it counts nowhere.
 ///
 /// # Errors
 /// 400, 408, 413 or 503.
@@ -206,7 +206,14 @@ pub async fn read<T: DeserializeOwned>(
     request: Request,
 ) -> Result<T, Problem> {
     let (parts, body) = request.into_parts();
-    let body = body::read(app, &principal.tenant, &parts, body).await?;
+    let body = body::read(
+        app,
+        &principal.tenant,
+        &parts,
+        body,
+        ADMINISTRATION_BODY_BYTES_MAX,
+    )
+    .await?;
     let read = serde_json::from_slice(&body);
     read.map_err(|error| {
         Problem::new(
@@ -275,7 +282,9 @@ pub fn problem(error: LedgerError) -> Problem {
         )),
         LedgerError::Crowded => errors::crowded(),
         LedgerError::TooMany(_) => Problem::new(Kind::TooMany, error.to_string()),
-        LedgerError::TooLarge => Problem::new(Kind::InvalidSchema, format!("schema: {error}")),
+        LedgerError::TooLarge | LedgerError::Refused => {
+            Problem::new(Kind::InvalidSchema, format!("schema: {error}"))
+        }
         LedgerError::Database(cause) => errors::internal(&format!("credentials: {cause}")),
     }
 }

@@ -209,6 +209,7 @@ async fn run(
 impl Reader {
     /// Reads lines until the chunk is full or the stream ends. What has been read stays if this is dropped.
     async fn fill(&mut self) {
+        self.renew_policy().await;
         while self.take_lines() && !self.ended && !self.is_enough() && !self.is_tight() {
             self.wait_for_more().await;
             self.let_others_work().await;
@@ -218,6 +219,7 @@ impl Reader {
     /// Waits for a line, and takes along what has arrived with it; the chunk stays empty at the end, or when nobody waits
     /// for results.
     async fn read_some(&mut self, results: &mpsc::Sender<Result<Bytes, Infallible>>) {
+        self.renew_policy().await;
         while self.take_lines() && !self.ended && !self.is_enough() {
             if self.chunk.is_empty() {
                 self.wait_for_more().await;
@@ -236,10 +238,9 @@ impl Reader {
 
     /// Reads on; who sends nothing for too long, or makes a line last for too long, has ended the upload.
     async fn wait_for_more(&mut self) {
-        // What the tenant has decided meanwhile.
-        match policy::of(&self.app, &self.upload.policy.principal).await {
-            Ok(policy) => self.upload.policy = policy,
-            Err(problem) => return self.cut(problem),
+        self.renew_policy().await;
+        if self.is_broken {
+            return;
         }
         let number = self.lines.number();
         if self.line.0 != number || !self.lines.is_within_line() {
@@ -259,6 +260,15 @@ impl Reader {
                 Kind::RequestTimeout,
                 "nothing came for too long, or the line was not complete in time",
             )),
+        }
+    }
+
+    /// What the tenant has decided meanwhile: asked before lines are taken, be they there already.
+    async fn renew_policy(&mut self) {
+        match policy::of(&self.app, &self.upload.policy.principal).await {
+            Ok(policy) => self.upload.policy = policy,
+            Err(problem) if !self.is_broken => self.cut(problem),
+            Err(_) => {}
         }
     }
 

@@ -138,9 +138,10 @@ pub async fn declare(
     }
     let schema = match wanted.schema {
         Some(schema) => {
+            check_length(&schema)?;
             // To make one ready takes long.
             let check = move || check(&schema).map(|()| schema);
-            Some(app.checks.run(&principal.tenant, check).await??)
+            Some(app.checks.run_soon(&principal.tenant, check).await??)
         }
         None => None,
     };
@@ -167,22 +168,30 @@ fn may_change(principal: &Principal, pattern: &TopicPattern) -> Result<(), Probl
     })
 }
 
-fn check(schema: &Value) -> Result<(), Problem> {
+fn refused(reason: &dyn std::fmt::Display) -> Problem {
+    Problem::new(Kind::InvalidSchema, format!("schema: {reason}"))
+}
+
+fn check_length(schema: &Value) -> Result<(), Problem> {
     let text = schema.to_string();
     // As PostgreSQL prints it: with a space after each colon and comma.
     let length = text
         .len()
         .saturating_add(text.bytes().filter(|b| matches!(b, b':' | b',')).count());
-    let refused = |reason: String| Problem::new(Kind::InvalidSchema, format!("schema: {reason}"));
     if length > SCHEMA_BYTES_MAX {
-        return Err(refused(format!("is longer than {SCHEMA_BYTES_MAX} bytes")));
+        return Err(refused(&format_args!(
+            "is longer than {SCHEMA_BYTES_MAX} bytes"
+        )));
     }
     if text.contains("\\u0000") {
-        return Err(refused("holds \\u0000, which cannot be stored".into()));
+        return Err(refused(&"holds \\u0000, which cannot be stored"));
     }
-    Schema::new(schema)
-        .map(drop)
-        .map_err(|error| refused(error.to_string()))
+    Ok(())
+}
+
+fn check(schema: &Value) -> Result<(), Problem> {
+    let made = Schema::new(schema).map(drop);
+    made.map_err(|error| refused(&error))
 }
 
 /// `DELETE /v1/topics/{pattern}`.

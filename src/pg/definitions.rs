@@ -18,6 +18,7 @@ definitions![
     "functions/wake_servers.sql",
     "functions/record_append.sql",
     "functions/refuse_change.sql",
+    "functions/refuse_truncate.sql",
     "functions/watermark.sql",
     "functions/cursor.sql",
     "functions/cursor_seq.sql",

@@ -37,6 +37,7 @@ mod locks;
 mod matrix;
 mod memory;
 mod ndjson;
+mod nonsense;
 mod origins;
 mod overtaken;
 mod own;
