@@ -160,14 +160,15 @@ async fn a_table_that_was_written_anew_gives_no_topic_the_schema_of_another() {
         (status == 422).then_some(()).ok_or(status)
     })
     .await;
-    let move_rows = "DELETE FROM tidewire.declared_topics WHERE pattern = 'a.a'";
+    let move_rows =
+        "UPDATE tidewire.declared_topics SET description = 'moved' WHERE pattern = 'a.a'";
     client.batch_execute(move_rows).await.unwrap();
     let anew = "VACUUM FULL tidewire.declared_topics";
     client.batch_execute(anew).await.unwrap();
     let path = "/v1/topics/d.d";
     let (status, answer) = ask(&acme, Method::PUT, path, &json!({})).await;
     assert_eq!(status, 204, "{answer}");
-    for (topic, expected) in [("a.a", 422), ("b.b", 201), ("c.c", 201), ("d.d", 201)] {
+    for (topic, expected) in [("a.a", 201), ("b.b", 201), ("c.c", 201), ("d.d", 201)] {
         assert_eq!(write(topic).await, expected, "{topic}");
     }
     server.stop().await;
