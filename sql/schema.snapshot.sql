@@ -1648,10 +1648,12 @@ BEGIN
             RETURN false;
         END IF;
     END LOOP;
-    -- In this order, as an erasure does.
+    -- Not SHARE: what it has removed is written into these rows below.
+    LOCK TABLE tidewire.retention_rules IN SHARE ROW EXCLUSIVE MODE;
+    -- Before the chunk, as an erasure does.
     UPDATE tidewire.erasure_changes AS c SET version = c.version + 1;
     EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', _chunk.name);
-    -- Again: what was committed meanwhile is read with the rest. All of it before any tenant's beginning is moved.
+    -- Again: what was committed meanwhile, events and rules, is read with the rest. All of it before any tenant's beginning is moved.
     FOR _held IN EXECUTE _query LOOP
         IF _held.pattern IS NULL THEN
             RETURN false;
