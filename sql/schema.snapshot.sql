@@ -295,6 +295,8 @@ BEGIN
         RETURN QUERY SELECT 0::bigint, true;
         RETURN;
     END IF;
+    -- What is written into it below, before the version of erasures.
+    LOCK TABLE tidewire.retention_rules IN ROW EXCLUSIVE MODE;
     -- Before the events are read: whoever is not seen here takes a place above it.
     SELECT w.watermark INTO _watermark FROM tidewire.watermark() AS w;
     <<turns>>
@@ -304,6 +306,8 @@ BEGIN
             OR r.through_at < _round AND (r.through_at < _rested OR r.young_at < _began - r.days * interval '24 hours')
          GROUP BY r.tenant, t.looked_at ORDER BY t.looked_at NULLS FIRST, r.tenant
     LOOP
+        -- Before the tenant's rules are read, until the end: as whoever changes them does (tidewire.record_retention_rule()).
+        CONTINUE WHEN NOT pg_try_advisory_xact_lock(1953064033, hashtext(_tenant));
         INSERT INTO tidewire.retention_turns AS t (tenant, looked_at) VALUES (_tenant, clock_timestamp())
             ON CONFLICT (tenant) DO UPDATE SET looked_at = excluded.looked_at;
         FOR _rule IN
@@ -345,7 +349,7 @@ BEGIN
             _looked := _looked + _found.looked;
             -- After a rule, not before the first: each call comes further.
             _is_over := _looked >= apply_retention.row_limit
-                OR (apply_retention.round_at IS NOT NULL AND clock_timestamp() > _began + interval '1 second');
+                OR ((apply_retention.round_at IS NOT NULL OR _removed > 0) AND clock_timestamp() > _began + interval '1 second');
             EXIT turns WHEN _is_over;
         END LOOP;
     END LOOP;

@@ -12,9 +12,12 @@
 -- first that is younger than its days (of 24 hours each). What it has passed stays passed however its days change: all of it
 -- was due then, or is another's (see tidewire.record_retention_rule()).
 --
--- Waits for nobody who changes a rule: such a rule is looked at in a later call.
+-- Waits for nobody who changes a rule: such a tenant is looked at in a later call. Who changes rules of a tenant that was looked
+-- at waits for the end of the call, so that none is answered as set whose events go nevertheless. Hence it ends after a second
+-- without round_at as well, once it has emptied anything.
 --
--- Refuses: TW400 a transaction that does not see what is committed · 55P03 an erasure for half a second.
+-- Locks, in the order of tidewire.retain_by_rules(): the rules, the version of erasures.
+-- Refuses: TW400 a transaction that does not see what is committed · 55P03 an erasure, or the removal of a chunk, for half a second.
 CREATE OR REPLACE FUNCTION tidewire.apply_retention(row_limit integer DEFAULT 5000, round_at timestamptz DEFAULT NULL)
 RETURNS TABLE (removed bigint, is_complete boolean)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '500ms' AS $fn$
@@ -43,6 +46,8 @@ BEGIN
         RETURN QUERY SELECT 0::bigint, true;
         RETURN;
     END IF;
+    -- What is written into it below, before the version of erasures.
+    LOCK TABLE tidewire.retention_rules IN ROW EXCLUSIVE MODE;
     -- Before the events are read: whoever is not seen here takes a place above it.
     SELECT w.watermark INTO _watermark FROM tidewire.watermark() AS w;
     <<turns>>
@@ -52,6 +57,8 @@ BEGIN
             OR r.through_at < _round AND (r.through_at < _rested OR r.young_at < _began - r.days * interval '24 hours')
          GROUP BY r.tenant, t.looked_at ORDER BY t.looked_at NULLS FIRST, r.tenant
     LOOP
+        -- Before the tenant's rules are read, until the end: as whoever changes them does (tidewire.record_retention_rule()).
+        CONTINUE WHEN NOT pg_try_advisory_xact_lock(1953064033, hashtext(_tenant));
         INSERT INTO tidewire.retention_turns AS t (tenant, looked_at) VALUES (_tenant, clock_timestamp())
             ON CONFLICT (tenant) DO UPDATE SET looked_at = excluded.looked_at;
         FOR _rule IN
@@ -93,7 +100,7 @@ BEGIN
             _looked := _looked + _found.looked;
             -- After a rule, not before the first: each call comes further.
             _is_over := _looked >= apply_retention.row_limit
-                OR (apply_retention.round_at IS NOT NULL AND clock_timestamp() > _began + interval '1 second');
+                OR ((apply_retention.round_at IS NOT NULL OR _removed > 0) AND clock_timestamp() > _began + interval '1 second');
             EXIT turns WHEN _is_over;
         END LOOP;
     END LOOP;

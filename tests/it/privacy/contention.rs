@@ -109,3 +109,61 @@ async fn a_rule_that_is_being_set_keeps_the_chunk() {
     assert!(!removed.unwrap().get::<_, bool>(0));
     assert_eq!(kept(&client).await, ["a", "x.y"]);
 }
+
+/// A more exact rule takes events from one that is at work: while that is under way it is not answered.
+#[tokio::test(flavor = "multi_thread")]
+async fn no_rule_is_set_while_its_tenants_are_applied() {
+    let db = TestDb::new().await;
+    let client = due(&db).await;
+    let [applier, setter] = [db.connect().await, db.connect().await];
+    run(&applier, "BEGIN; SELECT tidewire.apply_retention()").await;
+    let looking = async {
+        let is_set = is_set(&client).await;
+        run(&applier, "COMMIT").await;
+        is_set
+    };
+    let ((), was_set) = tokio::join!(run(&setter, EXACT), looking);
+    assert!(!was_set, "it was answered, and its event is emptied");
+    assert!(kept(&client).await.is_empty());
+}
+
+/// And the other way round: a tenant whose rules are being changed has its turn later, others have theirs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rule_that_is_being_set_keeps_its_events() {
+    let db = TestDb::new().await;
+    let client = due(&db).await;
+    store(&client, "zeta", "z", 3 * DAY, "z").await;
+    run(&client, &ALL.replace("acme", "zeta")).await;
+    let setter = db.connect().await;
+    run(&setter, "BEGIN").await;
+    run(&setter, EXACT).await;
+    run(&client, "SELECT tidewire.apply_retention()").await;
+    assert_eq!(kept(&client).await, ["a", "x.y"]);
+    run(&setter, "COMMIT").await;
+    run(&client, "SELECT tidewire.apply_retention()").await;
+    assert_eq!(kept(&client).await, ["x.y"]);
+}
+
+/// Both wait for an erasure: when it ends, neither waits for the other.
+#[tokio::test(flavor = "multi_thread")]
+async fn batches_and_chunks_do_not_wait_in_a_circle() {
+    let db = TestDb::new().await;
+    let client = due(&db).await;
+    let [holder, applier, remover] = [db.connect().await, db.connect().await, db.connect().await];
+    run(
+        &holder,
+        "BEGIN; UPDATE tidewire.erasure_changes SET version = version + 1",
+    )
+    .await;
+    let applying = run(&applier, "SELECT tidewire.apply_retention()");
+    let removing = async {
+        until_waiting(&client, "apply_retention").await;
+        run(&remover, "SELECT tidewire.retain_by_rules()").await;
+    };
+    let ending = async {
+        until_waiting(&client, "retain_by_rules").await;
+        run(&holder, "ROLLBACK").await;
+    };
+    tokio::join!(applying, removing, ending);
+    assert!(kept(&client).await.is_empty());
+}
