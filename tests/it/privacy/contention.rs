@@ -87,8 +87,8 @@ async fn no_rule_is_set_while_a_chunk_is_removed() {
         run(&holder, "ROLLBACK").await;
         is_set
     };
-    let (removed, (), was_set) = tokio::join!(removing, setting, looking);
-    assert!(removed.unwrap().get::<_, bool>(0));
+    let (outcome, (), was_set) = tokio::join!(removing, setting, looking);
+    assert!(outcome.unwrap().get::<_, bool>(0));
     assert!(!was_set, "it was answered, and its event is gone");
 }
 
@@ -105,8 +105,8 @@ async fn a_rule_that_is_being_set_keeps_the_chunk() {
         until_waiting(&client, "retain_by_rules").await;
         run(&setter, "COMMIT").await;
     };
-    let (removed, ()) = tokio::join!(removing, setting);
-    assert!(!removed.unwrap().get::<_, bool>(0));
+    let (outcome, ()) = tokio::join!(removing, setting);
+    assert!(!outcome.unwrap().get::<_, bool>(0));
     assert_eq!(kept(&client).await, ["a", "x.y"]);
 }
 
