@@ -272,6 +272,7 @@ CREATE FUNCTION tidewire.apply_retention(row_limit integer DEFAULT 5000, round_a
     AS $$
 #variable_conflict use_column
 DECLARE
+    _bytes_max CONSTANT bigint := 32 * 1024 * 1024;
     _watermark bigint;
     _began     timestamptz := clock_timestamp();
     _round     timestamptz := coalesce(apply_retention.round_at, _began);
@@ -284,6 +285,9 @@ DECLARE
     _young_at  timestamptz;
     _found     record;
     _room      bigint;
+    _room_bytes bigint;
+    _bytes     bigint := 0;
+    _failure   text;
     _looked    bigint := 0;
     _removed   bigint := 0;
     _emptied   bigint;
@@ -295,6 +299,8 @@ BEGIN
         RETURN QUERY SELECT 0::bigint, true;
         RETURN;
     END IF;
+    -- What is written into it below, before the version of erasures.
+    LOCK TABLE tidewire.retention_rules IN ROW EXCLUSIVE MODE;
     -- Before the events are read: whoever is not seen here takes a place above it.
     SELECT w.watermark INTO _watermark FROM tidewire.watermark() AS w;
     <<turns>>
@@ -304,6 +310,8 @@ BEGIN
             OR r.through_at < _round AND (r.through_at < _rested OR r.young_at < _began - r.days * interval '24 hours')
          GROUP BY r.tenant, t.looked_at ORDER BY t.looked_at NULLS FIRST, r.tenant
     LOOP
+        -- Before the tenant's rules are read, until the end: as whoever changes them does (tidewire.record_retention_rule()).
+        CONTINUE WHEN NOT pg_try_advisory_xact_lock(1953064033, hashtext(_tenant));
         INSERT INTO tidewire.retention_turns AS t (tenant, looked_at) VALUES (_tenant, clock_timestamp())
             ON CONFLICT (tenant) DO UPDATE SET looked_at = excluded.looked_at;
         FOR _rule IN
@@ -314,42 +322,69 @@ BEGIN
         LOOP
             _cutoff := clock_timestamp() - _rule.days * interval '24 hours';
             _room := apply_retention.row_limit - _looked;
-            SELECT e.seq, e.recorded_at INTO _stop, _young_at FROM tidewire.events AS e
-             WHERE e.tenant = _rule.tenant AND e.seq > _rule.applied_seq AND e.recorded_at >= _cutoff ORDER BY e.seq LIMIT 1;
-            SELECT count(*) AS looked, max(l.seq) AS looked_to, array_agg(l.seq) FILTER (WHERE l.is_due) AS seqs,
-                   min(l.recorded_at) FILTER (WHERE l.is_due) AS earliest, max(l.recorded_at) FILTER (WHERE l.is_due) AS latest
-              INTO _found
-              FROM (SELECT e.seq, e.recorded_at,
+            _room_bytes := _bytes_max - _bytes;
+            _emptied := 0;
+            _found := NULL;
+            BEGIN
+                SELECT e.seq, e.recorded_at INTO _stop, _young_at FROM tidewire.events AS e
+                 WHERE e.tenant = _rule.tenant AND e.seq > _rule.applied_seq AND e.recorded_at >= _cutoff ORDER BY e.seq LIMIT 1;
+                WITH looked AS MATERIALIZED (
+                    SELECT e.seq, e.recorded_at, e.bytes,
                            e.erased_at IS NULL AND e.topic ~ _rule.topic_regex
                            AND (_rule.is_reserved OR NOT starts_with(e.topic, 'tidewire.'))
                            AND NOT EXISTS (
                                SELECT FROM tidewire.retention_rules AS o
                                 WHERE o.tenant = _rule.tenant AND o.specificity > _rule.specificity AND e.topic ~ o.topic_regex
                                   AND (o.is_reserved OR NOT starts_with(e.topic, 'tidewire.'))) AS is_due
-                      FROM (SELECT s.seq, s.recorded_at, s.topic, s.erased_at FROM tidewire.events AS s
+                      FROM (SELECT s.seq, s.recorded_at, s.topic, s.erased_at,
+                                   coalesce(pg_column_size(s.data), 0) + coalesce(pg_column_size(s.bytes), 0) AS bytes
+                              FROM tidewire.events AS s
                              WHERE s.tenant = _rule.tenant AND s.seq > _rule.applied_seq AND s.seq <= _watermark
                                AND s.seq < coalesce(_stop, _watermark + 1) AND s.recorded_at < _cutoff
-                             ORDER BY s.seq LIMIT _room) AS e) AS l;
-            _emptied := 0;
-            IF _found.seqs IS NOT NULL THEN
-                UPDATE tidewire.erasure_changes AS c SET version = c.version + 1;
-                _emptied := tidewire.redact(_rule.tenant, _found.seqs, _found.earliest, _found.latest);
+                             ORDER BY s.seq LIMIT _room) AS e
+                ), weighed AS (
+                    SELECT d.*, coalesce(sum(d.bytes) FILTER (WHERE d.is_due) OVER (
+                               ORDER BY d.seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS bytes_before
+                      FROM looked AS d
+                )
+                SELECT count(*) AS looked, max(l.seq) AS looked_to, array_agg(l.seq) FILTER (WHERE l.is_due) AS seqs,
+                       min(l.recorded_at) FILTER (WHERE l.is_due) AS earliest,
+                       max(l.recorded_at) FILTER (WHERE l.is_due) AS latest,
+                       coalesce(sum(l.bytes) FILTER (WHERE l.is_due), 0) AS bytes
+                  INTO _found FROM weighed AS l WHERE l.bytes_before < _room_bytes;
+                IF _found.seqs IS NOT NULL THEN
+                    UPDATE tidewire.erasure_changes AS c SET version = c.version + 1;
+                    _emptied := tidewire.redact(_rule.tenant, _found.seqs, _found.earliest, _found.latest);
+                END IF;
+            EXCEPTION
+                WHEN lock_not_available OR deadlock_detected THEN
+                    -- Others are in the way, not this tenant.
+                    RAISE;
+                WHEN query_canceled OR OTHERS THEN
+                    _failure := SQLERRM;
+            END;
+            IF _failure IS NOT NULL THEN
+                RAISE WARNING 'retention of tenant % by its rule % has failed: %', _rule.tenant, _rule.pattern, _failure;
+                UPDATE tidewire.retention_rules AS r SET looked_at = clock_timestamp()
+                 WHERE r.tenant = _rule.tenant AND r.pattern = _rule.pattern;
+                EXIT turns;
             END IF;
             UPDATE tidewire.retention_rules AS r
                SET applied_seq = coalesce(_found.looked_to, r.applied_seq), removed = r.removed + _emptied,
                    removed_at = CASE WHEN _emptied > 0 THEN clock_timestamp() ELSE r.removed_at END,
                    looked_at = clock_timestamp(), young_at = _young_at,
-                   through_at = CASE WHEN _found.looked < _room THEN clock_timestamp() END
+                   through_at = CASE WHEN _found.looked < _room AND _found.bytes < _room_bytes THEN clock_timestamp() END
              WHERE r.tenant = _rule.tenant AND r.pattern = _rule.pattern;
             _removed := _removed + _emptied;
             _looked := _looked + _found.looked;
+            _bytes := _bytes + _found.bytes;
             -- After a rule, not before the first: each call comes further.
-            _is_over := _looked >= apply_retention.row_limit
-                OR (apply_retention.round_at IS NOT NULL AND clock_timestamp() > _began + interval '1 second');
+            _is_over := _looked >= apply_retention.row_limit OR _bytes >= _bytes_max
+                OR ((apply_retention.round_at IS NOT NULL OR _removed > 0) AND clock_timestamp() > _began + interval '1 second');
             EXIT turns WHEN _is_over;
         END LOOP;
     END LOOP;
-    RETURN QUERY SELECT _removed, NOT _is_over;
+    RETURN QUERY SELECT _removed, CASE WHEN _failure IS NULL THEN NOT _is_over END;
 END
 $$;
 
@@ -1648,10 +1683,12 @@ BEGIN
             RETURN false;
         END IF;
     END LOOP;
-    -- In this order, as an erasure does.
+    -- Not SHARE: what it has removed is written into these rows below.
+    LOCK TABLE tidewire.retention_rules IN SHARE ROW EXCLUSIVE MODE;
+    -- Before the chunk, as an erasure does.
     UPDATE tidewire.erasure_changes AS c SET version = c.version + 1;
     EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', _chunk.name);
-    -- Again: what was committed meanwhile is read with the rest. All of it before any tenant's beginning is moved.
+    -- Again: what was committed meanwhile, events and rules, is read with the rest. All of it before any tenant's beginning is moved.
     FOR _held IN EXECUTE _query LOOP
         IF _held.pattern IS NULL THEN
             RETURN false;

@@ -2,9 +2,11 @@
 -- the same transaction: their cursors below it are answered with "expired", those of others go on. Returns whether it did.
 --
 -- The oldest one alone: what lies before a tenant's beginning must be gone. Looks without a lock first, since most chunks
--- hold something that is kept.
+-- hold something that is kept. Then it keeps the rules as they are until the chunk is gone: whoever changes one waits, so
+-- that none is answered as set whose events go nevertheless.
 --
--- Refuses: TW400 a transaction that does not see what was committed while it waited · 55P03 if others hold the chunk for half a second.
+-- Locks, in the order of tidewire.apply_retention(): the rules, the version of erasures, the chunk.
+-- Refuses: TW400 a transaction that does not see what was committed while it waited · 55P03 if others hold one of these for half a second.
 CREATE OR REPLACE FUNCTION tidewire.retain_by_rules()
 RETURNS boolean LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '500ms' AS $fn$
 DECLARE
@@ -44,10 +46,12 @@ BEGIN
             RETURN false;
         END IF;
     END LOOP;
-    -- In this order, as an erasure does.
+    -- Not SHARE: what it has removed is written into these rows below.
+    LOCK TABLE tidewire.retention_rules IN SHARE ROW EXCLUSIVE MODE;
+    -- Before the chunk, as an erasure does.
     UPDATE tidewire.erasure_changes AS c SET version = c.version + 1;
     EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', _chunk.name);
-    -- Again: what was committed meanwhile is read with the rest. All of it before any tenant's beginning is moved.
+    -- Again: what was committed meanwhile, events and rules, is read with the rest. All of it before any tenant's beginning is moved.
     FOR _held IN EXECUTE _query LOOP
         IF _held.pattern IS NULL THEN
             RETURN false;

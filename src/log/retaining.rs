@@ -2,7 +2,7 @@
 //!
 //! # Invariants
 //! - Statements name the tenant wherever a caller could name somebody else's row.
-//! - One tenant's rules, however many and however often changed, keep no other's from being applied: see
+//! - One tenant's rules, however many, however often changed, and if they fail, keep no other's from being applied: see
 //!   `sql/functions/apply_retention.sql`.
 //! - Where all of the oldest chunk is beyond the rules, the chunk goes; else its events are emptied in their places, a
 //!   bounded batch a transaction. Readers are told of either: by "expired", or by what stands in the place.
@@ -56,6 +56,8 @@ pub const STATEMENTS: &[&str] = &[
 
 /// Batches of a round; the rest waits for the next one.
 const BATCHES_MAX: u32 = 200;
+/// Tenants of a round whose batch may fail: each may take as long as a statement may.
+const FAILURES_MAX: u32 = 3;
 
 /// A rule, and what it has removed.
 #[derive(Debug, Clone, Serialize)]
@@ -80,6 +82,8 @@ pub struct Rule {
 pub(super) struct Removed {
     pub(super) chunks: u32,
     pub(super) events: i64,
+    /// Batches that failed for what a tenant has: the database's log says whose and why.
+    pub(super) failures: u32,
 }
 
 impl History {
@@ -172,7 +176,13 @@ pub(super) async fn apply(client: &mut Object, removed: &mut Removed) -> Result<
         let row = in_transaction(client, APPLY, &[&began_at]).await?;
         let events: i64 = row.try_get(0)?;
         removed.events = removed.events.saturating_add(events);
-        if row.try_get(1)? {
+        match row.try_get::<_, Option<bool>>(1)? {
+            Some(true) => break,
+            Some(false) => {}
+            // That tenant has had its turn: the next batch is another's.
+            None => removed.failures = removed.failures.saturating_add(1),
+        }
+        if removed.failures >= FAILURES_MAX {
             break;
         }
     }

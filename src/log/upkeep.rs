@@ -79,17 +79,24 @@ async fn retain(client: &mut Object, days: i32) {
 async fn apply_rules(client: &mut Object) {
     let mut removed = Removed::default();
     let outcome = retaining::apply(client, &mut removed).await;
-    if removed != Removed::default() {
-        let Removed { chunks, events } = removed;
+    let Removed {
+        chunks,
+        events,
+        failures,
+    } = removed;
+    if chunks > 0 || events > 0 {
         tracing::info!(chunks, events, "tenants' retention removed old events");
     }
-    if let Err(error) = outcome {
-        let reason = said(&error);
-        tracing::warn!(
-            reason,
-            "tenants' retention has not removed all that is old: trying again"
-        );
-    }
+    let reason = match outcome {
+        Err(error) => said(&error),
+        Ok(()) if failures > 0 => "batches failed: the database's log says whose".to_owned(),
+        Ok(()) => return,
+    };
+    tracing::warn!(
+        reason,
+        failures,
+        "tenants' retention has not removed all that is old: trying again"
+    );
 }
 
 async fn retain_oldest(client: &mut Object, days: i32) -> Result<bool, Error> {
