@@ -1605,6 +1605,26 @@ $$;
 COMMENT ON FUNCTION tidewire.refuse_strong_role() IS 'Trigger: refuses to give a tenant to a role that could get past it.';
 
 --
+-- Name: refuse_truncate(); Type: FUNCTION; Schema: tidewire; Owner: -
+--
+
+CREATE FUNCTION tidewire.refuse_truncate() RETURNS trigger
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    RAISE EXCEPTION 'TRUNCATE of %.% is refused: nobody would hear of it', TG_TABLE_SCHEMA, TG_TABLE_NAME
+        USING ERRCODE = 'TW405', HINT = 'Use DELETE.';
+END
+$$;
+
+--
+-- Name: FUNCTION refuse_truncate(); Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON FUNCTION tidewire.refuse_truncate() IS 'Trigger: refuses TRUNCATE.';
+
+--
 -- Name: retain(interval); Type: FUNCTION; Schema: tidewire; Owner: -
 --
 
@@ -2746,6 +2766,12 @@ CREATE INDEX setting_changes_by_transaction ON tidewire.setting_changes USING bt
 CREATE TRIGGER api_keys_announce_change AFTER INSERT OR DELETE OR UPDATE OF tenant, name, role, read_topics, write_topics, secret_sha256, expires_at, revoked_at ON tidewire.api_keys FOR EACH STATEMENT EXECUTE FUNCTION tidewire.announce_credential_change();
 
 --
+-- Name: api_keys api_keys_not_truncated; Type: TRIGGER; Schema: tidewire; Owner: -
+--
+
+CREATE TRIGGER api_keys_not_truncated BEFORE TRUNCATE ON tidewire.api_keys FOR EACH STATEMENT EXECUTE FUNCTION tidewire.refuse_truncate();
+
+--
 -- Name: api_keys api_keys_record; Type: TRIGGER; Schema: tidewire; Owner: -
 --
 
@@ -2756,6 +2782,12 @@ CREATE TRIGGER api_keys_record AFTER INSERT OR DELETE OR UPDATE OF tenant, name,
 --
 
 CREATE TRIGGER declared_topics_announce_change AFTER INSERT OR DELETE OR UPDATE ON tidewire.declared_topics FOR EACH ROW EXECUTE FUNCTION tidewire.announce_setting_change();
+
+--
+-- Name: declared_topics declared_topics_not_truncated; Type: TRIGGER; Schema: tidewire; Owner: -
+--
+
+CREATE TRIGGER declared_topics_not_truncated BEFORE TRUNCATE ON tidewire.declared_topics FOR EACH STATEMENT EXECUTE FUNCTION tidewire.refuse_truncate();
 
 --
 -- Name: declared_topics declared_topics_record; Type: TRIGGER; Schema: tidewire; Owner: -
@@ -2806,6 +2838,12 @@ CREATE TRIGGER revoked_tokens_announce_change AFTER INSERT OR UPDATE ON tidewire
 CREATE TRIGGER revoked_tokens_announce_removal AFTER DELETE ON tidewire.revoked_tokens REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION tidewire.announce_credential_change();
 
 --
+-- Name: revoked_tokens revoked_tokens_not_truncated; Type: TRIGGER; Schema: tidewire; Owner: -
+--
+
+CREATE TRIGGER revoked_tokens_not_truncated BEFORE TRUNCATE ON tidewire.revoked_tokens FOR EACH STATEMENT EXECUTE FUNCTION tidewire.refuse_truncate();
+
+--
 -- Name: revoked_tokens revoked_tokens_record; Type: TRIGGER; Schema: tidewire; Owner: -
 --
 
@@ -2822,6 +2860,12 @@ CREATE TRIGGER tenant_roles_are_held AFTER INSERT OR UPDATE ON tidewire.tenant_r
 --
 
 CREATE TRIGGER tenant_settings_announce_change AFTER INSERT OR DELETE OR UPDATE ON tidewire.tenant_settings FOR EACH ROW EXECUTE FUNCTION tidewire.announce_setting_change();
+
+--
+-- Name: tenant_settings tenant_settings_not_truncated; Type: TRIGGER; Schema: tidewire; Owner: -
+--
+
+CREATE TRIGGER tenant_settings_not_truncated BEFORE TRUNCATE ON tidewire.tenant_settings FOR EACH STATEMENT EXECUTE FUNCTION tidewire.refuse_truncate();
 
 --
 -- Name: tenant_settings tenant_settings_record; Type: TRIGGER; Schema: tidewire; Owner: -
@@ -3147,6 +3191,12 @@ REVOKE ALL ON FUNCTION tidewire.refuse_change() FROM PUBLIC;
 --
 
 REVOKE ALL ON FUNCTION tidewire.refuse_strong_role() FROM PUBLIC;
+
+--
+-- Name: FUNCTION refuse_truncate(); Type: ACL; Schema: tidewire; Owner: -
+--
+
+REVOKE ALL ON FUNCTION tidewire.refuse_truncate() FROM PUBLIC;
 
 --
 -- Name: FUNCTION retain(keep interval); Type: ACL; Schema: tidewire; Owner: -
