@@ -59,7 +59,15 @@ const USED: &str = "
      WHERE k.key_id = u.key_id AND (k.last_used_at IS NULL OR k.last_used_at < u.at)";
 
 /// Statements of this file, for the test that prepares each.
-pub const STATEMENTS: &[&str] = &[NEWS, KEYS, CREATE_KEY, LIST_KEYS, REVOKE_KEY, USED];
+pub const STATEMENTS: &[&str] = &[
+    NEWS,
+    KEYS,
+    CREATE_KEY,
+    LIST_KEYS,
+    IS_IN_FORCE,
+    REVOKE_KEY,
+    USED,
+];
 
 /// Why a credential could not be written or read.
 #[derive(Debug, thiserror::Error)]

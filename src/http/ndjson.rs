@@ -9,6 +9,7 @@
 //! - When the log cannot take a chunk the stream ends with an error on that chunk's lines: what has no result line was
 //!   not stored, or may be sent again with the same ids.
 
+mod line;
 mod report;
 mod sent;
 mod unchecked;
@@ -376,30 +377,5 @@ impl Reader {
             return Ok(event);
         }
         policy::admit_at_once(policy, event)
-    }
-
-    fn event(&self, line: Result<ingest::Line, ingest::LineTooLong>) -> Numbered {
-        let line = match line {
-            Ok(line) => line,
-            Err(long) => {
-                let detail = format!("a line is at most {LINE_BYTES_MAX} bytes");
-                return (long.number, Err(Problem::new(Kind::TooLarge, detail)));
-            }
-        };
-        let event = ingest::decode_line(&line.bytes, &self.app.ingest)
-            .map_err(|refusal| Problem::refused(0, &refusal));
-        let event = event.map(|event| {
-            let mut one = [event];
-            if let Some(key) = &self.key {
-                let first = usize::try_from(line.number.saturating_sub(1)).unwrap_or(usize::MAX);
-                ingest::assign_ids(&mut one, key, first);
-            }
-            if let Some(trace) = &self.trace {
-                ingest::apply_trace(&mut one, trace);
-            }
-            let [event] = one;
-            event
-        });
-        (line.number, event)
     }
 }
