@@ -1,7 +1,7 @@
 //! Connections over which credentials and settings are asked for.
 //!
 //! # Invariants
-//! - A look waits for nobody: what is long, or may wait for a lock, goes over the other connection, for a moment at most.
+//! - A look waits for a moment at most: what is long goes over the other connection, and what may wait for a lock gives up soon.
 
 use std::error::Error;
 use std::sync::Arc;
