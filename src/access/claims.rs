@@ -51,10 +51,20 @@ impl ClaimNames {
             write: patterns(&self.write)?,
             expires_at: Some(expires_at),
             credential: Credential::Token {
-                id: claims.get("jti").and_then(Value::as_str).map(Into::into),
+                id: id(claims)?,
                 issued_at: claims.get("iat").and_then(seconds),
             },
         })
+    }
+}
+
+/// By what a token is revoked alone: a text, by RFC 7519, or a number, as some issuers have it.
+fn id(claims: &Map<String, Value>) -> Result<Option<Box<str>>, String> {
+    match claims.get("jti") {
+        None | Some(Value::Null) => Ok(None),
+        Some(Value::String(id)) => Ok(Some(id.as_str().into())),
+        Some(Value::Number(id)) => Ok(Some(id.to_string().into())),
+        Some(_) => Err("jti".to_owned()),
     }
 }
 

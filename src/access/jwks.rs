@@ -1,7 +1,8 @@
 //! Keys that an identity provider publishes at a URL (RFC 7517), and changes when it likes.
 //!
 //! # Invariants
-//! - The keys last seen stay in force while the provider cannot be asked: its outage locks nobody out.
+//! - The keys last seen stay in force while the provider cannot be asked: its outage locks nobody out. What it answers
+//!   counts, a set without keys too: whoever withdraws all of them wants none to be used.
 //! - However many tokens name a key that is not known, the provider is asked once in a while only, by one of them.
 
 use std::sync::{Arc, PoisonError, RwLock};
@@ -40,13 +41,17 @@ pub enum JwksError {
 #[derive(Debug, thiserror::Error)]
 enum FetchError {
     #[error("{0}")]
-    Http(#[from] reqwest::Error),
+    Http(reqwest::Error),
     #[error("it is longer than {BYTES_MAX} bytes")]
     TooLong,
     #[error("it is no JSON Web Key Set: {0}")]
     NoSet(#[from] serde_json::Error),
-    #[error("it holds no key that verifies RS256, ES256 or EdDSA tokens")]
-    Empty,
+}
+
+impl From<reqwest::Error> for FetchError {
+    fn from(error: reqwest::Error) -> Self {
+        Self::Http(error.without_url())
+    }
 }
 
 /// See the module. Cheap to clone; clones share the keys.
@@ -59,7 +64,14 @@ struct Inner {
     client: reqwest::Client,
     keys: RwLock<Arc<Vec<Key>>>,
     /// When the provider was asked last. Held while it is being asked.
-    asked: Mutex<Option<Instant>>,
+    asked: Mutex<Asked>,
+}
+
+/// The last time the provider was asked.
+#[derive(Debug, Default, Clone, Copy)]
+struct Asked {
+    at: Option<Instant>,
+    is_answered: bool,
 }
 
 impl Jwks {
@@ -92,7 +104,7 @@ impl Jwks {
             url,
             client: builder.build().map_err(JwksError::Setup)?,
             keys: RwLock::default(),
-            asked: Mutex::new(None),
+            asked: Mutex::default(),
         })))
     }
 
@@ -104,39 +116,53 @@ impl Jwks {
     }
 
     /// Asks for a key that is not known, unless somebody did a moment ago. Whoever comes meanwhile waits for the answer.
-    pub async fn look_again(&self) {
+    /// Whether there was one the last time.
+    pub async fn look_again(&self) -> bool {
         let came = Instant::now();
         let mut asked = self.0.asked.lock().await;
-        let is_answered = asked.is_some_and(|at| at >= came || at.elapsed() < PAUSE);
-        if !is_answered {
-            *asked = Some(Instant::now());
-            self.refresh().await;
+        let is_fresh = |at: Instant| at >= came || at.elapsed() < PAUSE;
+        if !asked.at.is_some_and(is_fresh) {
+            self.ask(&mut asked).await;
         }
+        asked.is_answered
+    }
+
+    async fn ask(&self, asked: &mut Asked) {
+        asked.at = Some(Instant::now());
+        // Should whoever asks give up: not answered, as far as is known.
+        asked.is_answered = false;
+        asked.is_answered = self.refresh().await;
     }
 
     /// Asks from time to time, for ever.
     pub async fn run(self) {
         loop {
-            let is_fresh = {
+            let is_answered = {
                 let mut asked = self.0.asked.lock().await;
-                *asked = Some(Instant::now());
-                self.refresh().await
+                self.ask(&mut asked).await;
+                asked.is_answered
             };
-            crate::tasks::pause(if is_fresh { INTERVAL } else { RETRY }).await;
+            crate::tasks::pause(if is_answered { INTERVAL } else { RETRY }).await;
         }
     }
 
     async fn refresh(&self) -> bool {
         match self.fetch().await {
             Ok(keys) => {
+                if keys.is_empty() {
+                    tracing::warn!(
+                        "the identity provider publishes no key that verifies RS256, ES256 or EdDSA tokens: none of its tokens is let in"
+                    );
+                }
                 tracing::debug!(keys = keys.len(), "the identity provider's keys were read");
                 let mut current = self.0.keys.write().unwrap_or_else(PoisonError::into_inner);
                 *current = Arc::new(keys);
                 true
             }
             Err(error) => {
-                let url = self.0.url.as_str();
-                tracing::warn!(%error, url, "the identity provider's keys cannot be read: those last seen stay in force");
+                // Not the whole: it may hold a name and a password.
+                let (host, path) = (self.0.url.host_str(), self.0.url.path());
+                tracing::warn!(%error, host, path, "the identity provider's keys cannot be read: those last seen stay in force");
                 false
             }
         }
@@ -161,9 +187,6 @@ impl Jwks {
         let keys = Key::from_jwks(&JwkSet {
             keys: known.collect(),
         });
-        if keys.is_empty() {
-            return Err(FetchError::Empty);
-        }
         Ok(keys)
     }
 }

@@ -37,7 +37,7 @@ pub enum Denied {
     /// Withdrawn.
     #[error("the credential has been revoked")]
     Revoked,
-    /// Not known here, and the database cannot be asked.
+    /// Not known here, and who knows, the database or the identity provider, cannot be asked.
     #[error("the credential cannot be checked at the moment")]
     Unavailable,
     /// Valid, but a claim is missing or is not what it should be.
@@ -92,18 +92,25 @@ impl Verifier {
         }
         let header = jsonwebtoken::decode_header(token).map_err(|_| Denied::Invalid)?;
         // RFC 7515, 4.1.11: what must be understood and is not.
-        if header.extras.inner().contains_key("crit") {
+        if header.crit.is_some() {
             return Err(Denied::Invalid);
         }
         if let Some(result) = self.try_keys(token, &header) {
             return result;
         }
         // A key that is not known: perhaps a new one.
-        if let Some(jwks) = &self.jwks {
-            jwks.look_again().await;
-        }
-        self.try_keys(token, &header)
-            .unwrap_or(Err(Denied::Invalid))
+        let Some(jwks) = self.jwks.as_ref().filter(|_| is_published(header.alg)) else {
+            return Err(Denied::Invalid);
+        };
+        let is_answered = jwks.look_again().await;
+        self.try_keys(token, &header).unwrap_or({
+            // Nobody may be turned away for good because the provider was away when its key was asked for.
+            Err(if is_answered {
+                Denied::Invalid
+            } else {
+                Denied::Unavailable
+            })
+        })
     }
 
     /// The outcome with the key that signed it, or the last that might have; `None` if there is none.
@@ -137,7 +144,12 @@ impl Verifier {
                 _ => Denied::Invalid,
             })?
             .claims;
-        self.names.principal(&claims).map_err(Denied::Claim)
+        // The validation looks at an audience only if it is text.
+        if self.audiences.is_empty() && claims.contains_key("aud") {
+            return Err(Denied::Elsewhere);
+        }
+        let principal = self.names.principal(&claims).map_err(Denied::Claim)?;
+        Ok(principal.by_a_clock_that_may_differ(self.leeway_s))
     }
 
     fn validation(&self, algorithm: Algorithm) -> Validation {
@@ -156,6 +168,14 @@ impl Verifier {
         validation.set_required_spec_claims(&required);
         validation
     }
+}
+
+/// Whether keys of this algorithm are published: secrets are not.
+const fn is_published(algorithm: Algorithm) -> bool {
+    !matches!(
+        algorithm,
+        Algorithm::HS256 | Algorithm::HS384 | Algorithm::HS512
+    )
 }
 
 /// A token of our own, which can be revoked: alone, or with all of its subject until a time.

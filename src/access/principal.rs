@@ -87,7 +87,7 @@ pub struct Principal {
     pub read: Vec<TopicPattern>,
     /// Topics it may write.
     pub write: Vec<TopicPattern>,
-    /// Seconds since 1970 at which it ends.
+    /// Seconds since 1970 at which it ends, the time included by which clocks may differ.
     pub expires_at: Option<u64>,
     /// What it showed.
     pub credential: Credential,
@@ -106,6 +106,17 @@ impl Principal {
             expires_at: None,
             credential: Credential::None,
         }
+    }
+
+    /// The same by the clock of an issuer that may differ by so many seconds, always to the safe side of what is revoked: it
+    /// ends that much later, and may have been issued that much earlier.
+    #[must_use]
+    pub(super) fn by_a_clock_that_may_differ(mut self, leeway_s: u64) -> Self {
+        self.expires_at = self.expires_at.map(|at| at.saturating_add(leeway_s));
+        if let Credential::Token { issued_at, .. } = &mut self.credential {
+            *issued_at = issued_at.map(|at| at.saturating_sub(leeway_s));
+        }
+        self
     }
 
     /// Who it is, without what it may do.

@@ -18,6 +18,11 @@ pub enum CredentialsError {
         "{0} can be reached from other machines, but no credentials are configured: set TIDEWIRE_JWT_SECRET (openssl rand -base64 32), TIDEWIRE_JWT_PUBLIC_KEYS, TIDEWIRE_JWKS_URL or TIDEWIRE_API_KEYS_ONLY, or listen on 127.0.0.1"
     )]
     Open(SocketAddr),
+    /// Tokens are to be let in and are not.
+    #[error(
+        "TIDEWIRE_API_KEYS_ONLY lets in no tokens, and {0} says whose tokens to let in: unset one of the two"
+    )]
+    KeysOnly(&'static str),
     /// The secret is too short.
     #[error(transparent)]
     WeakSecret(#[from] WeakSecret),
@@ -47,6 +52,10 @@ pub(super) fn trust(
     config: &config::Serve,
     tasks: &Tasks,
 ) -> Result<(Trust, Option<Secret>), CredentialsError> {
+    if let Some(also) = tokens_of(&config.credentials).filter(|_| config.credentials.api_keys_only)
+    {
+        return Err(CredentialsError::KeysOnly(also));
+    }
     let mut verifier = verifier(&config.credentials)?;
     if let Some(jwks) = verifier.jwks.clone() {
         tasks.spawn_until_stop(jwks.run());
@@ -69,6 +78,17 @@ pub(super) fn trust(
         is_development: true,
     };
     Ok((trust, Some(secret)))
+}
+
+/// The setting that says whose tokens are let in, if there is one.
+fn tokens_of(config: &config::Credentials) -> Option<&'static str> {
+    if config.jwt_secret.is_some() {
+        Some("TIDEWIRE_JWT_SECRET")
+    } else if config.jwks_url.is_some() {
+        Some("TIDEWIRE_JWKS_URL")
+    } else {
+        (!config.jwt_public_keys.is_empty()).then_some("TIDEWIRE_JWT_PUBLIC_KEYS")
+    }
 }
 
 fn verifier(config: &config::Credentials) -> Result<Verifier, CredentialsError> {

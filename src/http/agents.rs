@@ -111,7 +111,7 @@ async fn read(
 ) -> Result<(Parts, Whole), Problem> {
     let (parts, body) = request.into_parts();
     let admission = Admission::of_writer(app, principal, &parts.extensions);
-    let body = body::admitted(app, &admission, &parts, body).await?;
+    let body = body::admitted(app, (principal, &admission), &parts, body).await?;
     admission.take(Quantity::Events, 1)?;
     Ok((parts, body))
 }

@@ -78,7 +78,7 @@ pub async fn post(
         return Ok(ndjson::post(app, upload, key, request));
     }
     let (parts, body) = request.into_parts();
-    let body = body::admitted(&app, &admission, &parts, body).await?;
+    let body = body::admitted(&app, (&principal, &admission), &parts, body).await?;
     let mut events = ingest::decode(media, &parts.headers, &body, &app.ingest)?.events;
     admission.take(Quantity::Events, events.len())?;
     if let Some(key) = &key {

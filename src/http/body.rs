@@ -2,7 +2,7 @@
 //!
 //! # Invariants
 //! - A body is bounded by itself, and with all others at once: what its buffer grows to is taken from their budget first.
-//! - It comes within a bounded time, however often a byte of it does.
+//! - It comes within a bounded time, however often a byte of it does, and within the life of the caller's credential.
 
 use std::ops::Deref;
 
@@ -14,11 +14,12 @@ use futures_util::StreamExt as _;
 use super::admission::Admission;
 use super::app::App;
 use super::budget::Share;
+use super::caller::while_held;
 use super::errors;
 use super::problem::{Kind, Problem};
 use super::serve::Patience;
+use crate::access::Principal;
 use crate::access::limits::Quantity;
-use crate::event::Tenant;
 use crate::event::limits::BODY_BYTES_MAX;
 
 /// A body, which counts until it is dropped: when its request is answered.
@@ -40,11 +41,11 @@ impl Deref for Whole {
 /// Reads a body of at most `bytes_max` to its end.
 ///
 /// # Errors
-/// 413 if it is longer than the bound, 408 if nothing comes for a while or it takes too long, 400 if it breaks off, 503 if
-/// there is no room for it.
+/// 413 if it is longer than the bound, 408 if nothing comes for a while or it takes too long, 400 if it breaks off, 401 if
+/// the credential ends before it has come, 503 if there is no room for it.
 pub async fn read(
     app: &App,
-    tenant: &Tenant,
+    principal: &Principal,
     parts: &Parts,
     body: Body,
     bytes_max: usize,
@@ -58,11 +59,15 @@ pub async fn read(
     let whole = Whole {
         bytes: Vec::new(),
         bytes_max,
-        share: app.bodies.share(tenant),
+        share: app.bodies.share(&principal.tenant),
     };
     let reading = whole.fill(body.into_data_stream(), patience);
-    let read = tokio::time::timeout(patience.body, reading).await;
-    read.unwrap_or_else(|_| Err(too_slow()))
+    // The client decides how long it takes; its credential may end before it does.
+    while_held(app, principal, async {
+        let read = tokio::time::timeout(patience.body, reading).await;
+        read.unwrap_or_else(|_| Err(too_slow()))
+    })
+    .await
 }
 
 /// Reads a body that counts against the caller's rate: before it is read, if its length is known.
@@ -71,7 +76,7 @@ pub async fn read(
 /// As [`read`], and 429.
 pub async fn admitted(
     app: &App,
-    admission: &Admission,
+    (principal, admission): (&Principal, &Admission),
     parts: &Parts,
     body: Body,
 ) -> Result<Whole, Problem> {
@@ -79,7 +84,7 @@ pub async fn admitted(
     if let Some(length) = declared {
         admission.take(Quantity::Bytes, length)?;
     }
-    let whole = read(app, &admission.tenant, parts, body, BODY_BYTES_MAX).await?;
+    let whole = read(app, principal, parts, body, BODY_BYTES_MAX).await?;
     if declared.is_none() {
         admission.take(Quantity::Bytes, whole.len())?;
     }

@@ -2,6 +2,7 @@
 //!
 //! # Invariants
 //! - The only place where a credential is read from a request. `?token=` counts on WebSocket and SSE only.
+//! - Who has been let in is not let in for ever: what waits for the client or for the log does so under a lease.
 
 use axum::extract::{FromRequestParts, OptionalFromRequestParts};
 use axum::http::header::AUTHORIZATION;
@@ -31,6 +32,22 @@ impl FromRequestParts<App> for Caller {
 pub async fn lease(app: &App, principal: &Principal) -> Result<Lease, Problem> {
     let lease = app.access.lease(principal).await;
     lease.map_err(|why| denied(&why))
+}
+
+/// Does what may take long, such as waiting for a body, under the caller's credential. Whoever does something with the
+/// outcome does it for somebody who may still do it.
+///
+/// # Errors
+/// 401 when the credential ends meanwhile, 503, and those of `work`.
+pub async fn while_held<T>(
+    app: &App,
+    principal: &Principal,
+    work: impl Future<Output = Result<T, Problem>>,
+) -> Result<T, Problem> {
+    let lease = lease(app, principal).await?;
+    let done = lease.run(work).await.map_err(|why| denied(&why))?;
+    lease.check().map_err(|why| denied(&why))?;
+    done
 }
 
 impl OptionalFromRequestParts<App> for Caller {

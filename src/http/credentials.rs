@@ -113,6 +113,9 @@ pub async fn list_keys(
     after: Result<Query<After>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let Query(from) = after.map_err(|error| Problem::parameter("after", error.body_text()))?;
+    if !from.after.is_empty() && KeyId::parse(&from.after).is_none() {
+        return Err(Problem::parameter("after", "is not the id of an API key"));
+    }
     let registry = app.access.registry();
     let listed = registry.list_keys(&principal.tenant, &from.after).await;
     Ok(Json(json!({ "api_keys": listed.map_err(problem)? })).into_response())
@@ -206,14 +209,7 @@ pub async fn read<T: DeserializeOwned>(
     request: Request,
 ) -> Result<T, Problem> {
     let (parts, body) = request.into_parts();
-    let body = body::read(
-        app,
-        &principal.tenant,
-        &parts,
-        body,
-        ADMINISTRATION_BODY_BYTES_MAX,
-    )
-    .await?;
+    let body = body::read(app, principal, &parts, body, ADMINISTRATION_BODY_BYTES_MAX).await?;
     let read = serde_json::from_slice(&body);
     read.map_err(|error| {
         Problem::new(

@@ -16,7 +16,7 @@ use sha2::{Digest as _, Sha256};
 use super::admission::Admission;
 use super::app::App;
 use super::audit::Doing;
-use super::caller;
+use super::caller::{self, while_held};
 use super::errors;
 use super::held;
 use super::params::ReadParams;
@@ -71,18 +71,19 @@ async fn page(
     format: Format,
 ) -> Result<Response, Problem> {
     let (limit, wait) = (params.limit()?, params.wait()?);
-    wait_at_least(app, params).await?;
+    while_held(app, principal, wait_at_least(app, params)).await?;
     let (filter, start) = place(app, principal, params, None, Start::Earliest)?;
     let admission = Admission::of_reader(app, principal, &parts.extensions);
     admission.begin(start)?;
     app.audit.read(principal, Doing::Read, &filter);
-    let mut follower = Follower::look(&app.hub, principal.tenant.clone(), filter, start)
-        .await
-        .map_err(|error| errors::follow(&error, app.hub.identity()))?
-        .at_pace(admission.pace());
-    let mut batch = read_page(&mut follower, limit)
-        .await
-        .map_err(|e| errors::follow(&e, app.hub.identity()))?;
+    let (mut follower, mut batch) = while_held(app, principal, async {
+        let follow = |error: FollowError| errors::follow(&error, app.hub.identity());
+        let looking = Follower::look(&app.hub, principal.tenant.clone(), filter, start);
+        let mut follower = looking.await.map_err(follow)?.at_pace(admission.pace());
+        let batch = read_page(&mut follower, limit).await.map_err(follow)?;
+        Ok((follower, batch))
+    })
+    .await?;
     if let Some(wait) = wait.filter(|wait| batch.events.is_empty() && !wait.is_zero()) {
         let _seat = app.seat(&admission)?;
         let lease = caller::lease(app, principal).await?;

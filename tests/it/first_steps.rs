@@ -94,6 +94,25 @@ async fn a_port_that_is_taken_and_an_address_that_is_not_ours() {
 }
 
 #[tokio::test]
+async fn api_keys_alone_and_yet_tokens() {
+    for (also, setting) in [
+        (
+            ["--jwt-secret", "secret-secret-secret-secret-secret"],
+            "TIDEWIRE_JWT_SECRET",
+        ),
+        (
+            ["--jwks-url", "https://id.example/keys"],
+            "TIDEWIRE_JWKS_URL",
+        ),
+        (["--jwt-public-keys", "key.pem"], "TIDEWIRE_JWT_PUBLIC_KEYS"),
+    ] {
+        let words = [&["--api-keys-only"][..], &also].concat();
+        let parts = ["TIDEWIRE_API_KEYS_ONLY lets in no tokens", setting];
+        fails(serve(program(), &words), &parts).await;
+    }
+}
+
+#[tokio::test]
 async fn keys_that_verify_nothing() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("key.pem");

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use reqwest::StatusCode;
@@ -13,7 +14,7 @@ use tokio::task::JoinSet;
 
 use crate::support::keys::KeyPair;
 use crate::support::token::in_seconds;
-use crate::support::{Server, TestDb};
+use crate::support::{Server, TestDb, eventually};
 
 /// What a company's provider says of an agent.
 fn claims(company: &str) -> Value {
@@ -103,12 +104,12 @@ async fn each_kind_of_public_key_lets_its_own_tokens_in_and_no_others() {
     )
     .unwrap();
     let good = ec.sign(None, &claims("acme"));
-    let [head, payload, signature] = good.split('.').collect::<Vec<_>>()[..] else {
+    let [head, payload, _] = good.split('.').collect::<Vec<_>>()[..] else {
         panic!("three parts")
     };
     let none = format!("eyJhbGciOiJub25lIn0.{payload}.");
     let unsigned = format!("{head}.{payload}.");
-    let critical = format!("eyJhbGciOiJFUzI1NiIsImNyaXQiOlsiYiJdLCJiIjoxfQ.{payload}.{signature}");
+    let critical = ec.sign_critical(&claims("acme"));
     let wrong = [
         ("the public key as a secret", confused),
         ("alg none", none),
@@ -143,6 +144,11 @@ async fn a_token_is_let_in_for_what_its_claims_say_and_only_if_they_say_it() {
         ("no issuer", json!({"iss": null})),
         ("another audience", json!({"aud": "others"})),
         ("no audience", json!({"aud": null})),
+        ("an audience that is no text", json!({"aud": 5})),
+        (
+            "an id that is neither text nor number",
+            json!({"jti": ["a"]}),
+        ),
         ("expired", json!({"exp": in_seconds(-60)})),
         ("no end", json!({"exp": null})),
         ("an end that is no time", json!({"exp": "never"})),
@@ -272,5 +278,62 @@ async fn a_provider_may_change_its_keys_and_may_be_away() {
     provider.keys.send_replace(None);
     assert_eq!(status(&server, &of_old).await.0, 401);
     assert_eq!(status(&server, &of_new).await.0, 201);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_that_is_away_turns_nobody_away_for_good() {
+    let db = TestDb::new().await;
+    let pair = KeyPair::ed();
+    let set = json!({"keys": [pair.jwk("one")]});
+    let provider = Provider::start(set.clone()).await;
+    provider.keys.send_replace(None);
+    let mut arguments = vec!["--jwks-url", &provider.url];
+    arguments.extend(NAMES);
+    let server = Server::start_with(&db.url, &arguments).await;
+    let token = pair.sign(Some("one"), &claims("acme"));
+    let (before, problem) = status(&server, &token).await;
+    assert_eq!(before, 503, "{problem}");
+    let stream = server.api.with_token(&token);
+    let mut stream = stream
+        .sse("after=latest&topics=deal.*", Some(""))
+        .await
+        .unwrap();
+    assert!(
+        stream.next().await.unwrap().is_none(),
+        "no final error: it comes back"
+    );
+    // A secret is never published: that is final.
+    let secret = EncodingKey::from_secret(b"secret-secret-secret-secret-secret");
+    let hs = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims("acme"), &secret);
+    assert_eq!(status(&server, &hs.unwrap()).await.0, 401);
+    provider.keys.send_replace(Some(set));
+    eventually(Duration::from_secs(20), || async {
+        let (status, problem) = status(&server, &token).await;
+        (status == 201).then_some(()).ok_or(problem)
+    })
+    .await;
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_provider_that_withdraws_all_its_keys_lets_nobody_in() {
+    let db = TestDb::new().await;
+    let (pair, other) = (KeyPair::ed(), KeyPair::ed());
+    let provider = Provider::start(json!({"keys": [pair.jwk("one")]})).await;
+    let mut arguments = vec!["--jwks-url", &provider.url];
+    arguments.extend(NAMES);
+    let server = Server::start_with(&db.url, &arguments).await;
+    let token = pair.sign(Some("one"), &claims("acme"));
+    assert_eq!(status(&server, &token).await.0, 201);
+    provider.keys.send_replace(Some(json!({"keys": []})));
+    // Asked for at the latest after the interval; a token of a key that is not known makes it sooner.
+    let unknown = other.sign(Some("other"), &claims("acme"));
+    eventually(Duration::from_secs(20), || async {
+        assert_eq!(status(&server, &unknown).await.0, 401);
+        let (status, answer) = status(&server, &token).await;
+        (status == 401).then_some(()).ok_or(answer)
+    })
+    .await;
     server.stop().await;
 }

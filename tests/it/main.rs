@@ -12,6 +12,7 @@ mod api_keys;
 mod append;
 mod append_only;
 mod audit;
+mod begun;
 mod blocked;
 mod bombs;
 mod browser;

@@ -69,6 +69,13 @@ impl KeyPair {
         jsonwebtoken::encode(&header, claims, &self.encoding).unwrap()
     }
 
+    /// A token with these claims that demands of its reader to understand something.
+    pub fn sign_critical(&self, claims: &Value) -> String {
+        let mut header = Header::new(self.algorithm);
+        header.crit = Some(vec!["b64".to_owned()]);
+        jsonwebtoken::encode(&header, claims, &self.encoding).unwrap()
+    }
+
     /// The public half for a key set.
     pub fn jwk(&self, id: &str) -> Value {
         if self.algorithm == Algorithm::EdDSA {
