@@ -173,6 +173,11 @@ impl Follower {
         self
     }
 
+    /// How often it may read history from now on.
+    pub fn set_pace(&mut self, pace: Pace) {
+        self.pace = pace;
+    }
+
     /// Whether a read would find something, as far as can be told without one.
     #[must_use]
     pub fn has_news(&self) -> bool {

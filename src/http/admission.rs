@@ -101,6 +101,12 @@ impl Admission {
         }
     }
 
+    /// Whether both count against the same credential.
+    #[must_use]
+    pub fn is_of_same_account(&self, other: &Self) -> bool {
+        self.account.is_same(&other.account)
+    }
+
     /// Takes tokens.
     ///
     /// # Errors

@@ -295,6 +295,14 @@ async fn a_socket_lives_as_long_as_its_credential_and_may_be_given_another() {
         .send(json!({"type": "auth", "token": token::token("rival")}))
         .await;
     assert_eq!(goes_on.close_code().await, 1008);
+    // Whose it is does not change either: the log says who subscribed.
+    let anothers = token::issue(&Claims {
+        sub: "somebody-else".into(),
+        ..token::claims("acme")
+    });
+    let mut kept = server.api.with_token(&token::token("acme")).ws().await;
+    kept.send(json!({"type": "auth", "token": anothers})).await;
+    assert_eq!(kept.close_code().await, 1008);
     let mut wrong = server.api.with_token(&token::token("acme")).ws().await;
     wrong.send(json!({"type": "auth", "token": "x.y.z"})).await;
     assert_eq!(wrong.close_code().await, 4401);

@@ -63,3 +63,11 @@ impl Keys {
         }
     }
 }
+
+impl super::Account {
+    /// Whether both are of the same credential of the same tenant.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.keys == other.keys
+    }
+}

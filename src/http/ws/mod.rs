@@ -67,10 +67,10 @@ pub async fn get(State(app): State<App>, request: Request) -> Result<Response, P
         .max_frame_size(FRAME_BYTES_MAX)
         .on_upgrade(move |socket| async move {
             message.begin(app.messages.share(&principal.tenant));
-            socket::Socket::new(app, (principal, lease), encoding, socket, message)
+            let holder = (principal, lease, seat);
+            socket::Socket::new(app, holder, encoding, socket, message)
                 .run()
                 .await;
-            drop(seat);
         }))
 }
 

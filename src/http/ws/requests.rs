@@ -14,8 +14,8 @@ use super::close::Close;
 use super::frame::{self, ClientFrame};
 use super::socket::{Ended, Socket};
 use super::subscription;
-use crate::access::limits::Quantity;
-use crate::access::{Denied, Policy};
+use crate::access::limits::{Place, Quantity};
+use crate::access::{Credential, Denied, Policy, Principal};
 use crate::event::encode::push_string;
 use crate::event::limits::{RATE_REFUSALS_MAX, SOCKET_NAMES_MAX, SUBSCRIPTIONS_MAX};
 use crate::event::{Filter, NewEvent};
@@ -211,9 +211,10 @@ impl Socket {
             Err(denied) => Err(denied),
         };
         match known {
-            Ok((principal, lease)) if principal.tenant == self.principal.tenant => {
+            Ok((principal, lease)) if self.is_of(&principal) => {
+                self.move_to(Admission::for_socket(&self.app, &principal))
+                    .map_err(|_| Some(Close::RateLimited))?;
                 (self.principal, self.lease) = (principal, lease);
-                self.admission = Admission::for_socket(&self.app, &self.principal);
                 let lost: Vec<String> = self
                     .subscriptions
                     .iter()
@@ -229,7 +230,9 @@ impl Socket {
                 self.send(&json!({"type": "notice", "level": "info", "code": "authenticated", "message": "the new credential is in force"}))
                     .await
             }
-            Ok(_) => Err(Some(Close::Policy("a connection keeps its tenant"))),
+            Ok(_) => Err(Some(Close::Policy(
+                "a connection keeps its tenant and its holder: the new credential bears another name",
+            ))),
             // Nothing is known against it: the old one stays in force.
             Err(denied @ Denied::Unavailable) => {
                 let problem = caller::denied(&denied);
@@ -239,6 +242,31 @@ impl Socket {
                 "the new credential is not valid",
             ))),
         }
+    }
+}
+
+impl Socket {
+    /// Whether this is who holds it: a new credential, not somebody else's. In development nobody holds it yet who came
+    /// without one.
+    fn is_of(&self, principal: &Principal) -> bool {
+        let own = &self.principal;
+        let is_nobodys = own.credential == Credential::None;
+        own.tenant == principal.tenant && (own.name == principal.name || is_nobodys)
+    }
+
+    /// Counts what it holds as the new credential's: its seat, its subscriptions, and what they read.
+    fn move_to(&mut self, admission: Admission) -> Result<(), Problem> {
+        if admission.is_of_same_account(&self.admission) {
+            return Ok(());
+        }
+        let seat = self.app.seat(&admission)?;
+        let places = self.subscriptions.iter().map(|_| admission.subscribe());
+        let places: Vec<Place> = places.collect::<Result<_, _>>()?;
+        for (one, place) in self.subscriptions.iter_mut().zip(places) {
+            one.count_as(place, admission.pace());
+        }
+        (self.seat, self.admission) = (seat, admission);
+        Ok(())
     }
 }
 

@@ -30,7 +30,7 @@ use crate::event::limits::{
 };
 use crate::feed::{FollowError, Turn};
 use crate::http::admission::Admission;
-use crate::http::app::App;
+use crate::http::app::{App, Seat};
 use crate::http::errors;
 use crate::http::unfinished::{Refusal, Unfinished};
 use crate::log::{ReadError, Sequence};
@@ -56,6 +56,8 @@ pub struct Socket {
     pub(super) app: App,
     pub(super) principal: Principal,
     pub(super) lease: Lease,
+    /// Among the credential's connections.
+    pub(super) seat: Seat,
     pub(super) encoding: Encoding,
     line: WebSocket,
     message: Unfinished,
@@ -76,7 +78,7 @@ impl Socket {
     #[must_use]
     pub fn new(
         app: App,
-        (principal, lease): (Principal, Lease),
+        (principal, lease, seat): (Principal, Lease, Seat),
         encoding: Encoding,
         line: WebSocket,
         message: Unfinished,
@@ -87,6 +89,7 @@ impl Socket {
             app,
             principal,
             lease,
+            seat,
             encoding,
             line,
             message,

@@ -11,7 +11,7 @@ use crate::access::Principal;
 use crate::access::limits::Place;
 use crate::event::Filter;
 use crate::event::limits::NAME_BYTES_MAX;
-use crate::feed::pace::Rest;
+use crate::feed::pace::{Pace, Rest};
 use crate::feed::{Follower, Start};
 use crate::http::admission::Admission;
 use crate::http::app::App;
@@ -34,7 +34,7 @@ pub struct Subscription {
     rest: Rest,
     /// Until then it has read history too often.
     pub rests_until: Option<Instant>,
-    _place: Place,
+    place: Place,
 }
 
 impl Subscription {
@@ -48,6 +48,12 @@ impl Subscription {
     /// It is read again after a while: as long as the rate says, and longer each time.
     pub fn rest(&mut self, wait: Duration) {
         self.rests_until = Instant::now().checked_add(self.rest.again(wait));
+    }
+
+    /// From now on it is another credential's.
+    pub fn count_as(&mut self, place: Place, pace: Pace) {
+        self.place = place;
+        self.follower.set_pace(pace);
     }
 
     /// It was read.
@@ -114,6 +120,6 @@ pub async fn begin(
         is_live: false,
         rest: Rest::default(),
         rests_until: None,
-        _place: place,
+        place,
     })
 }

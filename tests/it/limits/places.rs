@@ -6,6 +6,7 @@ use reqwest::Method;
 use serde_json::json;
 
 use super::{caller, header, server};
+use crate::api_keys::create;
 use crate::support::{Api, TestDb, eventually};
 
 async fn status_of(request: reqwest::RequestBuilder) -> u16 {
@@ -113,5 +114,34 @@ async fn subscriptions_count_over_all_sockets() {
     other.until("unsubscribed").await;
     one.send(wanted).await;
     one.until("subscribed").await;
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn a_new_credential_takes_its_own_places_and_frees_the_old_ones() {
+    let db = TestDb::new().await;
+    let limits = [
+        "--credential-connections-max",
+        "2",
+        "--credential-subscriptions-max",
+        "2",
+    ];
+    let server = server(&db, &limits).await;
+    let admin = caller(&server, "acme", "admin");
+    let (_, old) = create(&admin).await;
+    let (_, new) = create(&admin).await;
+    let (holder, renewed) = (server.api.with_token(&old), server.api.with_token(&new));
+    let mut sockets = [holder.ws().await, holder.ws().await];
+    for ws in &mut sockets {
+        ws.subscribe("s", &["deal.*"], "latest").await;
+        ws.send(json!({"type": "auth", "token": new})).await;
+        assert_eq!(ws.until("notice").await["code"], "authenticated");
+    }
+    assert!(renewed.try_ws().await.is_err(), "both are the new one's");
+    let mut third = holder.ws().await;
+    third.subscribe("s", &["deal.*"], "latest").await;
+    // There is no room for a third of the new one's.
+    third.send(json!({"type": "auth", "token": new})).await;
+    assert_eq!(third.close_code().await, 4429);
     server.stop().await;
 }
