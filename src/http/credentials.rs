@@ -59,6 +59,8 @@ fn present<'de, D: Deserializer<'de>>(value: D) -> Result<Option<String>, D::Err
 pub struct After {
     #[serde(default)]
     after: String,
+    /// Those of this name alone.
+    name: Option<String>,
 }
 
 /// `POST /v1/api-keys`.
@@ -113,9 +115,11 @@ pub async fn list_keys(
     after: Result<Query<After>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let Query(from) = after.map_err(|error| Problem::parameter("after", error.body_text()))?;
+    let name = from.name.as_deref().map(Label::parse).transpose();
+    let name = name.map_err(|error| Problem::parameter("name", error))?;
     let registry = app.access.registry();
-    let listed = registry.list_keys(&principal.tenant, &from.after).await;
-    Ok(Json(json!({ "api_keys": listed.map_err(problem)? })).into_response())
+    let listed = registry.list_keys(&principal.tenant, &from.after, name.as_ref());
+    Ok(Json(json!({ "api_keys": listed.await.map_err(problem)? })).into_response())
 }
 
 /// `DELETE /v1/api-keys/{id}`: whoever uses it is closed within a second, on every server.
@@ -275,6 +279,9 @@ pub fn problem(error: LedgerError) -> Problem {
     match error {
         LedgerError::Unavailable => errors::unavailable(
             "credentials cannot be read or changed: the database does not answer at the moment",
+        ),
+        LedgerError::HeldUp => errors::unavailable(
+            "another transaction in the database is in the way of this: if it stays open an operator has to end it",
         ),
         LedgerError::Unreadable(tenant) => errors::internal(&format!(
             "the settings of tenant {} cannot be read",
