@@ -5,7 +5,7 @@
 //!   no revocation waits for settings.
 //! - One statement at a time on the connection, of which tenants take turns. It waits there for a lock no longer than a moment; the
 //!   rest of the time it waits elsewhere, and others have their turns.
-//! - A turn ends when the database has answered, though whoever asked may have gone: what is sent and forgotten does not pile up.
+//! - Whoever gives up leaves one statement behind at most: each is prepared first, which is answered after all that was sent before.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -14,12 +14,11 @@ use std::time::{Duration, Instant};
 use tokio_postgres::Client;
 
 use super::ledger::LedgerError;
-use super::lines::Lines;
 use super::registry::Registry;
 use crate::event::Tenant;
 use crate::event::limits::ADMINISTRATION_WAITING_MAX;
 use crate::fair::{Fair, NoPermit, Permit};
-use crate::tasks::{Tasks, pause};
+use crate::tasks::pause;
 
 /// How long a turn is waited for.
 pub(super) const TURN_WAIT: Duration = Duration::from_secs(2);
@@ -28,9 +27,6 @@ const PATIENCE: Duration = Duration::from_millis(1_500);
 /// Rests between attempts: each twice as long as the one before.
 const REST_MIN: Duration = Duration::from_millis(25);
 const REST_MAX: Duration = Duration::from_millis(400);
-
-/// Answered when all has been that was sent before.
-const NOTHING: &str = "";
 
 /// What is changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,19 +44,19 @@ pub(super) struct Changes {
     settings: Own,
     /// The connection's one place.
     line: Arc<Fair>,
-    tasks: Tasks,
 }
 
-impl Changes {
-    pub(super) fn new(tasks: &Tasks) -> Self {
+impl Default for Changes {
+    fn default() -> Self {
         Self {
             credentials: Own::default(),
             settings: Own::default(),
             line: Fair::new(1),
-            tasks: tasks.clone(),
         }
     }
+}
 
+impl Changes {
     /// The tenant's own place.
     async fn place(&self, of: Of, tenant: &Tenant) -> Result<Permit, LedgerError> {
         let own = match of {
@@ -68,15 +64,6 @@ impl Changes {
             Of::Settings => &self.settings,
         };
         soon(&own.of(tenant), tenant).await
-    }
-
-    /// A turn on the connection for changes.
-    async fn turn(&self, tenant: &Tenant, lines: Arc<Lines>) -> Result<Turn<'_>, LedgerError> {
-        Ok(Turn {
-            permit: Some(soon(&self.line, tenant).await?),
-            lines,
-            tasks: &self.tasks,
-        })
     }
 }
 
@@ -109,37 +96,6 @@ impl Own {
     }
 }
 
-/// The right to send one statement.
-struct Turn<'a> {
-    permit: Option<Permit>,
-    lines: Arc<Lines>,
-    tasks: &'a Tasks,
-}
-
-impl Turn<'_> {
-    /// The database has answered.
-    fn end(mut self) {
-        self.permit = None;
-    }
-}
-
-impl Drop for Turn<'_> {
-    fn drop(&mut self) {
-        let Some(permit) = self.permit.take() else {
-            return;
-        };
-        let lines = Arc::clone(&self.lines);
-        // Whoever is next would stand behind what was sent.
-        self.tasks.spawn_until_stop(async move {
-            let line = &lines.changes;
-            let _ = line
-                .ask(async { Ok(line.client().batch_execute(NOTHING).await?) })
-                .await;
-            drop(permit);
-        });
-    }
-}
-
 impl Registry {
     /// Changes something of the tenant, by one statement that is sent again if another transaction is in its way.
     ///
@@ -160,15 +116,11 @@ impl Registry {
         let began = Instant::now();
         let mut rest = REST_MIN;
         loop {
+            let turn = soon(&changes.line, tenant).await?;
             let lines = self.0.lines()?;
-            let turn = changes.turn(tenant, Arc::clone(&lines)).await?;
             let line = &lines.changes;
             let answer = line.ask(ask(Arc::clone(line.client()))).await;
-            if matches!(answer, Err(LedgerError::Unavailable)) {
-                drop(turn);
-            } else {
-                turn.end();
-            }
+            drop(turn);
             if !matches!(answer, Err(LedgerError::HeldUp)) || began.elapsed() >= PATIENCE {
                 return answer;
             }

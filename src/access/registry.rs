@@ -125,7 +125,7 @@ impl Registry {
             leases: Leases::default(),
             lookups: Semaphore::new(LOOKUPS_MAX),
             administration: Fair::new(ADMINISTRATION_MAX),
-            changes: Changes::new(tasks),
+            changes: Changes::default(),
             uses: Uses::default(),
             settings: Remembered::default(),
             settings_reads: Arc::new(Semaphore::new(SETTINGS_READS_MAX)),

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio_postgres::Client;
 
 use crate::api_keys::create;
 use crate::support::token::{self, WITH_TOKENS};
@@ -54,11 +55,12 @@ async fn credentials_that_cannot_be_looked_up_are_an_issue_and_not_ready() {
         assert_eq!(advice(&admin).await, None);
         let operator = db.connect().await;
         operator.batch_execute(break_it).await.unwrap();
-        let advice_of = || async {
-            let advice = advice(&admin).await;
-            advice.ok_or("no issue")
-        };
-        let said = eventually(SAID, advice_of).await;
+        eventually(SAID, || async {
+            let answer = ready(&server.api).await;
+            if answer.0 == 503 { Ok(()) } else { Err(answer) }
+        })
+        .await;
+        let said = advice(&admin).await.expect("it says why");
         assert!(said.as_str().unwrap().contains(cause), "{said}");
         let (status, text) = ready(&server.api).await;
         assert_eq!(
@@ -80,12 +82,8 @@ async fn credentials_that_cannot_be_looked_up_are_an_issue_and_not_ready() {
     }
 }
 
-/// The connections stay and another server answers: as behind a pooler after a failover. Here the same one says that it began at
-/// another time, and has written its changes under numbers of transactions that have passed, as one does that is behind.
-#[tokio::test]
-async fn a_change_that_another_server_has_made_is_seen_though_no_connection_was_lost() {
-    let db = TestDb::new().await;
-    let client = db.connect().await;
+/// A database of which each new connection takes from a table when its server began.
+async fn pretend(client: &Client) {
     let name: String = client
         .query_one("SELECT current_database()::text", &[])
         .await
@@ -101,6 +99,15 @@ async fn a_change_that_another_server_has_made_is_seen_though_no_connection_was_
         ))
         .await
         .unwrap();
+}
+
+/// The connections stay and another server answers: as behind a pooler after a failover. Here the same one says that it began at
+/// another time, and has written its changes under numbers of transactions that have passed, as one does that is behind.
+#[tokio::test]
+async fn a_change_that_another_server_has_made_is_seen_though_no_connection_was_lost() {
+    let db = TestDb::new().await;
+    let client = db.connect().await;
+    pretend(&client).await;
     let server = Server::start_with(&db.url, WITH_TOKENS).await;
     let tenants = ["acme", "beta"].map(|tenant| server.api.with_token(&token::token(tenant)));
     let declare = async |tenant: &Api, maximum: u32| {
