@@ -32,6 +32,10 @@ BEGIN
         IF NOT EXISTS (SELECT FROM gone AS g WHERE g.until IS NULL OR g.until > clock_timestamp() - interval '1 hour') THEN
             RETURN NULL;
         END IF;
+    ELSIF TG_TABLE_NAME = 'api_keys' AND TG_OP = 'DELETE' THEN
+        IF NOT EXISTS (SELECT FROM gone AS g WHERE g.revoked_at IS NULL AND coalesce(g.expires_at, 'infinity') > clock_timestamp() - interval '1 hour') THEN
+            RETURN NULL;
+        END IF;
     END IF;
     UPDATE tidewire.credential_changes AS c SET version = c.version + 1;
     PERFORM pg_notify('tidewire_credentials', '');
@@ -1355,6 +1359,10 @@ DECLARE
 BEGIN
     IF TG_TABLE_NAME = 'revoked_tokens' AND TG_OP = 'DELETE' AND (_row ->> 'until')::timestamptz < now() - interval '1 day' THEN
         -- It had ended by itself: nobody did anything.
+        RETURN NULL;
+    ELSIF TG_TABLE_NAME = 'api_keys' AND TG_OP = 'DELETE'
+          AND least((_row ->> 'revoked_at')::timestamptz, (_row ->> 'expires_at')::timestamptz) < now() - interval '90 days' THEN
+        -- It ended long ago, which was said if somebody did it.
         RETURN NULL;
     ELSIF TG_TABLE_NAME = 'revoked_tokens' THEN
         _did := CASE TG_OP WHEN 'DELETE' THEN 'forgotten' ELSE 'revoked' END;
@@ -2706,10 +2714,28 @@ ALTER TABLE ONLY tidewire.tenant_settings
     ADD CONSTRAINT tenant_settings_pkey PRIMARY KEY (tenant);
 
 --
+-- Name: api_keys_by_end; Type: INDEX; Schema: tidewire; Owner: -
+--
+
+CREATE INDEX api_keys_by_end ON tidewire.api_keys USING btree (LEAST(revoked_at, expires_at)) WHERE (LEAST(revoked_at, expires_at) IS NOT NULL);
+
+--
+-- Name: api_keys_by_name; Type: INDEX; Schema: tidewire; Owner: -
+--
+
+CREATE INDEX api_keys_by_name ON tidewire.api_keys USING btree (tenant, name, key_id);
+
+--
 -- Name: api_keys_by_tenant; Type: INDEX; Schema: tidewire; Owner: -
 --
 
 CREATE INDEX api_keys_by_tenant ON tidewire.api_keys USING btree (tenant, key_id);
+
+--
+-- Name: api_keys_in_force; Type: INDEX; Schema: tidewire; Owner: -
+--
+
+CREATE INDEX api_keys_in_force ON tidewire.api_keys USING btree (tenant, COALESCE(expires_at, 'infinity'::timestamp with time zone)) WHERE (revoked_at IS NULL);
 
 --
 -- Name: erased_tenants_by_version; Type: INDEX; Schema: tidewire; Owner: -
@@ -2763,7 +2789,13 @@ CREATE INDEX setting_changes_by_transaction ON tidewire.setting_changes USING bt
 -- Name: api_keys api_keys_announce_change; Type: TRIGGER; Schema: tidewire; Owner: -
 --
 
-CREATE TRIGGER api_keys_announce_change AFTER INSERT OR DELETE OR UPDATE OF tenant, name, role, read_topics, write_topics, secret_sha256, expires_at, revoked_at ON tidewire.api_keys FOR EACH STATEMENT EXECUTE FUNCTION tidewire.announce_credential_change();
+CREATE TRIGGER api_keys_announce_change AFTER INSERT OR UPDATE OF tenant, name, role, read_topics, write_topics, secret_sha256, expires_at, revoked_at ON tidewire.api_keys FOR EACH STATEMENT EXECUTE FUNCTION tidewire.announce_credential_change();
+
+--
+-- Name: api_keys api_keys_announce_removal; Type: TRIGGER; Schema: tidewire; Owner: -
+--
+
+CREATE TRIGGER api_keys_announce_removal AFTER DELETE ON tidewire.api_keys REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION tidewire.announce_credential_change();
 
 --
 -- Name: api_keys api_keys_not_truncated; Type: TRIGGER; Schema: tidewire; Owner: -

@@ -11,6 +11,10 @@ BEGIN
     IF TG_TABLE_NAME = 'revoked_tokens' AND TG_OP = 'DELETE' AND (_row ->> 'until')::timestamptz < now() - interval '1 day' THEN
         -- It had ended by itself: nobody did anything.
         RETURN NULL;
+    ELSIF TG_TABLE_NAME = 'api_keys' AND TG_OP = 'DELETE'
+          AND least((_row ->> 'revoked_at')::timestamptz, (_row ->> 'expires_at')::timestamptz) < now() - interval '90 days' THEN
+        -- It ended long ago, which was said if somebody did it.
+        RETURN NULL;
     ELSIF TG_TABLE_NAME = 'revoked_tokens' THEN
         _did := CASE TG_OP WHEN 'DELETE' THEN 'forgotten' ELSE 'revoked' END;
     ELSIF TG_OP = 'INSERT' THEN

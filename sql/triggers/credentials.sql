@@ -1,7 +1,9 @@
 -- What a change of a credential sets in motion. That a key was used is no change.
 CREATE OR REPLACE TRIGGER api_keys_announce_change
-    AFTER INSERT OR DELETE OR UPDATE OF tenant, name, role, read_topics, write_topics, secret_sha256, expires_at, revoked_at
+    AFTER INSERT OR UPDATE OF tenant, name, role, read_topics, write_topics, secret_sha256, expires_at, revoked_at
     ON tidewire.api_keys FOR EACH STATEMENT EXECUTE FUNCTION tidewire.announce_credential_change();
+CREATE OR REPLACE TRIGGER api_keys_announce_removal AFTER DELETE ON tidewire.api_keys
+    REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION tidewire.announce_credential_change();
 CREATE OR REPLACE TRIGGER revoked_tokens_announce_change AFTER INSERT OR UPDATE ON tidewire.revoked_tokens
     FOR EACH STATEMENT EXECUTE FUNCTION tidewire.announce_credential_change();
 CREATE OR REPLACE TRIGGER revoked_tokens_announce_removal AFTER DELETE ON tidewire.revoked_tokens

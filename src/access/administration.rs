@@ -2,50 +2,39 @@
 //!
 //! # Invariants
 //! - Who asks names the tenant by its own credential; nothing of another's is seen or changed.
-//! - A few are under way at once, and tenants take turns: those who look up keys on the same connection wait for few.
+//! - A few read at once, and tenants take turns: those who look up keys on the same connection wait for few. Changes have turns of
+//!   their own (`changes`).
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use tokio_postgres::Client;
 
 use super::api_key::{ApiKey, Grant, KeyId};
+use super::changes::{Of, soon};
 use super::ledger::{self, LedgerError, ListedKey};
-use super::lines::{in_time, unless_held_up};
 use super::registry::Registry;
 use super::revocations::{self, ListedRevocation};
 use super::revoked::Revocation;
 use super::tenants::{self, Change, Declaration, ListedSettings, ListedTopic};
-use crate::event::limits::ADMINISTRATION_WAITING_MAX;
 use crate::event::{Label, Tenant, TopicPattern};
-use crate::fair::{NoPermit, Permit};
-
-/// How long a turn is waited for.
-const TURN_WAIT: Duration = Duration::from_secs(2);
+use crate::fair::Permit;
 
 /// Credentials that bear a name.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct ListedCredentials {
     /// API keys, ended ones included; [`ledger::LIST_MAX`] at most.
     pub api_keys: Vec<ListedKey>,
+    /// There are more API keys: [`Registry::list_keys`] goes on after the last.
+    pub has_more: bool,
     /// That of the tokens of this subject, if it is in force.
     pub revocations: Vec<ListedRevocation>,
 }
 
 impl Registry {
+    /// Waits for a place among those who read.
     async fn turn(&self, tenant: &Tenant) -> Result<Permit, LedgerError> {
-        let places = self.administration();
-        let turn = places.acquire_soon(tenant, ADMINISTRATION_WAITING_MAX, TURN_WAIT);
-        turn.await.map_err(|why| match why {
-            NoPermit::Crowded => LedgerError::Crowded,
-            NoPermit::Late => LedgerError::Unavailable,
-        })
-    }
-
-    /// A turn, and the connection for what is short.
-    async fn brief(&self, tenant: &Tenant) -> Result<(Permit, Arc<Client>), LedgerError> {
-        Ok((self.turn(tenant).await?, self.client()?))
+        soon(self.administration(), tenant).await
     }
 
     /// Stores a new key.
@@ -57,14 +46,16 @@ impl Registry {
         grant: &Grant,
         by: &str,
     ) -> Result<(ApiKey, DateTime<Utc>), LedgerError> {
-        let (_turn, client) = self.brief(&grant.tenant).await?;
         let key = ApiKey::generate();
-        let created_at =
-            unless_held_up(in_time(ledger::create_key(&client, &key, grant, by)).await)?;
+        let new = &key;
+        let create = move |client: Arc<Client>| async move {
+            ledger::create_key(&client, new, grant, by).await
+        };
+        let created_at = self.change(Of::Credentials, &grant.tenant, create).await?;
         Ok((key, created_at))
     }
 
-    /// The tenant's keys after this id.
+    /// The tenant's keys after this id, [`ledger::LIST_MAX`] at most; with a name those of this name.
     ///
     /// # Errors
     /// If the database cannot be asked.
@@ -72,47 +63,49 @@ impl Registry {
         &self,
         tenant: &Tenant,
         after: &str,
+        name: Option<&Label>,
     ) -> Result<Vec<ListedKey>, LedgerError> {
-        let (_turn, client) = self.brief(tenant).await?;
-        in_time(ledger::list_keys(&client, tenant, after, None)).await
+        let _turn = self.turn(tenant).await?;
+        let lines = self.0.lines()?;
+        let line = &lines.looks;
+        let listed = ledger::list_keys(line.client(), tenant, after, name);
+        Ok(line.ask(listed).await?.0)
     }
 
     /// Revokes a key of the tenant; whether there is one. When this returns it is refused here.
     ///
     /// # Errors
-    /// If the database cannot be asked.
+    /// If the database cannot be asked, or another transaction is in the way.
     pub async fn revoke_key(
         &self,
         tenant: &Tenant,
         id: &KeyId,
         by: &str,
     ) -> Result<bool, LedgerError> {
-        let (_turn, client) = self.brief(tenant).await?;
-        let changed = in_time(async {
-            let is_there = ledger::revoke_key(&client, tenant, id, by).await?;
-            self.look(&client).await?;
-            Ok(is_there)
-        });
-        unless_held_up(changed.await)
+        let revoke = move |client: Arc<Client>| async move {
+            ledger::revoke_key(&client, tenant, id, by).await
+        };
+        let is_there = self.change(Of::Credentials, tenant, revoke).await?;
+        self.look_now().await?;
+        Ok(is_there)
     }
 
     /// Revokes tokens of the tenant. When this returns they are refused here.
     ///
     /// # Errors
-    /// If the tenant has too many revocations, or the database cannot be asked.
+    /// If the tenant has too many revocations, the database cannot be asked, or another transaction is in the way.
     pub async fn revoke_tokens(
         &self,
         tenant: &Tenant,
         revocation: &Revocation,
         by: &str,
     ) -> Result<DateTime<Utc>, LedgerError> {
-        let (_turn, client) = self.brief(tenant).await?;
-        let changed = in_time(async {
-            let at = revocations::revoke_tokens(&client, tenant, revocation, by).await?;
-            self.look(&client).await?;
-            Ok(at)
-        });
-        unless_held_up(changed.await)
+        let revoke = move |client: Arc<Client>| async move {
+            revocations::revoke_tokens(&client, tenant, revocation, by).await
+        };
+        let at = self.change(Of::Credentials, tenant, revoke).await?;
+        self.look_now().await?;
+        Ok(at)
     }
 
     /// The tenant's revocations.
@@ -123,8 +116,11 @@ impl Registry {
         &self,
         tenant: &Tenant,
     ) -> Result<Vec<ListedRevocation>, LedgerError> {
-        let (_turn, client) = self.brief(tenant).await?;
-        in_time(revocations::list_revoked(&client, tenant, None)).await
+        let _turn = self.turn(tenant).await?;
+        let lines = self.0.lines()?;
+        let line = &lines.looks;
+        line.ask(revocations::list_revoked(line.client(), tenant, None))
+            .await
     }
 
     /// The credentials of the tenant that bear this name.
@@ -136,11 +132,16 @@ impl Registry {
         tenant: &Tenant,
         name: &Label,
     ) -> Result<ListedCredentials, LedgerError> {
-        let (_turn, client) = self.brief(tenant).await?;
-        in_time(async {
+        let _turn = self.turn(tenant).await?;
+        let lines = self.0.lines()?;
+        let line = &lines.looks;
+        line.ask(async {
+            let client = line.client();
+            let (api_keys, has_more) = ledger::list_keys(client, tenant, "", Some(name)).await?;
             Ok(ListedCredentials {
-                api_keys: ledger::list_keys(&client, tenant, "", Some(name)).await?,
-                revocations: revocations::list_revoked(&client, tenant, Some(name)).await?,
+                api_keys,
+                has_more,
+                revocations: revocations::list_revoked(client, tenant, Some(name)).await?,
             })
         })
         .await
@@ -153,8 +154,9 @@ impl Registry {
     pub async fn list_settings(&self, tenant: &Tenant) -> Result<ListedSettings, LedgerError> {
         let _turn = self.turn(tenant).await?;
         let lines = self.0.lines()?;
-        let (listed, _) = lines.ask(tenants::listed(&lines.settings, tenant)).await?;
-        Ok(listed)
+        let line = &lines.settings;
+        let listed = line.ask(tenants::listed(line.client(), tenant));
+        Ok(listed.await?.0)
     }
 
     /// Changes settings of the tenant. When this returns they are in force here.
@@ -167,11 +169,11 @@ impl Registry {
         change: &Change,
         by: &str,
     ) -> Result<(), LedgerError> {
-        let _turn = self.turn(tenant).await?;
-        let lines = self.0.lines()?;
-        let changed = tenants::change(&lines.settings, tenant, change, by);
-        lines.ask(changed).await?;
-        in_time(self.look(&lines.looks)).await
+        let ask = move |client: Arc<Client>| async move {
+            tenants::change(&client, tenant, change, by).await
+        };
+        self.change(Of::Settings, tenant, ask).await?;
+        self.look_now().await
     }
 
     /// The tenant's declared topics.
@@ -181,7 +183,8 @@ impl Registry {
     pub async fn list_topics(&self, tenant: &Tenant) -> Result<Vec<ListedTopic>, LedgerError> {
         let _turn = self.turn(tenant).await?;
         let lines = self.0.lines()?;
-        lines.ask(tenants::topics(&lines.settings, tenant)).await
+        let line = &lines.settings;
+        line.ask(tenants::topics(line.client(), tenant)).await
     }
 
     /// Declares topics of the tenant. When this returns that is in force here.
@@ -194,7 +197,6 @@ impl Registry {
         declared: &Declaration,
         by: &str,
     ) -> Result<(), LedgerError> {
-        let _turn = self.turn(tenant).await?;
         let settings = match self.settings(tenant).await {
             // To be corrected by what is declared now.
             Err(LedgerError::Unreadable(_)) => Arc::default(),
@@ -203,10 +205,11 @@ impl Registry {
         if !settings.have_room_for(declared) {
             return Err(LedgerError::TooLarge);
         }
-        let lines = self.0.lines()?;
-        let changed = tenants::declare(&lines.settings, tenant, declared, by);
-        lines.ask(changed).await?;
-        in_time(self.look(&lines.looks)).await
+        let declare = move |client: Arc<Client>| async move {
+            tenants::declare(&client, tenant, declared, by).await
+        };
+        self.change(Of::Settings, tenant, declare).await?;
+        self.look_now().await
     }
 
     /// Withdraws a declared topic of the tenant; whether there was one.
@@ -219,11 +222,11 @@ impl Registry {
         pattern: &TopicPattern,
         by: &str,
     ) -> Result<bool, LedgerError> {
-        let _turn = self.turn(tenant).await?;
-        let lines = self.0.lines()?;
-        let changed = tenants::withdraw(&lines.settings, tenant, pattern, by);
-        let changed = lines.ask(changed).await?;
-        in_time(self.look(&lines.looks)).await?;
+        let withdraw = move |client: Arc<Client>| async move {
+            tenants::withdraw(&client, tenant, pattern, by).await
+        };
+        let changed = self.change(Of::Settings, tenant, withdraw).await?;
+        self.look_now().await?;
         Ok(changed)
     }
 }

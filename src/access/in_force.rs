@@ -10,10 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use tokio_postgres::Client;
 
 use super::ledger::LedgerError;
-use super::lines::Lines;
+use super::lines::{Line, Lines};
 use super::registry::Registry;
 use super::remembered::{Known, Unread};
 use super::settings::Settings;
@@ -48,11 +47,13 @@ impl Registry {
     }
 
     /// Finds out whose settings have changed while nobody looked.
-    pub(super) async fn compare_settings(&self, client: &Client) -> Result<(), LedgerError> {
+    pub(super) async fn compare_settings(&self, line: &Line) -> Result<(), LedgerError> {
         let settings = &self.0.settings;
         for tenants in settings.tenants().chunks(TENANTS_PER_READ) {
             let names: Vec<&str> = tenants.iter().map(Tenant::as_str).collect();
-            for (tenant, mark) in tenants::changes(client, &names).await? {
+            let changes = tenants::changes(line.client(), &names).await?;
+            line.note_answer();
+            for (tenant, mark) in changes {
                 settings.announce(&tenant, mark).await;
             }
         }
@@ -71,9 +72,9 @@ async fn read(
     // Another connection may lead to another database, where a row's name means another.
     let before = before.filter(|before| before.connection == lines.number);
     let known: HashMap<_, _> = before.map(|before| before.rows.clone()).unwrap_or_default();
-    let stored = lines
-        .ask(tenants::stored(&lines.settings, tenant, &known))
-        .await?;
+    let line = &lines.settings;
+    let stored = line.ask(tenants::stored(line.client(), tenant, &known));
+    let stored = stored.await?;
     let number = lines.number;
     if stored.is_costly() {
         let made = compute(move || stored.ready(&known, number)).await;

@@ -23,9 +23,11 @@ pub const KEYS_MAX: i64 = 10_000;
 pub const LIST_MAX: i64 = 1_000;
 
 /// Of settings: what a look before did not see. Who writes during a look is seen by the next, in whatever order they commit.
-/// What is beyond the present snapshot was written in another cluster, before a restore.
+/// What is beyond the present snapshot was written in another cluster, before a restore. The last column names the server of the
+/// database that answers, by what every role may ask.
 const NEWS: &str = "
-    SELECT v.version, pg_current_snapshot()::text, c.tenant, c.change
+    SELECT v.version, pg_current_snapshot()::text, c.tenant, c.change,
+           (extract(epoch FROM pg_postmaster_start_time()), (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database()))::text
       FROM tidewire.credential_changes AS v LEFT JOIN tidewire.setting_changes AS c
            ON c.changed_in >= pg_snapshot_xmin($1::text::pg_snapshot)
           AND c.changed_in < pg_snapshot_xmax(pg_current_snapshot())
@@ -38,13 +40,12 @@ const KEYS: &str = "
 const CREATE_KEY: &str = "
     INSERT INTO tidewire.api_keys (key_id, tenant, name, role, read_topics, write_topics, secret_sha256, expires_at, created_by)
     SELECT $1, $2, $3, $4, $5, $6, $7, $8, $9
-     WHERE (SELECT count(*) FROM tidewire.api_keys AS k
-             WHERE k.tenant = $2 AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now())) < $10
+     WHERE (SELECT count(*) FROM (SELECT FROM tidewire.api_keys AS k
+             WHERE k.tenant = $2 AND k.revoked_at IS NULL AND coalesce(k.expires_at, 'infinity') > now() LIMIT $10) AS live) < $10
     RETURNING created_at";
 const LIST_KEYS: &str = "
     SELECT key_id, name, role, read_topics, write_topics, created_at, created_by,
-           NULLIF(expires_at, 'infinity'), revoked_at, revoked_by,
-           last_used_at
+           NULLIF(expires_at, 'infinity'), revoked_at, revoked_by, last_used_at
       FROM tidewire.api_keys
      WHERE tenant = $1 AND key_id > $2 AND ($4::text IS NULL OR name = $4) ORDER BY key_id LIMIT $3";
 const IS_IN_FORCE: &str = "
@@ -53,10 +54,23 @@ const IS_IN_FORCE: &str = "
 const REVOKE_KEY: &str = "
     UPDATE tidewire.api_keys SET revoked_at = now(), revoked_by = $3
      WHERE tenant = $1 AND key_id = $2 AND revoked_at IS NULL";
+/// Not of rows that somebody is changing: they are said again another time.
 const USED: &str = "
-    UPDATE tidewire.api_keys AS k SET last_used_at = u.at
-      FROM unnest($1::text[], $2::timestamptz[]) AS u(key_id, at)
-     WHERE k.key_id = u.key_id AND (k.last_used_at IS NULL OR k.last_used_at < u.at)";
+    WITH free AS (
+        SELECT k.key_id FROM tidewire.api_keys AS k WHERE k.key_id = ANY ($1::text[]) FOR NO KEY UPDATE SKIP LOCKED
+    ), written AS (
+        UPDATE tidewire.api_keys AS k SET last_used_at = u.at
+          FROM unnest($1::text[], $2::timestamptz[]) AS u(key_id, at) JOIN free AS f ON f.key_id = u.key_id
+         WHERE k.key_id = u.key_id AND (k.last_used_at IS NULL OR k.last_used_at < u.at)
+    )
+    SELECT k.key_id FROM tidewire.api_keys AS k WHERE k.key_id = ANY ($1::text[]) AND k.key_id NOT IN (SELECT f.key_id FROM free AS f)";
+/// As long after they have ended as `tidewire.record_credential()` says. Until then lists show them.
+const FORGET_KEYS: &str = "
+    DELETE FROM tidewire.api_keys AS k
+     WHERE k.key_id = ANY (ARRAY(
+        SELECT o.key_id FROM tidewire.api_keys AS o
+         WHERE least(o.revoked_at, o.expires_at) < now() - interval '90 days'
+         ORDER BY least(o.revoked_at, o.expires_at) LIMIT $1 FOR UPDATE SKIP LOCKED))";
 
 /// Statements of this file, for the test that prepares each.
 pub const STATEMENTS: &[&str] = &[
@@ -67,6 +81,7 @@ pub const STATEMENTS: &[&str] = &[
     IS_IN_FORCE,
     REVOKE_KEY,
     USED,
+    FORGET_KEYS,
 ];
 
 /// Why a credential could not be written or read.
@@ -75,6 +90,9 @@ pub enum LedgerError {
     /// The database cannot be asked now.
     #[error("the database does not answer at the moment")]
     Unavailable,
+    /// Another transaction has held what is asked for or changed, for as long as this waits.
+    #[error("another transaction in the database is in the way")]
+    HeldUp,
     /// As many of the tenant's administrative requests wait already as may.
     #[error("too many administrative requests of this tenant are waiting")]
     Crowded,
@@ -135,6 +153,8 @@ pub(super) struct News {
     pub(super) version: i64,
     /// What this look has seen, for the next.
     pub(super) snapshot: String,
+    /// Which server of the database has answered, since when.
+    pub(super) server: String,
     /// Tenants whose settings have changed since the look before.
     pub(super) settings: Vec<(Tenant, Mark)>,
 }
@@ -145,16 +165,17 @@ pub(super) async fn news(client: &Client, snapshot: Option<&str>) -> Result<News
     let mut settings = Vec::new();
     let mut seen = None;
     for row in &rows {
-        seen = Some((row.try_get(0)?, row.try_get(1)?));
+        seen = Some((row.try_get(0)?, row.try_get(1)?, row.try_get(4)?));
         let tenant: Option<&str> = row.try_get(2)?;
         if let Some(tenant) = tenant.and_then(|tenant| Tenant::parse(tenant).ok()) {
             settings.push((tenant, row.try_get(3)?));
         }
     }
-    let (version, snapshot) = seen.ok_or(LedgerError::Unavailable)?;
+    let (version, snapshot, server) = seen.ok_or(LedgerError::Unavailable)?;
     Ok(News {
         version,
         snapshot,
+        server,
         settings,
     })
 }
@@ -246,24 +267,27 @@ fn time(seconds: u64) -> DateTime<Utc> {
         .map_or(DateTime::<Utc>::MAX_UTC, DateTime::<Utc>::from)
 }
 
-/// The tenant's keys after this id, by their ids; [`LIST_MAX`] at most. With a name: those of this name.
+/// The tenant's keys after this id, by their ids; [`LIST_MAX`] at most, and whether there are more. With a name: those of this name.
 pub(super) async fn list_keys(
     client: &Client,
     tenant: &Tenant,
     after: &str,
     name: Option<&Label>,
-) -> Result<Vec<ListedKey>, LedgerError> {
-    let rows = client
+) -> Result<(Vec<ListedKey>, bool), LedgerError> {
+    let mut rows = client
         .query(
             LIST_KEYS,
             &[
                 &tenant.as_str(),
                 &after,
-                &LIST_MAX,
+                &LIST_MAX.saturating_add(1),
                 &name.map(Label::as_str),
             ],
         )
         .await?;
+    let most = usize::try_from(LIST_MAX).unwrap_or(usize::MAX);
+    let has_more = rows.len() > most;
+    rows.truncate(most);
     let listed = |row: &Row| {
         Ok(ListedKey {
             id: row.try_get(0)?,
@@ -279,7 +303,8 @@ pub(super) async fn list_keys(
             last_used_at: row.try_get(10)?,
         })
     };
-    rows.iter().map(listed).collect()
+    let listed: Result<_, LedgerError> = rows.iter().map(listed).collect();
+    Ok((listed?, has_more))
 }
 
 /// Revokes a key of the tenant; whether there is one.
@@ -305,13 +330,23 @@ pub(super) async fn revoke_key(
     Ok(row.is_some())
 }
 
-/// Writes when keys were used.
+/// Writes when keys were used. Those that somebody is changing are left: they are returned.
 pub(super) async fn used(
     client: &Client,
     used: &HashMap<KeyId, DateTime<Utc>>,
-) -> Result<(), LedgerError> {
+) -> Result<HashMap<KeyId, DateTime<Utc>>, LedgerError> {
     let (ids, times): (Vec<&str>, Vec<DateTime<Utc>>) =
         used.iter().map(|(id, at)| (id.as_str(), *at)).unzip();
-    client.execute(USED, &[&ids, &times]).await?;
-    Ok(())
+    let mut left = HashMap::new();
+    for row in client.query(USED, &[&ids, &times]).await? {
+        let known = KeyId::parse(row.try_get(0)?).and_then(|id| used.get_key_value(&id));
+        left.extend(known.map(|(id, at)| (id.clone(), *at)));
+    }
+    Ok(left)
+}
+
+/// Forgets keys that ended long ago, [`LIST_MAX`] at most; whether there may be more.
+pub(super) async fn forget_keys(client: &Client) -> Result<bool, LedgerError> {
+    let forgotten = client.execute(FORGET_KEYS, &[&LIST_MAX]).await?;
+    Ok(i64::try_from(forgotten).is_ok_and(|count| count >= LIST_MAX))
 }

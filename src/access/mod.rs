@@ -6,6 +6,7 @@
 
 mod administration;
 pub mod api_key;
+mod changes;
 pub mod claims;
 mod in_force;
 pub mod jwks;
@@ -15,6 +16,7 @@ pub mod lease;
 pub mod ledger;
 pub mod limits;
 mod lines;
+pub mod looks;
 pub mod policy;
 pub mod principal;
 pub mod registry;

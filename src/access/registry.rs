@@ -6,26 +6,25 @@
 //! - A key that was looked up while it was being revoked does not stay known: what is remembered carries the version at
 //!   which it was read.
 //! - The database's outage locks out nobody who is known. Keys that are not known are refused for as long as it lasts.
-//! - What takes long, or may wait for a lock, goes over a connection of its own: a look waits for nobody.
+//! - What takes long, or may wait for a lock, goes over a connection of its own: a look waits for nobody (`lines`, `looks`).
 //! - Whoever guesses keys waits in line with other guessers: a few are looked up at a time.
 
-use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
 use moka::future::Cache;
 use tokio::sync::{Mutex, Notify, Semaphore};
-use tokio_postgres::Client;
 
 use super::api_key::{ApiKey, KeyId, KnownKey};
+use super::changes::Changes;
 use super::jwt::Denied;
 use super::lease::Leases;
 use super::ledger::{self, LedgerError};
-use super::lines::{ANSWER_TIMEOUT, Lines, in_time};
+use super::lines::{ANSWER_TIMEOUT, Lines};
+use super::looks::{Cause, Looked, Refreshed};
 use super::principal::{Bearer, Credential, Principal};
 use super::remembered::Remembered;
-use super::revocations;
 use super::revoked::Revoked;
 use super::uses::Uses;
 use crate::fair::Fair;
@@ -37,14 +36,8 @@ const LISTEN: &str = "LISTEN tidewire_credentials";
 /// Statements of this file, for the test that prepares each.
 pub const STATEMENTS: &[&str] = &[LISTEN];
 
-/// Changes are looked for this often, whatever NOTIFY says.
-const LOOK_INTERVAL: Duration = Duration::from_millis(500);
-/// And no more often than this, whoever notifies.
-const LOOK_PAUSE: Duration = Duration::from_millis(20);
 const RECONNECT_MIN: Duration = Duration::from_millis(50);
 const RECONNECT_MAX: Duration = Duration::from_secs(2);
-/// When keys were used is written this often, and revocations that have ended are forgotten.
-const UPKEEP_INTERVAL: Duration = Duration::from_mins(1);
 /// Keys remembered. Beyond it the one that was used least is looked up again.
 const KNOWN_MAX: u64 = 50_000;
 /// Tenants whose settings are read at once.
@@ -53,8 +46,6 @@ const SETTINGS_READS_MAX: usize = 4;
 const LOOKUPS_MAX: usize = 4;
 /// Administrative requests under way at once.
 const ADMINISTRATION_MAX: usize = 4;
-/// Keys read in one statement.
-const KEYS_PER_READ: usize = 1_000;
 
 /// See the module. Cheap to clone; clones share it.
 #[derive(Debug, Clone)]
@@ -68,29 +59,24 @@ pub(super) struct Inner {
     lines: RwLock<Option<Arc<Lines>>>,
     opened: AtomicU64,
     /// Nothing that is looked up and is older is remembered.
-    version: AtomicI64,
+    pub(super) version: AtomicI64,
     /// Held while what has changed is being read again, so that nobody takes it for done.
-    refreshed: Mutex<Refreshed>,
-    keys: Cache<KeyId, Arc<KnownKey>>,
-    revoked: RwLock<Arc<Revoked>>,
+    pub(super) refreshed: Mutex<Refreshed>,
+    /// Looks that were asked for.
+    pub(super) asked: AtomicU64,
+    pub(super) looked: std::sync::Mutex<Looked>,
+    pub(super) keys: Cache<KeyId, Arc<KnownKey>>,
+    pub(super) revoked: RwLock<Arc<Revoked>>,
     leases: Leases,
     lookups: Semaphore,
-    /// Places of administrators on the one connection.
+    /// Places of administrators who read.
     administration: Arc<Fair>,
+    pub(super) changes: Changes,
     uses: Uses,
     pub(super) settings: Remembered,
     pub(super) settings_reads: Arc<Semaphore>,
     /// Something may have changed.
-    wake: Arc<Notify>,
-}
-
-/// As of when all that is remembered is.
-#[derive(Debug, Default)]
-struct Refreshed {
-    /// Of keys and revocations.
-    version: Option<i64>,
-    /// Of settings.
-    snapshot: Option<String>,
+    pub(super) wake: Arc<Notify>,
 }
 
 /// The registry cannot begin.
@@ -107,7 +93,7 @@ pub enum RegistryError {
 impl Inner {
     pub(super) fn lines(&self) -> Result<Arc<Lines>, LedgerError> {
         let lines = self.lines.read().unwrap_or_else(PoisonError::into_inner);
-        let is_open = |lines: &Arc<Lines>| !lines.looks.is_closed();
+        let is_open = |lines: &Arc<Lines>| !lines.looks.client().is_closed();
         lines
             .clone()
             .filter(is_open)
@@ -132,19 +118,24 @@ impl Registry {
             opened: AtomicU64::new(0),
             version: AtomicI64::new(-1),
             refreshed: Mutex::default(),
+            asked: AtomicU64::new(0),
+            looked: std::sync::Mutex::default(),
             keys: Cache::new(KNOWN_MAX),
             revoked: RwLock::default(),
             leases: Leases::default(),
             lookups: Semaphore::new(LOOKUPS_MAX),
             administration: Fair::new(ADMINISTRATION_MAX),
+            changes: Changes::default(),
             uses: Uses::default(),
             settings: Remembered::default(),
             settings_reads: Arc::new(Semaphore::new(SETTINGS_READS_MAX)),
             wake: Arc::default(),
         }));
-        let client = registry.open().await?;
+        let client = Box::pin(registry.open()).await?;
         let running = registry.clone();
         tasks.spawn_until_stop(async move { running.run(client).await });
+        let kept_up = registry.clone();
+        tasks.spawn_until_stop(async move { kept_up.keep_up().await });
         Ok(registry)
     }
 
@@ -186,18 +177,13 @@ impl Registry {
         &self.0.administration
     }
 
-    fn revoked(&self) -> Arc<Revoked> {
+    pub(super) fn revoked(&self) -> Arc<Revoked> {
         let revoked = self
             .0
             .revoked
             .read()
             .unwrap_or_else(PoisonError::into_inner);
         Arc::clone(&revoked)
-    }
-
-    /// The connection for what is short.
-    pub(super) fn client(&self) -> Result<Arc<Client>, LedgerError> {
-        Ok(Arc::clone(&self.0.lines()?.looks))
     }
 
     fn set_lines(&self, lines: Option<Arc<Lines>>) {
@@ -228,8 +214,10 @@ impl Registry {
             if let Some(known) = self.0.keys.get(id).await {
                 return Ok(Some(known));
             }
-            let client = self.client()?;
-            let Some((known, version)) = ledger::keys(&client, &[id.as_str()]).await?.pop() else {
+            let lines = self.0.lines()?;
+            let mut found = ledger::keys(lines.looks.client(), &[id.as_str()]).await?;
+            lines.looks.note_answer();
+            let Some((known, version)) = found.pop() else {
                 return Ok(None);
             };
             let known = Arc::new(known);
@@ -248,21 +236,27 @@ impl Registry {
         let connector = &self.0.connector;
         let looks = connector.connect_listening("credentials", move || wake.notify_one());
         let settings = connector.connect("settings");
+        let changes = connector.connect("changes");
         let number = self.0.opened.fetch_add(1, Ordering::Relaxed);
-        let lines = Arc::new(Lines::new(looks.await?, settings.await?, number));
+        let lines = Arc::new(Lines::new(
+            looks.await?,
+            settings.await?,
+            changes.await?,
+            number,
+        ));
         let prepared = async {
             if self.0.listens {
-                lines.looks.batch_execute(LISTEN).await?;
+                lines.looks.client().batch_execute(LISTEN).await?;
             }
             lines.bound().await?;
             // Whatever was read before the connection was lost.
-            *self.0.refreshed.lock().await = Refreshed::default();
-            self.look(&lines.looks).await
+            self.look_anew(&lines.looks).await
         };
-        in_time(prepared).await?;
+        lines.looks.ask(prepared).await?;
         self.set_lines(Some(Arc::clone(&lines)));
         // After that: what is read from now on is read over these.
-        in_time(self.compare_settings(&lines.looks)).await?;
+        lines.looks.ask(self.compare_settings(&lines.looks)).await?;
+        self.note_look(None);
         Ok(lines)
     }
 
@@ -277,84 +271,17 @@ impl Registry {
                 pause(backoff).await;
                 match self.open().await {
                     Ok(lines) => break lines,
-                    Err(error) => tracing::debug!(%error, "no connection for credentials"),
+                    Err(error) => {
+                        tracing::debug!(%error, "no connection for credentials");
+                        self.note_look(Some(match &error {
+                            RegistryError::Connect(_) => Cause::NoConnection,
+                            RegistryError::Ledger(error) => Cause::of(error),
+                        }));
+                    }
                 }
                 backoff = backoff.saturating_mul(2).min(RECONNECT_MAX);
             };
         }
-    }
-
-    /// Looks for changes until a connection fails.
-    async fn watch(&self, lines: &Lines) -> Result<(), LedgerError> {
-        self.forget_revoked().await;
-        let mut kept_up_at = Instant::now();
-        loop {
-            let _ = tokio::time::timeout(LOOK_INTERVAL, self.0.wake.notified()).await;
-            in_time(self.look(&lines.looks)).await?;
-            if !lines.is_whole() {
-                return Err(LedgerError::Unavailable);
-            }
-            if kept_up_at.elapsed() >= UPKEEP_INTERVAL {
-                kept_up_at = Instant::now();
-                self.write_used().await;
-                self.forget_revoked().await;
-            }
-            pause(LOOK_PAUSE).await;
-        }
-    }
-
-    /// Reads again what is remembered of credentials, if one has changed, and ends what has lost its own; what is remembered
-    /// of the settings of tenants that have changed them is read again when it is asked for.
-    pub(super) async fn look(&self, client: &Client) -> Result<(), LedgerError> {
-        let mut refreshed = self.0.refreshed.lock().await;
-        let news = ledger::news(client, refreshed.snapshot.as_deref()).await?;
-        for (tenant, mark) in news.settings {
-            self.0.settings.announce(&tenant, mark).await;
-        }
-        refreshed.snapshot = Some(news.snapshot);
-        if refreshed.version != Some(news.version) {
-            // First: what is looked up from now on and is older is not kept.
-            self.0.version.store(news.version, Ordering::SeqCst);
-            self.refresh(client).await?;
-            refreshed.version = Some(news.version);
-        }
-        Ok(())
-    }
-
-    async fn refresh(&self, client: &Client) -> Result<(), LedgerError> {
-        let revoked = Arc::new(revocations::revoked(client).await?);
-        *self
-            .0
-            .revoked
-            .write()
-            .unwrap_or_else(PoisonError::into_inner) = revoked;
-        let mut ids: HashSet<KeyId> = self.0.keys.iter().map(|(id, _)| (*id).clone()).collect();
-        ids.extend(self.0.leases.keys());
-        let mut current = HashMap::new();
-        let texts: Vec<&str> = ids.iter().map(KeyId::as_str).collect();
-        for texts in texts.chunks(KEYS_PER_READ) {
-            let read = ledger::keys(client, texts).await?;
-            current.extend(
-                read.into_iter()
-                    .map(|(key, _)| (key.id.clone(), Arc::new(key))),
-            );
-        }
-        for id in &ids {
-            match current.get(id) {
-                Some(key) => self.0.keys.insert(id.clone(), Arc::clone(key)).await,
-                None => self.0.keys.invalidate(id).await,
-            }
-        }
-        let revoked = self.revoked();
-        self.0.leases.end_where(|bearer| match &bearer.credential {
-            // A key that came into use meanwhile has been looked at by whoever used it.
-            Credential::ApiKey(id) => {
-                ids.contains(id) && current.get(id).is_none_or(|key| key.is_revoked)
-            }
-            Credential::Token { .. } => revoked.covers(bearer),
-            Credential::None => false,
-        });
-        Ok(())
     }
 }
 

@@ -32,10 +32,12 @@ const DECLARED: &str = "
     SELECT pattern, schema, in_sql, description, changed_at, changed_by FROM tidewire.declared_topics
      WHERE tenant = $1 ORDER BY pattern";
 /// Of rows that are known nothing but their names: its pattern, its place in the table and who wrote there name a version of a
-/// row. Without the pattern a table that is written anew (VACUUM FULL) would give one row the name of another.
+/// row. Without the pattern a table that is written anew (VACUUM FULL) would give one row the name of another, and without when the
+/// server began another server, which may answer over the same connection after a failover.
 const ROWS: &str = "
     SELECT d.pattern, r.name, CASE WHEN r.name <> ALL ($2) THEN d.schema END, r.name <> ALL ($2) AND d.schema IS NOT NULL
-      FROM tidewire.declared_topics AS d CROSS JOIN LATERAL (SELECT d.pattern || ' ' || d.ctid || ' ' || d.xmin) AS r(name)
+      FROM tidewire.declared_topics AS d CROSS JOIN LATERAL (
+           SELECT d.pattern || ' ' || d.ctid || ' ' || d.xmin || ' ' || extract(epoch FROM pg_postmaster_start_time())) AS r(name)
      WHERE d.tenant = $1 ORDER BY d.pattern";
 const CHANGES: &str = "
     SELECT t.tenant, c.change FROM unnest($1::text[]) AS t(tenant) LEFT JOIN tidewire.setting_changes AS c ON c.tenant = t.tenant";

@@ -59,6 +59,8 @@ fn present<'de, D: Deserializer<'de>>(value: D) -> Result<Option<String>, D::Err
 pub struct After {
     #[serde(default)]
     after: String,
+    /// Those of this name alone.
+    name: Option<String>,
 }
 
 /// `POST /v1/api-keys`.
@@ -116,9 +118,11 @@ pub async fn list_keys(
     if !from.after.is_empty() && KeyId::parse(&from.after).is_none() {
         return Err(Problem::parameter("after", "is not the id of an API key"));
     }
+    let name = from.name.as_deref().map(Label::parse).transpose();
+    let name = name.map_err(|error| Problem::parameter("name", error))?;
     let registry = app.access.registry();
-    let listed = registry.list_keys(&principal.tenant, &from.after).await;
-    Ok(Json(json!({ "api_keys": listed.map_err(problem)? })).into_response())
+    let listed = registry.list_keys(&principal.tenant, &from.after, name.as_ref());
+    Ok(Json(json!({ "api_keys": listed.await.map_err(problem)? })).into_response())
 }
 
 /// `DELETE /v1/api-keys/{id}`: whoever uses it is closed within a second, on every server.
@@ -271,6 +275,9 @@ pub fn problem(error: LedgerError) -> Problem {
     match error {
         LedgerError::Unavailable => errors::unavailable(
             "credentials cannot be read or changed: the database does not answer at the moment",
+        ),
+        LedgerError::HeldUp => errors::unavailable(
+            "another transaction in the database is in the way of this: if it stays open an operator has to end it",
         ),
         LedgerError::Unreadable(tenant) => errors::internal(&format!(
             "the settings of tenant {} cannot be read",

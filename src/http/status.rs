@@ -1,7 +1,8 @@
 //! `GET /v1/status`, `/livez` and `/readyz`: how the server and its log are.
 //!
 //! # Invariants
-//! - Alive means that the process answers: a database that is away must not restart it. Ready means that events are read.
+//! - Alive means that the process answers: a database that is away must not restart it. Ready means that events are read, and that
+//!   credentials are looked up: revocations are heard of, and keys that come are let in.
 
 use axum::Json;
 use axum::extract::State;
@@ -15,6 +16,7 @@ use super::app::App;
 use super::errors;
 use super::problem::Problem;
 use crate::access::Principal;
+use crate::access::looks::{Cause, Late};
 use crate::log::ReadError;
 use crate::log::status::{Database, Holder};
 use crate::log::wakeup::WakeUp;
@@ -97,14 +99,20 @@ pub async fn livez() -> &'static str {
 pub async fn readyz(State(app): State<App>) -> Response {
     if app.tasks.token().is_cancelled() {
         (StatusCode::SERVICE_UNAVAILABLE, "shutting down\n").into_response()
-    } else if app.hub.tail().is_up {
-        "ok\n".into_response()
-    } else {
+    } else if !app.hub.tail().is_up {
         (
             StatusCode::SERVICE_UNAVAILABLE,
             "the database does not answer\n",
         )
             .into_response()
+    } else if app.access.registry().late().is_some() {
+        (
+            StatusCode::SERVICE_UNAVAILABLE,
+            "credentials cannot be looked up\n",
+        )
+            .into_response()
+    } else {
+        "ok\n".into_response()
     }
 }
 
@@ -166,7 +174,8 @@ async fn status(app: &App, principal: &Principal) -> Result<Status, Problem> {
         wake_up_reason,
         tail_is_up: tail.is_up,
     };
-    let issues = issues(&log, database.as_ref());
+    let mut issues = issues(&log, database.as_ref());
+    issues.extend(app.access.registry().late().map(unlooked));
     let lost: u8 = issues
         .iter()
         .fold(0, |sum, issue| sum.saturating_add(issue.weight));
@@ -199,6 +208,36 @@ async fn status(app: &App, principal: &Principal) -> Result<Status, Problem> {
         limits: app.in_force.clone(),
         database,
     })
+}
+
+/// Credentials have not been looked up for some time.
+fn unlooked(late: Late) -> Issue {
+    let (cause, remedy) = match late.cause {
+        Cause::NoConnection => (
+            "no connection can be opened".to_owned(),
+            "see the server's log, DATABASE_URL and max_connections",
+        ),
+        Cause::Silent => (
+            "the database does not answer".to_owned(),
+            "see its log, and what pg_stat_activity says of \"tidewire credentials\"",
+        ),
+        Cause::Locked => (
+            "a transaction holds a table of credentials, or the database is too slow".to_owned(),
+            "see pg_locks for who is before \"tidewire credentials\", and end it",
+        ),
+        Cause::Refused(code) => (
+            format!("the database refuses, with SQLSTATE {code}"),
+            "see the server's log, and run `tidewire migrate --definitions`",
+        ),
+    };
+    Issue {
+        code: "credentials-late",
+        advice: format!(
+            "credentials have not been looked up for {} s: {cause}. Revocations are not heard of, and keys and settings that are not known are 503: {remedy}",
+            late.by.as_secs(),
+        ),
+        weight: 60,
+    }
 }
 
 fn issues(log: &LogStatus, database: Option<&Database>) -> Vec<Issue> {

@@ -124,6 +124,10 @@ const OF_ALL_TENANTS: &[(&str, &str)] = &[
         "what has ended goes, whoever's it was",
     ),
     ("SET last_used_at", "of keys that were let in"),
+    (
+        "DELETE FROM tidewire.api_keys",
+        "what ended long ago goes, whoever's it was",
+    ),
 ];
 
 /// A tenant's filter that was taken away is noticed, in statements that no other test would miss it in.

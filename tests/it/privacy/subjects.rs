@@ -154,7 +154,7 @@ async fn credentials_that_bear_the_name_are_shown_to_their_own_tenant() {
         (&json!("sub"), &json!(PERSON))
     );
     let none = page(&beta, "").await;
-    let nothing = json!({"api_keys": [], "revocations": []});
+    let nothing = json!({"api_keys": [], "has_more": false, "revocations": []});
     assert_eq!(none["credentials"], nothing);
     server.stop().await;
 }
@@ -208,5 +208,39 @@ async fn what_is_held_is_for_administrators_who_may_read_it() {
         .unwrap()
         .get(0);
     assert_eq!(written, 1, "what was refused showed nothing");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn api_keys_of_a_name_that_are_not_shown_are_said_to_be_there() {
+    let db = TestDb::new().await;
+    let insert = format!(
+        "SET session_replication_role = replica;
+         INSERT INTO tidewire.api_keys (key_id, tenant, name, role, read_topics, write_topics, secret_sha256)
+         SELECT lpad(n::text, 16, '0'), tenant, name, 'agent', '{{*}}', '{{}}', sha256('x')
+           FROM generate_series(1, 1002) AS n, LATERAL (SELECT CASE n % 1002 WHEN 0 THEN 'beta' ELSE 'acme' END, '{PERSON}') AS v(tenant, name)"
+    );
+    db.connect().await.batch_execute(&insert).await.unwrap();
+    let server = Server::start_with(&db.url, WITH_TOKENS).await;
+    let (acme, beta) = (admin(&server, "acme"), admin(&server, "beta"));
+    let credentials = page(&acme, "").await["credentials"].take();
+    let keys = credentials["api_keys"].as_array().unwrap();
+    assert_eq!(
+        (keys.len(), &credentials["has_more"]),
+        (1_000, &json!(true))
+    );
+    let last = keys[999]["id"].as_str().unwrap();
+    let rest = acme
+        .get(&format!("/v1/api-keys?name={PERSON}&after={last}"))
+        .await;
+    let rest = rest["api_keys"].as_array().unwrap();
+    assert_eq!(rest.len(), 1);
+    assert_eq!(rest[0]["id"], "0000000000001001");
+    let other = acme.get("/v1/api-keys?name=somebody").await;
+    assert_eq!(other, json!({"api_keys": []}));
+    assert_eq!(acme.try_get("/v1/api-keys?name=").await.0, 400);
+    let credentials = page(&beta, "").await["credentials"].take();
+    let keys = credentials["api_keys"].as_array().unwrap();
+    assert_eq!((keys.len(), &credentials["has_more"]), (1, &json!(false)));
     server.stop().await;
 }
