@@ -33,6 +33,7 @@ mod policy;
 pub mod problem;
 mod read;
 mod retention;
+mod routes;
 pub mod serve;
 mod settings;
 mod sse;
@@ -48,91 +49,20 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::middleware;
 use axum::response::{IntoResponse as _, Response};
-use axum::routing::{delete, get, post, put};
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::decompression::RequestDecompressionLayer;
 
 pub use app::App;
+pub use routes::routes;
 
 use problem::{Kind, Problem};
 
-/// Every route: its path and its methods. The router is built from it, and so is the test of the API documents.
-pub const ROUTES: &[(&str, &str)] = &[
-    ("/", "GET"),
-    ("/openapi.json", "GET"),
-    ("/asyncapi.json", "GET"),
-    ("/v1/events", "GET, POST"),
-    ("/v1/ws", "GET"),
-    ("/v1/agents/{id}/state", "PUT, PATCH"),
-    ("/v1/agents/{id}/commands", "POST"),
-    ("/v1/api-keys", "GET, POST"),
-    ("/v1/api-keys/{id}", "DELETE"),
-    ("/v1/revocations", "GET, POST"),
-    ("/v1/settings", "GET, PATCH"),
-    ("/v1/topics", "GET"),
-    ("/v1/topics/{pattern}", "DELETE, PUT"),
-    ("/v1/subjects/{subject}", "GET, DELETE"),
-    ("/v1/retention", "GET"),
-    ("/v1/retention/{pattern}", "PUT, DELETE"),
-    ("/v1/status", "GET"),
-    ("/livez", "GET"),
-    ("/readyz", "GET"),
-    ("/problems", "GET"),
-    ("/problems/{code}", "GET"),
-];
-
-/// The router.
+/// The router: every route of the table, and what each request passes.
 pub fn router(app: App) -> Router {
-    Router::new()
-        .route("/", get(docs::welcome).fallback(not_allowed("GET, HEAD")))
-        .route(
-            "/openapi.json",
-            get(docs::openapi).fallback(not_allowed("GET, HEAD")),
-        )
-        .route(
-            "/asyncapi.json",
-            get(docs::asyncapi).fallback(not_allowed("GET, HEAD")),
-        )
-        .route(
-            "/v1/events",
-            get(read::get)
-                .post(append::post)
-                .fallback(not_allowed("GET, HEAD, POST")),
-        )
-        .route("/v1/ws", get(ws::get).fallback(not_allowed("GET")))
-        .route(
-            "/v1/status",
-            get(status::get).fallback(not_allowed("GET, HEAD")),
-        )
-        .route(
-            "/livez",
-            get(status::livez).fallback(not_allowed("GET, HEAD")),
-        )
-        .route(
-            "/readyz",
-            get(status::readyz).fallback(not_allowed("GET, HEAD")),
-        )
-        .route(
-            "/problems",
-            get(problem::index).fallback(not_allowed("GET, HEAD")),
-        )
-        .route(
-            "/problems/{code}",
-            get(problem::explain).fallback(not_allowed("GET, HEAD")),
-        )
-        .route(
-            "/v1/agents/{id}/state",
-            put(agents::replace_state)
-                .patch(agents::patch_state)
-                .fallback(not_allowed("PUT, PATCH")),
-        )
-        .route(
-            "/v1/agents/{id}/commands",
-            post(agents::command).fallback(not_allowed("POST")),
-        )
-        .merge(credentials())
-        .merge(tenant())
-        .merge(privacy())
+    let add = |router: Router<App>, route: routes::Route| router.merge(Router::from(route));
+    routes::table()
+        .into_iter()
+        .fold(Router::new(), add)
         .fallback(not_found)
         .layer(RequestDecompressionLayer::new().pass_through_unaccepted(true))
         .layer(middleware::from_fn(coding::admit))
@@ -147,80 +77,11 @@ pub fn router(app: App) -> Router {
         .with_state(app)
 }
 
-/// What administrators decide for their tenant.
-fn tenant() -> Router<App> {
-    Router::new()
-        .route(
-            "/v1/settings",
-            get(settings::get)
-                .patch(settings::patch)
-                .fallback(not_allowed("GET, HEAD, PATCH")),
-        )
-        .route(
-            "/v1/topics",
-            get(settings::list).fallback(not_allowed("GET, HEAD")),
-        )
-        .route(
-            "/v1/topics/{pattern}",
-            put(settings::declare)
-                .delete(settings::withdraw)
-                .fallback(not_allowed("DELETE, PUT")),
-        )
-}
-
-/// What administrators do with credentials.
-fn credentials() -> Router<App> {
-    Router::new()
-        .route(
-            "/v1/api-keys",
-            get(credentials::list_keys)
-                .post(credentials::create_key)
-                .fallback(not_allowed("GET, HEAD, POST")),
-        )
-        .route(
-            "/v1/api-keys/{id}",
-            delete(credentials::revoke_key).fallback(not_allowed("DELETE")),
-        )
-        .route(
-            "/v1/revocations",
-            get(credentials::list_revoked)
-                .post(credentials::revoke_tokens)
-                .fallback(not_allowed("GET, HEAD, POST")),
-        )
-}
-
-/// What administrators do about people's data.
-fn privacy() -> Router<App> {
-    Router::new()
-        .route(
-            "/v1/subjects/{subject}",
-            get(subjects::get)
-                .delete(subjects::erase)
-                .fallback(not_allowed("GET, HEAD, DELETE")),
-        )
-        .route(
-            "/v1/retention",
-            get(retention::list).fallback(not_allowed("GET, HEAD")),
-        )
-        .route(
-            "/v1/retention/{pattern}",
-            put(retention::set)
-                .delete(retention::remove)
-                .fallback(not_allowed("PUT, DELETE")),
-        )
-}
-
 async fn not_found() -> Problem {
     Problem::new(
         Kind::NotFound,
         "there is nothing at this path; see /openapi.json",
     )
-}
-
-fn not_allowed(
-    allow: &'static str,
-) -> impl Fn() -> std::future::Ready<Problem> + Clone + Send + Sync + 'static {
-    move || std::future::ready(Problem::method_not_allowed(allow))
 }
 
 fn panicked(_: Box<dyn std::any::Any + Send>) -> Response {

@@ -1,6 +1,7 @@
 //! What to do when there is no connection.
 
 use std::error::Error;
+use std::fmt::Write as _;
 use std::io;
 
 use rustls::CertificateError;
@@ -30,6 +31,41 @@ pub(super) fn advice(error: &tokio_postgres::Error, said: &str, ssl_mode: SslMod
         }
         None => "is it running, and are host and port in DATABASE_URL right?",
     }
+}
+
+/// Classes of errors whose text is about the database and quotes no value of a row (PostgreSQL, appendix A).
+const WITHOUT_DATA: [&str; 10] = ["08", "25", "28", "3D", "42", "53", "54", "55", "57", "58"];
+
+/// An error as a log line may tell it: what the database said if that quotes no data, else where it said it, by which its
+/// own log finds the rest.
+#[must_use]
+pub fn told(error: &tokio_postgres::Error) -> String {
+    let Some(db) = error.as_db_error() else {
+        let cause = root_cause(error);
+        let said = error.to_string();
+        return if said.contains(&cause) {
+            said
+        } else {
+            format!("{said}: {cause}")
+        };
+    };
+    let code = db.code().code();
+    let mut said = format!("SQLSTATE {code}");
+    if WITHOUT_DATA.iter().any(|class| code.starts_with(class)) {
+        said.push_str(": ");
+        said.push_str(db.message());
+    }
+    let places = [
+        ("constraint", db.constraint()),
+        ("table", db.table()),
+        ("routine", db.routine()),
+    ];
+    for (kind, name) in places {
+        if let Some(name) = name {
+            let _ = write!(said, ", {kind} {name}");
+        }
+    }
+    said
 }
 
 /// The innermost cause.

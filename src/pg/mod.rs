@@ -14,4 +14,5 @@ pub mod schema;
 pub mod tenant_roles;
 pub mod tls;
 
+pub use advice::told;
 pub use connect::{ConnectError, Connector};

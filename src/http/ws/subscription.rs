@@ -51,9 +51,9 @@ impl Subscription {
     }
 
     /// From now on it is another credential's.
-    pub fn count_as(&mut self, place: Place, pace: Pace) {
+    pub fn count_as(&mut self, place: Place, reading: Pace) {
         self.place = place;
-        self.follower.set_pace(pace);
+        self.follower.set_pace(reading);
     }
 
     /// It was read.

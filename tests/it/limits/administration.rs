@@ -5,7 +5,7 @@ use std::time::Duration;
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
 use tidewire::access::{Claims, Role};
-use tidewire::http::ROUTES;
+use tidewire::http::routes;
 
 use super::{caller, header, server, structured, wait_as_told};
 use crate::support::client::json_of;
@@ -21,12 +21,12 @@ const FOR_OTHERS: [&str; 4] = [
 ];
 
 fn administrative() -> Vec<(&'static str, Method)> {
-    let routes = ROUTES
-        .iter()
+    let routes = routes()
+        .into_iter()
         .filter(|(path, _)| path.starts_with("/v1/") && !FOR_OTHERS.contains(path));
     let pairs = routes.flat_map(|(path, methods)| {
-        let methods = methods.split(", ");
-        methods.map(|method| (*path, method.parse().unwrap()))
+        let methods = methods.into_iter();
+        methods.map(move |method| (path, method.parse().unwrap()))
     });
     pairs.collect()
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
-use tidewire::http::ROUTES;
+use tidewire::http::routes;
 
 use super::credentials::{ROLES, SENTINEL, Setting, create_key, narrow, valid};
 use crate::support::Api;
@@ -62,7 +62,24 @@ impl Row {
     }
 }
 
+/// All rows: whoever may GET may HEAD.
 fn rows() -> Vec<Row> {
+    let mut rows = rows_of_methods();
+    let heads = rows
+        .iter()
+        .filter(|row| row.method == "GET" && row.path != "/v1/ws");
+    let heads: Vec<Row> = heads
+        .map(|row| Row {
+            method: "HEAD",
+            body: Value::Null,
+            ..*row
+        })
+        .collect();
+    rows.extend(heads);
+    rows
+}
+
+fn rows_of_methods() -> Vec<Row> {
     use For::{Administrators, All, Owners, Readers, Writers};
     vec![
         row("GET", "/", All, &[200]),
@@ -116,12 +133,11 @@ fn asks_for_topics(row: &Row) -> bool {
 
 #[test]
 fn every_route_has_a_row() {
-    let served: BTreeSet<(String, String)> = ROUTES
-        .iter()
+    let served: BTreeSet<(String, String)> = routes()
+        .into_iter()
         .flat_map(|(path, methods)| {
-            methods
-                .split(", ")
-                .map(|method| (method.to_owned(), (*path).to_owned()))
+            let methods = methods.into_iter();
+            methods.map(move |method| (method.to_owned(), path.to_owned()))
         })
         .collect();
     let with_a_row: BTreeSet<(String, String)> = rows()
@@ -156,7 +172,7 @@ async fn ask(api: &Api, row: &Row, id: &str) -> (StatusCode, String) {
     }
     let mut response = request.send().await.unwrap();
     let status = response.status();
-    if row.accept == "text/event-stream" && status == 200 {
+    if row.accept == "text/event-stream" && row.method == "GET" && status == 200 {
         // It would not end.
         let first = response.chunk().await.unwrap().unwrap();
         return (status, String::from_utf8_lossy(&first).into_owned());
