@@ -27,6 +27,7 @@ mod faults;
 mod first_steps;
 mod first_writer;
 mod gate;
+mod given_up;
 mod history;
 mod hostile;
 mod http2;
