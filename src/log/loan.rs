@@ -96,7 +96,7 @@ impl Lent {
 async fn end(client: &Client, connector: &Connector) {
     let token = client.cancel_token();
     // Its answer, whatever it is, comes after those to all that was asked before.
-    let mut last = pin!(client.simple_query(""));
+    let mut last = pin!(client.check_connection());
     loop {
         connector.cancel(&token).await;
         if tokio::time::timeout(END_AGAIN, &mut last).await.is_ok() {

@@ -56,7 +56,7 @@ pub const STATEMENTS: &[&str] = &[
 
 /// Batches of a round; the rest waits for the next one.
 const BATCHES_MAX: u32 = 200;
-/// Tenants of a round whose batch may fail: each may take as long as a statement may.
+/// Batches of a round in which a tenant's may fail or have to wait: each may take as long as a statement may.
 const FAILURES_MAX: u32 = 3;
 
 /// A rule, and what it has removed.
@@ -82,7 +82,7 @@ pub struct Rule {
 pub(super) struct Removed {
     pub(super) chunks: u32,
     pub(super) events: i64,
-    /// Batches that failed for what a tenant has: the database's log says whose and why.
+    /// Batches in which a tenant's failed, or had to wait for others: the database's log says whose and why.
     pub(super) failures: u32,
 }
 
@@ -179,7 +179,7 @@ pub(super) async fn apply(client: &mut Object, removed: &mut Removed) -> Result<
         match row.try_get::<_, Option<bool>>(1)? {
             Some(true) => break,
             Some(false) => {}
-            // That tenant has had its turn: the next batch is another's.
+            // Such a tenant has had its turn: the next batch is another's.
             None => removed.failures = removed.failures.saturating_add(1),
         }
         if removed.failures >= FAILURES_MAX {

@@ -304,8 +304,16 @@ async fn rules_wait_for_nobody_and_nobody_for_them() {
         .unwrap();
     let refused = client
         .batch_execute("SELECT tidewire.retain_by_rules()")
-        .await;
-    assert_eq!(crate::support::sql::state_of(refused), "55P03");
+        .await
+        .unwrap_err();
+    let said = refused.as_db_error().unwrap().message().to_owned();
+    assert_eq!(crate::support::sql::state_of::<()>(Err(refused)), "55P03");
+    let pid: i32 = reader
+        .query_one("SELECT pg_backend_pid()", &[])
+        .await
+        .unwrap()
+        .get(0);
+    assert!(said.contains(&format!("process {pid}")), "{said}");
     reader.batch_execute("COMMIT").await.unwrap();
     // Two at once: one of them does it.
     let other = db.connect().await;
