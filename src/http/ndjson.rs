@@ -180,9 +180,8 @@ async fn run(
         }
         let answers = sent.answers.as_mut().take_output();
         // On its way before the results of this one are written: the database is not kept waiting.
-        if let Some(following) = &mut following
-            && are_stored(answers.as_ref())
-        {
+        let is_on_its_way = are_stored(answers.as_ref());
+        if let Some(following) = following.as_mut().filter(|_| is_on_its_way) {
             let _ = futures_util::poll!(&mut following.answers);
         }
         app.audit
@@ -192,6 +191,13 @@ async fn run(
         // Nobody reads them for ever either.
         let taken = tokio::time::timeout(reader.patience.idle, results.send(Ok(lines))).await;
         if !matches!(taken, Ok(Ok(()))) || is_over {
+            // What is stored by now is noted, whoever has gone.
+            if let Some(mut last) = following.filter(|_| is_on_its_way) {
+                (&mut last.answers).await;
+                let answers = last.answers.as_mut().take_output();
+                app.audit
+                    .appended(&principal, stored(&last.topics, answers.as_ref()));
+            }
             return;
         }
         next = if following.is_some() {
