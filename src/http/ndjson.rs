@@ -322,7 +322,6 @@ impl Reader {
             Some(Ok(data)) if self.is_bomb(data.len()) => {
                 let detail = format!("the body is more than {INFLATION_MAX} times what was sent");
                 self.cut(Problem::new(Kind::TooLarge, detail));
-                return;
             }
             Some(Ok(data)) => self.lines.push(data),
             // A broken upload: whole lines count, a part of one does not.

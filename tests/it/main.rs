@@ -45,6 +45,7 @@ mod own;
 mod own_database;
 mod pages;
 mod patience;
+mod patterns;
 mod permissions;
 mod pg_tls;
 mod privacy;

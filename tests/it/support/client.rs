@@ -14,7 +14,7 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long a close may take, frames that come before it included: longer than a server takes to stop, or two heartbeats.
-const CLOSE_PATIENCE: Duration = Duration::from_secs(120);
+const CLOSE_PATIENCE: Duration = Duration::from_mins(2);
 
 /// A server's API.
 #[derive(Debug, Clone)]
