@@ -291,6 +291,8 @@ DECLARE
     _room      bigint;
     _room_bytes bigint;
     _bytes     bigint := 0;
+    _is_ours   boolean;
+    _is_held   boolean := false;
     _failure   text;
     _looked    bigint := 0;
     _removed   bigint := 0;
@@ -299,10 +301,17 @@ BEGIN
     IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
         RAISE EXCEPTION 'retention needs a READ COMMITTED transaction' USING ERRCODE = 'TW400';
     END IF;
-    IF NOT EXISTS (SELECT FROM tidewire.retention_rules) OR NOT pg_try_advisory_xact_lock(1953064034, 1) THEN
+    IF NOT EXISTS (SELECT FROM tidewire.retention_rules) THEN
         RETURN QUERY SELECT 0::bigint, true;
         RETURN;
     END IF;
+    BEGIN
+        PERFORM pg_advisory_xact_lock(1953064034, 1);
+    EXCEPTION WHEN lock_not_available THEN
+        RAISE NOTICE 'another session applies tenants'' rules: they are left to it';
+        RETURN QUERY SELECT 0::bigint, true;
+        RETURN;
+    END;
     -- What is written into it below, before the version of erasures.
     LOCK TABLE tidewire.retention_rules IN ROW EXCLUSIVE MODE;
     -- Before the events are read: whoever is not seen here takes a place above it.
@@ -329,6 +338,7 @@ BEGIN
             _room_bytes := _bytes_max - _bytes;
             _emptied := 0;
             _found := NULL;
+            _is_ours := true;
             BEGIN
                 SELECT e.seq, e.recorded_at INTO _stop, _young_at FROM tidewire.events AS e
                  WHERE e.tenant = _rule.tenant AND e.seq > _rule.applied_seq AND e.recorded_at >= _cutoff ORDER BY e.seq LIMIT 1;
@@ -357,13 +367,23 @@ BEGIN
                        coalesce(sum(l.bytes) FILTER (WHERE l.is_due), 0) AS bytes
                   INTO _found FROM weighed AS l WHERE l.bytes_before < _room_bytes;
                 IF _found.seqs IS NOT NULL THEN
+                    _is_ours := false;
                     UPDATE tidewire.erasure_changes AS c SET version = c.version + 1;
+                    _is_ours := true;
                     _emptied := tidewire.redact(_rule.tenant, _found.seqs, _found.earliest, _found.latest);
                 END IF;
             EXCEPTION
-                WHEN lock_not_available OR deadlock_detected THEN
-                    -- Others are in the way, not this tenant.
-                    RAISE;
+                WHEN lock_not_available THEN
+                    _is_held := true;
+                    IF NOT _is_ours THEN
+                        RAISE WARNING 'retention waits for an erasure by %', tidewire.users_of('tidewire.erasure_changes');
+                        EXIT turns;
+                    END IF;
+                    RAISE WARNING 'retention of tenant % by its rule % has to wait for others: %', _rule.tenant, _rule.pattern, SQLERRM;
+                    UPDATE tidewire.retention_rules AS r SET looked_at = clock_timestamp()
+                     WHERE r.tenant = _rule.tenant AND r.pattern = _rule.pattern;
+                    EXIT turns WHEN clock_timestamp() > _began + interval '1 second';
+                    CONTINUE turns;
                 WHEN query_canceled OR OTHERS THEN
                     _failure := SQLERRM;
             END;
@@ -388,7 +408,7 @@ BEGIN
             EXIT turns WHEN _is_over;
         END LOOP;
     END LOOP;
-    RETURN QUERY SELECT _removed, CASE WHEN _failure IS NULL THEN NOT _is_over END;
+    RETURN QUERY SELECT _removed, CASE WHEN _failure IS NULL AND NOT _is_held THEN NOT _is_over END;
 END
 $$;
 
@@ -1503,10 +1523,12 @@ COMMENT ON FUNCTION tidewire.record_subject_read(tenant text, subject text, acto
 CREATE FUNCTION tidewire.redact(tenant text, seqs bigint[], recorded_from timestamp with time zone, recorded_to timestamp with time zone, person text DEFAULT NULL::text) RETURNS bigint
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
-    AS $$
+    AS $_$
 #variable_conflict use_column
 DECLARE
-    _redacted bigint;
+    _redacted bigint := 0;
+    _changed  bigint;
+    _chunk    text;
     _version  bigint := (SELECT c.version FROM tidewire.erasure_changes AS c);
 BEGIN
     WITH erased AS (
@@ -1527,25 +1549,34 @@ BEGIN
         ON CONFLICT (key) DO UPDATE SET seq = excluded.seq, recorded_at = excluded.recorded_at;
 
     PERFORM set_config('tidewire.erasure', 'open', true);
-    UPDATE tidewire.events AS e
-       SET id = CASE WHEN w.is_whole OR strpos(e.id, redact.person) > 0 THEN gen_random_uuid()::text ELSE e.id END,
-           source = CASE WHEN redact.person IS NOT NULL AND starts_with(e.topic, 'tidewire.') THEN e.source END,
-           trace = NULL,
-           subject = CASE WHEN NOT w.is_whole THEN e.subject END,
-           occurred_at = CASE WHEN NOT w.is_whole THEN e.occurred_at END,
-           region = CASE WHEN NOT w.is_whole THEN e.region END,
-           gdpr = CASE WHEN NOT w.is_whole THEN e.gdpr END,
-           data = CASE WHEN NOT w.is_whole THEN e.data END,
-           bytes = CASE WHEN NOT w.is_whole THEN e.bytes END,
-           content_type = CASE WHEN NOT w.is_whole THEN e.content_type END,
-           erased_at = CASE WHEN w.is_whole THEN clock_timestamp() END
-      FROM (SELECT o.seq, o.recorded_at, redact.person IS NULL OR coalesce(o.subject = redact.person, true) AS is_whole
-              FROM tidewire.events AS o
-             WHERE o.seq = ANY (redact.seqs) AND o.tenant = redact.tenant
-               AND o.recorded_at BETWEEN redact.recorded_from AND redact.recorded_to AND o.erased_at IS NULL) AS w
-     WHERE e.seq = w.seq AND e.recorded_at = w.recorded_at AND e.tenant = redact.tenant
-       AND e.seq = ANY (redact.seqs) AND e.recorded_at BETWEEN redact.recorded_from AND redact.recorded_to;
-    GET DIAGNOSTICS _redacted = ROW_COUNT;
+    FOR _chunk IN
+        SELECT format('%I.%I', c.chunk_schema, c.chunk_name) FROM timescaledb_information.chunks AS c
+         WHERE c.hypertable_schema = 'tidewire' AND c.hypertable_name = 'events'
+           AND c.range_start <= redact.recorded_to AND c.range_end > redact.recorded_from
+         ORDER BY c.range_start
+    LOOP
+        EXECUTE format(
+            'UPDATE %1$s AS e
+                SET id = CASE WHEN w.is_whole OR strpos(e.id, $5) > 0 THEN gen_random_uuid()::text ELSE e.id END,
+                    source = CASE WHEN $5 IS NOT NULL AND starts_with(e.topic, ''tidewire.'') THEN e.source END,
+                    trace = NULL,
+                    subject = CASE WHEN NOT w.is_whole THEN e.subject END,
+                    occurred_at = CASE WHEN NOT w.is_whole THEN e.occurred_at END,
+                    region = CASE WHEN NOT w.is_whole THEN e.region END,
+                    gdpr = CASE WHEN NOT w.is_whole THEN e.gdpr END,
+                    data = CASE WHEN NOT w.is_whole THEN e.data END,
+                    bytes = CASE WHEN NOT w.is_whole THEN e.bytes END,
+                    content_type = CASE WHEN NOT w.is_whole THEN e.content_type END,
+                    erased_at = CASE WHEN w.is_whole THEN clock_timestamp() END
+               FROM (SELECT o.seq, o.recorded_at, $5 IS NULL OR coalesce(o.subject = $5, true) AS is_whole
+                       FROM %1$s AS o
+                      WHERE o.seq = ANY ($2) AND o.tenant = $1 AND o.recorded_at BETWEEN $3 AND $4 AND o.erased_at IS NULL) AS w
+              WHERE e.seq = w.seq AND e.recorded_at = w.recorded_at AND e.tenant = $1
+                AND e.seq = ANY ($2) AND e.recorded_at BETWEEN $3 AND $4', _chunk)
+          USING redact.tenant, redact.seqs, redact.recorded_from, redact.recorded_to, redact.person;
+        GET DIAGNOSTICS _changed = ROW_COUNT;
+        _redacted := _redacted + _changed;
+    END LOOP;
     PERFORM set_config('tidewire.erasure', '', true);
 
     IF _redacted > 0 THEN
@@ -1556,7 +1587,7 @@ BEGIN
     END IF;
     RETURN _redacted;
 END
-$$;
+$_$;
 
 --
 -- Name: FUNCTION redact(tenant text, seqs bigint[], recorded_from timestamp with time zone, recorded_to timestamp with time zone, person text); Type: COMMENT; Schema: tidewire; Owner: -
@@ -1680,6 +1711,7 @@ DECLARE
     _chunk  record;
     _held   record;
     _query  text;
+    _wanted regclass := 'tidewire.retention_rules';
 BEGIN
     IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
         RAISE EXCEPTION 'retention needs a READ COMMITTED transaction' USING ERRCODE = 'TW400';
@@ -1692,7 +1724,12 @@ BEGIN
             - (SELECT min(r.days) FROM tidewire.retention_rules AS r) * interval '24 hours') IS NOT FALSE THEN
         RETURN false;
     END IF;
-    PERFORM pg_advisory_xact_lock(1953064034, 0);
+    BEGIN
+        PERFORM pg_advisory_xact_lock(1953064034, 0);
+    EXCEPTION WHEN lock_not_available THEN
+        RAISE NOTICE 'another session removes chunks: the oldest one is left to it';
+        RETURN false;
+    END;
     _query := format(
         'SELECT h.tenant, h.last_seq, h.last_at, h.events, (
                 SELECT r.pattern FROM tidewire.retention_rules AS r
@@ -1711,10 +1748,19 @@ BEGIN
             RETURN false;
         END IF;
     END LOOP;
+    -- Whoever applies rules has them, for a second or longer.
+    BEGIN
+        PERFORM pg_advisory_xact_lock(1953064034, 1);
+    EXCEPTION WHEN lock_not_available THEN
+        RAISE NOTICE 'another session applies tenants'' rules: the oldest chunk is left to it';
+        RETURN false;
+    END;
     -- Not SHARE: what it has removed is written into these rows below.
     LOCK TABLE tidewire.retention_rules IN SHARE ROW EXCLUSIVE MODE;
     -- Before the chunk, as an erasure does.
+    _wanted := 'tidewire.erasure_changes';
     UPDATE tidewire.erasure_changes AS c SET version = c.version + 1;
+    _wanted := _chunk.name;
     EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', _chunk.name);
     -- Again: what was committed meanwhile, events and rules, is read with the rest. All of it before any tenant's beginning is moved.
     FOR _held IN EXECUTE _query LOOP
@@ -1722,6 +1768,7 @@ BEGIN
             RETURN false;
         END IF;
     END LOOP;
+    _wanted := 'tidewire.retained_tenants';
     FOR _held IN EXECUTE _query LOOP
         INSERT INTO tidewire.retained_tenants AS t (tenant, retained_seq, retained_at)
         VALUES (_held.tenant, _held.last_seq, _held.last_at)
@@ -1739,6 +1786,8 @@ BEGIN
     EXECUTE format('SELECT %I.drop_chunks(%L::regclass, older_than => %L::timestamptz, newer_than => %L::timestamptz)',
                    _schema, 'tidewire.events', _chunk.range_end, _chunk.range_start);
     RETURN true;
+EXCEPTION WHEN lock_not_available THEN
+    RAISE EXCEPTION 'the oldest chunk is not removed: % is in use by %', _wanted, tidewire.users_of(_wanted) USING ERRCODE = '55P03';
 END
 $$;
 
@@ -1764,7 +1813,6 @@ DECLARE
     _start  timestamptz;
     _end    timestamptz;
     _last   record;
-    _users  text;
 BEGIN
     IF retain_oldest.keep < interval '0' THEN
         RAISE EXCEPTION 'keep must not be negative' USING ERRCODE = 'TW400';
@@ -1789,16 +1837,10 @@ BEGIN
                    _schema, 'tidewire.events', _end, _start);
     RETURN true;
 EXCEPTION WHEN lock_not_available THEN
-    SELECT string_agg(format('%s (%s, %s)', coalesce('process ' || u.pid, 'a prepared transaction'),
-                             coalesce(nullif(a.application_name, ''), 'without a name'),
-                             coalesce(a.state, a.backend_type, 'of another role')), ', ')
-      INTO _users
-      FROM (SELECT DISTINCT l.pid FROM pg_locks AS l
-             WHERE l.locktype = 'relation' AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid()
-               AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
-               AND l.relation = _chunk) AS u
-      LEFT JOIN pg_stat_activity AS a ON a.pid = u.pid;
-    RAISE EXCEPTION 'the oldest chunk is not removed: it is in use by %', coalesce(_users, 'another transaction')
+    IF _chunk IS NULL THEN
+        RAISE EXCEPTION 'the oldest chunk is not removed: another session removes chunks' USING ERRCODE = '55P03';
+    END IF;
+    RAISE EXCEPTION 'the oldest chunk is not removed: it is in use by %', tidewire.users_of(_chunk)
         USING ERRCODE = '55P03';
 END
 $$;
@@ -1838,6 +1880,30 @@ CREATE FUNCTION tidewire.topic_matches(topic text, pattern text) RETURNS boolean
 --
 
 COMMENT ON FUNCTION tidewire.topic_matches(topic text, pattern text) IS 'Whether a topic is one that a topic pattern stands for.';
+
+--
+-- Name: users_of(regclass); Type: FUNCTION; Schema: tidewire; Owner: -
+--
+
+CREATE FUNCTION tidewire.users_of(relation regclass) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    SELECT coalesce(string_agg(format('%s (%s, %s)', coalesce('process ' || u.pid, 'a prepared transaction'),
+                                      coalesce(nullif(a.application_name, ''), 'without a name'),
+                                      coalesce(a.state, a.backend_type, 'of another role')), ', '), 'another transaction')
+      FROM (SELECT DISTINCT l.pid FROM pg_locks AS l
+             WHERE l.locktype = 'relation' AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid()
+               AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
+               AND l.relation = users_of.relation) AS u
+      LEFT JOIN pg_stat_activity AS a ON a.pid = u.pid;
+$$;
+
+--
+-- Name: FUNCTION users_of(relation regclass); Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON FUNCTION tidewire.users_of(relation regclass) IS 'Who else holds a lock on a relation, for a message.';
 
 --
 -- Name: wake_servers(); Type: FUNCTION; Schema: tidewire; Owner: -
@@ -3260,6 +3326,12 @@ GRANT ALL ON FUNCTION tidewire.sees_reserved() TO tidewire_analyst;
 --
 
 REVOKE ALL ON FUNCTION tidewire.topic_matches(topic text, pattern text) FROM PUBLIC;
+
+--
+-- Name: FUNCTION users_of(relation regclass); Type: ACL; Schema: tidewire; Owner: -
+--
+
+REVOKE ALL ON FUNCTION tidewire.users_of(relation regclass) FROM PUBLIC;
 
 --
 -- Name: FUNCTION wake_servers(); Type: ACL; Schema: tidewire; Owner: -

@@ -6,6 +6,7 @@
 use std::future::Future;
 use std::time::Duration;
 
+use scopeguard::ScopeGuard;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 use tokio_util::task::TaskTracker;
 
@@ -34,6 +35,17 @@ impl Tasks {
         self.tracker.spawn(async move {
             let _ = stop.run_until_cancelled(future).await;
         });
+    }
+
+    /// Runs `future` where it is waited for, to its end in any case: what is left of it when nobody waits any more runs as
+    /// [`Tasks::spawn`] has it. For what has an effect that somebody has to take note of.
+    pub async fn to_the_end<T>(&self, future: impl Future<Output = T> + Send + 'static) -> T {
+        let mut rest = scopeguard::guard(Box::pin(future), |rest| {
+            self.spawn(async move { drop(rest.await) });
+        });
+        let outcome = rest.as_mut().await;
+        drop(ScopeGuard::into_inner(rest));
+        outcome
     }
 
     /// A group of its own that also stops when this one does.

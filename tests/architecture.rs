@@ -57,6 +57,7 @@ const HOMES: &[(&str, &[&str])] = &[
     ("tokio_postgres", &["access", "log", "pg"]),
     ("deadpool_postgres", &["log"]),
     ("postgres_types", &["log"]),
+    ("scopeguard", &["feed", "log", "tasks"]),
     ("postgres_protocol", &["pg"]),
     ("refinery", &["pg"]),
     ("jsonschema", &["access"]),

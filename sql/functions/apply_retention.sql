@@ -1,9 +1,11 @@
 -- Empties a batch of events that tenants' rules keep no longer, in their places: row_limit events looked at a call, and 32 MB of
 -- data as it is stored, or the event that goes beyond. Returns how many, and whether there is nothing left to look at for now;
--- where another session does it, that is so as well.
+-- where another session does it, or removes a chunk, for half a second, that is so as well, and a NOTICE says so.
 --
 -- Where a tenant's batch fails or takes too long (statement_timeout), the call ends and is_complete is NULL; a WARNING says whose
 -- and why. What it has done before stays done, and that tenant and that rule have had their turn: others are first in the next.
+-- Where somebody holds a tenant's rows or a chunk of its events for half a second it is said likewise, and the call goes on with the
+-- next tenant. An erasure holds up all of them: the call ends, with what it has done.
 --
 -- Tenants take turns, and so do a tenant's rules: whose turn was longest ago is first, and whoever uses up a call is last in the
 -- next. round_at: when the round began, by this clock; what has been gone through since then is not looked at again, and a
@@ -21,7 +23,7 @@
 -- without round_at as well, once it has emptied anything.
 --
 -- Locks, in the order of tidewire.retain_by_rules(): the rules, the version of erasures.
--- Refuses: TW400 a transaction that does not see what is committed · 55P03 an erasure, or the removal of a chunk, for half a second.
+-- Refuses: TW400 a transaction that does not see what is committed · 55P03 who holds all rules for half a second (LOCK TABLE).
 CREATE OR REPLACE FUNCTION tidewire.apply_retention(row_limit integer DEFAULT 5000, round_at timestamptz DEFAULT NULL)
 RETURNS TABLE (removed bigint, is_complete boolean)
 LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '500ms' AS $fn$
@@ -42,6 +44,8 @@ DECLARE
     _room      bigint;
     _room_bytes bigint;
     _bytes     bigint := 0;
+    _is_ours   boolean;
+    _is_held   boolean := false;
     _failure   text;
     _looked    bigint := 0;
     _removed   bigint := 0;
@@ -50,10 +54,17 @@ BEGIN
     IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
         RAISE EXCEPTION 'retention needs a READ COMMITTED transaction' USING ERRCODE = 'TW400';
     END IF;
-    IF NOT EXISTS (SELECT FROM tidewire.retention_rules) OR NOT pg_try_advisory_xact_lock(1953064034, 1) THEN
+    IF NOT EXISTS (SELECT FROM tidewire.retention_rules) THEN
         RETURN QUERY SELECT 0::bigint, true;
         RETURN;
     END IF;
+    BEGIN
+        PERFORM pg_advisory_xact_lock(1953064034, 1);
+    EXCEPTION WHEN lock_not_available THEN
+        RAISE NOTICE 'another session applies tenants'' rules: they are left to it';
+        RETURN QUERY SELECT 0::bigint, true;
+        RETURN;
+    END;
     -- What is written into it below, before the version of erasures.
     LOCK TABLE tidewire.retention_rules IN ROW EXCLUSIVE MODE;
     -- Before the events are read: whoever is not seen here takes a place above it.
@@ -80,6 +91,7 @@ BEGIN
             _room_bytes := _bytes_max - _bytes;
             _emptied := 0;
             _found := NULL;
+            _is_ours := true;
             BEGIN
                 SELECT e.seq, e.recorded_at INTO _stop, _young_at FROM tidewire.events AS e
                  WHERE e.tenant = _rule.tenant AND e.seq > _rule.applied_seq AND e.recorded_at >= _cutoff ORDER BY e.seq LIMIT 1;
@@ -108,13 +120,23 @@ BEGIN
                        coalesce(sum(l.bytes) FILTER (WHERE l.is_due), 0) AS bytes
                   INTO _found FROM weighed AS l WHERE l.bytes_before < _room_bytes;
                 IF _found.seqs IS NOT NULL THEN
+                    _is_ours := false;
                     UPDATE tidewire.erasure_changes AS c SET version = c.version + 1;
+                    _is_ours := true;
                     _emptied := tidewire.redact(_rule.tenant, _found.seqs, _found.earliest, _found.latest);
                 END IF;
             EXCEPTION
-                WHEN lock_not_available OR deadlock_detected THEN
-                    -- Others are in the way, not this tenant.
-                    RAISE;
+                WHEN lock_not_available THEN
+                    _is_held := true;
+                    IF NOT _is_ours THEN
+                        RAISE WARNING 'retention waits for an erasure by %', tidewire.users_of('tidewire.erasure_changes');
+                        EXIT turns;
+                    END IF;
+                    RAISE WARNING 'retention of tenant % by its rule % has to wait for others: %', _rule.tenant, _rule.pattern, SQLERRM;
+                    UPDATE tidewire.retention_rules AS r SET looked_at = clock_timestamp()
+                     WHERE r.tenant = _rule.tenant AND r.pattern = _rule.pattern;
+                    EXIT turns WHEN clock_timestamp() > _began + interval '1 second';
+                    CONTINUE turns;
                 WHEN query_canceled OR OTHERS THEN
                     _failure := SQLERRM;
             END;
@@ -139,7 +161,7 @@ BEGIN
             EXIT turns WHEN _is_over;
         END LOOP;
     END LOOP;
-    RETURN QUERY SELECT _removed, CASE WHEN _failure IS NULL THEN NOT _is_over END;
+    RETURN QUERY SELECT _removed, CASE WHEN _failure IS NULL AND NOT _is_held THEN NOT _is_over END;
 END
 $fn$;
 COMMENT ON FUNCTION tidewire.apply_retention(integer, timestamptz) IS

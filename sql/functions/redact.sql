@@ -5,13 +5,17 @@
 -- person: what is about somebody else and was only produced by this person keeps what it says; its source and its trace go,
 -- and its id where the name stands in it. Of what the log itself wrote about the person, who did it stays.
 --
+-- Chunk by chunk: an UPDATE of the hypertable locks all of its chunks, and who holds one of them would hold up everybody's.
+--
 -- The ids' keys move to tidewire.erased_ids: a retry of an erased event is answered as a duplicate.
 CREATE OR REPLACE FUNCTION tidewire.redact(tenant text, seqs bigint[], recorded_from timestamptz, recorded_to timestamptz,
     person text DEFAULT NULL)
 RETURNS bigint LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $fn$
 #variable_conflict use_column
 DECLARE
-    _redacted bigint;
+    _redacted bigint := 0;
+    _changed  bigint;
+    _chunk    text;
     _version  bigint := (SELECT c.version FROM tidewire.erasure_changes AS c);
 BEGIN
     WITH erased AS (
@@ -32,25 +36,34 @@ BEGIN
         ON CONFLICT (key) DO UPDATE SET seq = excluded.seq, recorded_at = excluded.recorded_at;
 
     PERFORM set_config('tidewire.erasure', 'open', true);
-    UPDATE tidewire.events AS e
-       SET id = CASE WHEN w.is_whole OR strpos(e.id, redact.person) > 0 THEN gen_random_uuid()::text ELSE e.id END,
-           source = CASE WHEN redact.person IS NOT NULL AND starts_with(e.topic, 'tidewire.') THEN e.source END,
-           trace = NULL,
-           subject = CASE WHEN NOT w.is_whole THEN e.subject END,
-           occurred_at = CASE WHEN NOT w.is_whole THEN e.occurred_at END,
-           region = CASE WHEN NOT w.is_whole THEN e.region END,
-           gdpr = CASE WHEN NOT w.is_whole THEN e.gdpr END,
-           data = CASE WHEN NOT w.is_whole THEN e.data END,
-           bytes = CASE WHEN NOT w.is_whole THEN e.bytes END,
-           content_type = CASE WHEN NOT w.is_whole THEN e.content_type END,
-           erased_at = CASE WHEN w.is_whole THEN clock_timestamp() END
-      FROM (SELECT o.seq, o.recorded_at, redact.person IS NULL OR coalesce(o.subject = redact.person, true) AS is_whole
-              FROM tidewire.events AS o
-             WHERE o.seq = ANY (redact.seqs) AND o.tenant = redact.tenant
-               AND o.recorded_at BETWEEN redact.recorded_from AND redact.recorded_to AND o.erased_at IS NULL) AS w
-     WHERE e.seq = w.seq AND e.recorded_at = w.recorded_at AND e.tenant = redact.tenant
-       AND e.seq = ANY (redact.seqs) AND e.recorded_at BETWEEN redact.recorded_from AND redact.recorded_to;
-    GET DIAGNOSTICS _redacted = ROW_COUNT;
+    FOR _chunk IN
+        SELECT format('%I.%I', c.chunk_schema, c.chunk_name) FROM timescaledb_information.chunks AS c
+         WHERE c.hypertable_schema = 'tidewire' AND c.hypertable_name = 'events'
+           AND c.range_start <= redact.recorded_to AND c.range_end > redact.recorded_from
+         ORDER BY c.range_start
+    LOOP
+        EXECUTE format(
+            'UPDATE %1$s AS e
+                SET id = CASE WHEN w.is_whole OR strpos(e.id, $5) > 0 THEN gen_random_uuid()::text ELSE e.id END,
+                    source = CASE WHEN $5 IS NOT NULL AND starts_with(e.topic, ''tidewire.'') THEN e.source END,
+                    trace = NULL,
+                    subject = CASE WHEN NOT w.is_whole THEN e.subject END,
+                    occurred_at = CASE WHEN NOT w.is_whole THEN e.occurred_at END,
+                    region = CASE WHEN NOT w.is_whole THEN e.region END,
+                    gdpr = CASE WHEN NOT w.is_whole THEN e.gdpr END,
+                    data = CASE WHEN NOT w.is_whole THEN e.data END,
+                    bytes = CASE WHEN NOT w.is_whole THEN e.bytes END,
+                    content_type = CASE WHEN NOT w.is_whole THEN e.content_type END,
+                    erased_at = CASE WHEN w.is_whole THEN clock_timestamp() END
+               FROM (SELECT o.seq, o.recorded_at, $5 IS NULL OR coalesce(o.subject = $5, true) AS is_whole
+                       FROM %1$s AS o
+                      WHERE o.seq = ANY ($2) AND o.tenant = $1 AND o.recorded_at BETWEEN $3 AND $4 AND o.erased_at IS NULL) AS w
+              WHERE e.seq = w.seq AND e.recorded_at = w.recorded_at AND e.tenant = $1
+                AND e.seq = ANY ($2) AND e.recorded_at BETWEEN $3 AND $4', _chunk)
+          USING redact.tenant, redact.seqs, redact.recorded_from, redact.recorded_to, redact.person;
+        GET DIAGNOSTICS _changed = ROW_COUNT;
+        _redacted := _redacted + _changed;
+    END LOOP;
     PERFORM set_config('tidewire.erasure', '', true);
 
     IF _redacted > 0 THEN

@@ -5,8 +5,12 @@
 -- hold something that is kept. Then it keeps the rules as they are until the chunk is gone: whoever changes one waits, so
 -- that none is answered as set whose events go nevertheless.
 --
+-- Two at once do not fail: where another session removes chunks, or applies rules, for half a second, the chunk is left to it. A
+-- NOTICE says so, and the answer is false.
+--
 -- Locks, in the order of tidewire.apply_retention(): the rules, the version of erasures, the chunk.
--- Refuses: TW400 a transaction that does not see what was committed while it waited · 55P03 if others hold one of these for half a second.
+-- Refuses: TW400 a transaction that does not see what was committed while it waited · 55P03 if others hold one of these for half a
+-- second: whose rules are being changed, an erasure, who reads the chunk. The message names them.
 CREATE OR REPLACE FUNCTION tidewire.retain_by_rules()
 RETURNS boolean LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '500ms' AS $fn$
 DECLARE
@@ -15,6 +19,7 @@ DECLARE
     _chunk  record;
     _held   record;
     _query  text;
+    _wanted regclass := 'tidewire.retention_rules';
 BEGIN
     IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
         RAISE EXCEPTION 'retention needs a READ COMMITTED transaction' USING ERRCODE = 'TW400';
@@ -27,7 +32,12 @@ BEGIN
             - (SELECT min(r.days) FROM tidewire.retention_rules AS r) * interval '24 hours') IS NOT FALSE THEN
         RETURN false;
     END IF;
-    PERFORM pg_advisory_xact_lock(1953064034, 0);
+    BEGIN
+        PERFORM pg_advisory_xact_lock(1953064034, 0);
+    EXCEPTION WHEN lock_not_available THEN
+        RAISE NOTICE 'another session removes chunks: the oldest one is left to it';
+        RETURN false;
+    END;
     _query := format(
         'SELECT h.tenant, h.last_seq, h.last_at, h.events, (
                 SELECT r.pattern FROM tidewire.retention_rules AS r
@@ -46,10 +56,19 @@ BEGIN
             RETURN false;
         END IF;
     END LOOP;
+    -- Whoever applies rules has them, for a second or longer.
+    BEGIN
+        PERFORM pg_advisory_xact_lock(1953064034, 1);
+    EXCEPTION WHEN lock_not_available THEN
+        RAISE NOTICE 'another session applies tenants'' rules: the oldest chunk is left to it';
+        RETURN false;
+    END;
     -- Not SHARE: what it has removed is written into these rows below.
     LOCK TABLE tidewire.retention_rules IN SHARE ROW EXCLUSIVE MODE;
     -- Before the chunk, as an erasure does.
+    _wanted := 'tidewire.erasure_changes';
     UPDATE tidewire.erasure_changes AS c SET version = c.version + 1;
+    _wanted := _chunk.name;
     EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', _chunk.name);
     -- Again: what was committed meanwhile, events and rules, is read with the rest. All of it before any tenant's beginning is moved.
     FOR _held IN EXECUTE _query LOOP
@@ -57,6 +76,7 @@ BEGIN
             RETURN false;
         END IF;
     END LOOP;
+    _wanted := 'tidewire.retained_tenants';
     FOR _held IN EXECUTE _query LOOP
         INSERT INTO tidewire.retained_tenants AS t (tenant, retained_seq, retained_at)
         VALUES (_held.tenant, _held.last_seq, _held.last_at)
@@ -74,6 +94,8 @@ BEGIN
     EXECUTE format('SELECT %I.drop_chunks(%L::regclass, older_than => %L::timestamptz, newer_than => %L::timestamptz)',
                    _schema, 'tidewire.events', _chunk.range_end, _chunk.range_start);
     RETURN true;
+EXCEPTION WHEN lock_not_available THEN
+    RAISE EXCEPTION 'the oldest chunk is not removed: % is in use by %', _wanted, tidewire.users_of(_wanted) USING ERRCODE = '55P03';
 END
 $fn$;
 COMMENT ON FUNCTION tidewire.retain_by_rules() IS 'Removes the oldest chunk if tenants'' rules keep none of its events; says whether it did.';

@@ -16,7 +16,6 @@ DECLARE
     _start  timestamptz;
     _end    timestamptz;
     _last   record;
-    _users  text;
 BEGIN
     IF retain_oldest.keep < interval '0' THEN
         RAISE EXCEPTION 'keep must not be negative' USING ERRCODE = 'TW400';
@@ -41,16 +40,10 @@ BEGIN
                    _schema, 'tidewire.events', _end, _start);
     RETURN true;
 EXCEPTION WHEN lock_not_available THEN
-    SELECT string_agg(format('%s (%s, %s)', coalesce('process ' || u.pid, 'a prepared transaction'),
-                             coalesce(nullif(a.application_name, ''), 'without a name'),
-                             coalesce(a.state, a.backend_type, 'of another role')), ', ')
-      INTO _users
-      FROM (SELECT DISTINCT l.pid FROM pg_locks AS l
-             WHERE l.locktype = 'relation' AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid()
-               AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
-               AND l.relation = _chunk) AS u
-      LEFT JOIN pg_stat_activity AS a ON a.pid = u.pid;
-    RAISE EXCEPTION 'the oldest chunk is not removed: it is in use by %', coalesce(_users, 'another transaction')
+    IF _chunk IS NULL THEN
+        RAISE EXCEPTION 'the oldest chunk is not removed: another session removes chunks' USING ERRCODE = '55P03';
+    END IF;
+    RAISE EXCEPTION 'the oldest chunk is not removed: it is in use by %', tidewire.users_of(_chunk)
         USING ERRCODE = '55P03';
 END
 $fn$;

@@ -264,6 +264,8 @@ impl Follower {
     async fn skip_to(&mut self, present: Position) -> Batch {
         // Others need not wait for the count.
         self.turn = None;
+        // Should this be given up: what the mark said is lost.
+        self.is_caught_up = false;
         let (from, to) = (self.after, present.max(self.after));
         let gate = self.hub.gate();
         let count = match self.pace.admit() {
@@ -271,7 +273,6 @@ impl Follower {
             Err(_) => None,
         };
         self.after = to;
-        self.is_caught_up = false;
         Batch {
             events: Vec::new(),
             through: self.after,

@@ -1,10 +1,10 @@
-//! The way of those who are behind: few of them at once, few reads of history, and equal pages are read once.
+//! The way of those who are behind: few of them at once, and equal pages are read once.
 //!
 //! # Invariants
 //! - However many are behind, few are handed a page at a time, each in its turn; live readers need no turn, and find a
 //!   core that is theirs.
-//! - A storm of readers that are behind cannot take more of the database than the gate lets through; live readers do not
-//!   pass here. Tenants take turns before it.
+//! - A storm of readers that are behind cannot take more of the database than history has turns (`log/places.rs`); live
+//!   readers do not pass here.
 //! - Only full pages are kept: they change by erasure alone, after which none of before is found, also not one that was
 //!   being read meanwhile. The rest is shared by those who wait for it and then forgotten.
 
@@ -16,9 +16,8 @@ use chrono::{DateTime, Utc};
 use moka::future::Cache;
 
 use super::turn::{Turn, Turns};
-use crate::event::limits::{HISTORY_READS, PAGE_CACHE_BYTES};
+use crate::event::limits::PAGE_CACHE_BYTES;
 use crate::event::{Filter, Position, Tenant};
-use crate::fair::Fair;
 use crate::log::read::Query;
 use crate::log::{History, Page, ReadError};
 
@@ -46,11 +45,10 @@ pub struct Gate {
     generation: Arc<AtomicU64>,
     pages: Cache<Key, Arc<Page>>,
     turns: Arc<Turns>,
-    reads: Arc<Fair>,
 }
 
 impl Gate {
-    /// A gate before `history`, whose pool bounds the reads.
+    /// A gate before `history`, whose turns bound the reads.
     #[must_use]
     pub fn new(history: History) -> Self {
         let weigh = |_: &Key, page: &Arc<Page>| {
@@ -67,7 +65,6 @@ impl Gate {
             generation: Arc::default(),
             pages,
             turns: Turns::new(),
-            reads: Fair::new(HISTORY_READS),
         }
     }
 
@@ -104,7 +101,6 @@ impl Gate {
                     up_to,
                     limit,
                 };
-                let _permit = self.reads.acquire(tenant).await;
                 self.history.page(&query).await.map(Arc::new)
             };
             let page = self.pages.try_get_with(key.clone(), read).await?;
@@ -134,10 +130,7 @@ impl Gate {
             up_to,
             limit: 0,
         };
-        let counting = async {
-            let _permit = self.reads.acquire(tenant).await;
-            self.history.count(&query).await
-        };
+        let counting = self.history.count(&query);
         let counted = tokio::time::timeout(COUNT_PATIENCE, counting).await;
         counted.ok()?.ok()?
     }
@@ -152,8 +145,7 @@ impl Gate {
         since: DateTime<Utc>,
         end: Position,
     ) -> Result<Position, ReadError> {
-        let _permit = self.reads.acquire(tenant).await;
-        self.history.position_before(since, end).await
+        self.history.position_before(tenant, since, end).await
     }
 
     /// Forgets all pages, those that are being read included: the log was cut, or events were erased.

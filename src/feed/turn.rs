@@ -10,6 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use scopeguard::ScopeGuard;
+
 use crate::event::Tenant;
 use crate::fair::{Fair, Permit};
 use crate::tasks::pause;
@@ -60,10 +62,16 @@ impl Turns {
     /// Waits for a turn.
     pub async fn next(self: &Arc<Self>, tenant: &Tenant) -> Option<Turn> {
         let permit = self.free.acquire(tenant).await?;
-        let owed = Duration::from_micros(self.owed_us.load(Ordering::Relaxed));
+        let owed_us = self.owed_us.load(Ordering::Relaxed);
+        let owed = Duration::from_micros(owed_us);
         if owed >= REST_MIN {
             self.owed_us.store(0, Ordering::Relaxed);
+            // Who gives up has not rested: it is still owed.
+            let debt = scopeguard::guard(owed_us, |owed_us| {
+                self.owed_us.fetch_add(owed_us, Ordering::Relaxed);
+            });
             pause(owed.min(REST_MAX)).await;
+            let _ = ScopeGuard::into_inner(debt);
         }
         Some(Turn {
             turns: Arc::clone(self),
@@ -112,5 +120,18 @@ mod tests {
         let before = tokio::time::Instant::now();
         drop(turns.next(&dev).await);
         assert_eq!(before.elapsed(), REST_MAX);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_rest_that_is_given_up_is_still_owed() {
+        let (turns, dev) = (Turns::at_once(1), Tenant::dev());
+        turns.owed_us.store(7_000, Ordering::Relaxed);
+        for _ in 0..3 {
+            let mut gives_up = Box::pin(turns.next(&dev));
+            assert!((&mut gives_up).now_or_never().is_none());
+        }
+        let before = tokio::time::Instant::now();
+        drop(turns.next(&dev).await);
+        assert_eq!(before.elapsed().as_millis(), 7);
     }
 }

@@ -108,7 +108,8 @@ pub fn created(appended: &[Appended], identity: &Identity, has_key: bool) -> Res
     response
 }
 
-/// Stores events of `principal` in one transaction; those of one `sequence` in the order of the calls.
+/// Stores events of `principal` in one transaction; those of one `sequence` in the order of the calls. Who has gone meanwhile
+/// has written them nevertheless: that is noted.
 ///
 /// # Errors
 /// The problem to answer with.
@@ -118,16 +119,19 @@ pub async fn append(
     events: Vec<NewEvent>,
     sequence: Option<Sequence>,
 ) -> Result<Vec<Appended>, Problem> {
-    let topics: Vec<Topic> = events.iter().map(|event| event.topic.clone()).collect();
-    let stored = app
-        .appender
-        .append(&principal.tenant, events, sequence)
-        .await;
-    let appended = stored.map_err(|failed| errors::members(&failed, app.hub.identity()))?;
-    let new = appended
-        .iter()
-        .zip(&topics)
-        .filter(|(one, _)| !one.duplicate);
-    app.audit.appended(principal, new.map(|(_, topic)| topic));
-    Ok(appended)
+    let (own, principal) = (app.clone(), principal.clone());
+    let work = async move {
+        let topics: Vec<Topic> = events.iter().map(|event| event.topic.clone()).collect();
+        let stored = own.appender.append(&principal.tenant, events, sequence);
+        let appended = stored
+            .await
+            .map_err(|failed| errors::members(&failed, own.hub.identity()))?;
+        let new = appended
+            .iter()
+            .zip(&topics)
+            .filter(|(one, _)| !one.duplicate);
+        own.audit.appended(&principal, new.map(|(_, topic)| topic));
+        Ok(appended)
+    };
+    app.tasks.to_the_end(work).await
 }

@@ -36,7 +36,6 @@ use super::caller;
 use super::coding::Received;
 use super::errors;
 use super::ingest::{self, LineSplitter};
-use super::policy;
 use super::problem::{Kind, Problem};
 use super::serve::Patience;
 use crate::access::limits::Quantity;
@@ -94,6 +93,7 @@ pub fn post(app: App, upload: Upload, key: Option<String>, request: Request) -> 
         chunk: Chunk::new(),
         chunk_bytes: 0,
         unchecked: Unchecked::default(),
+        unasked: None,
         passed_bytes: 0,
         line: (0, Instant::now()),
         turn_bytes: 0,
@@ -130,6 +130,8 @@ struct Reader {
     chunk_bytes: usize,
     /// Of them, those that are to be checked yet.
     unchecked: Unchecked,
+    /// The event after them, of which is yet to be asked what the tenant has decided.
+    unasked: Option<(u64, NewEvent)>,
     /// Events and bytes of a chunk: few if the caller's rate is low, so that none waits for long, and others of the tenant
     /// get their tokens in between.
     chunk_max: (usize, usize),
@@ -178,9 +180,8 @@ async fn run(
         }
         let answers = sent.answers.as_mut().take_output();
         // On its way before the results of this one are written: the database is not kept waiting.
-        if let Some(following) = &mut following
-            && are_stored(answers.as_ref())
-        {
+        let is_on_its_way = are_stored(answers.as_ref());
+        if let Some(following) = following.as_mut().filter(|_| is_on_its_way) {
             let _ = futures_util::poll!(&mut following.answers);
         }
         app.audit
@@ -190,6 +191,13 @@ async fn run(
         // Nobody reads them for ever either.
         let taken = tokio::time::timeout(reader.patience.idle, results.send(Ok(lines))).await;
         if !matches!(taken, Ok(Ok(()))) || is_over {
+            // What is stored by now is noted, whoever has gone.
+            if let Some(mut last) = following.filter(|_| is_on_its_way) {
+                (&mut last.answers).await;
+                let answers = last.answers.as_mut().take_output();
+                app.audit
+                    .appended(&principal, stored(&last.topics, answers.as_ref()));
+            }
             return;
         }
         next = if following.is_some() {
@@ -210,8 +218,7 @@ async fn run(
 impl Reader {
     /// Reads lines until the chunk is full or the stream ends. What has been read stays if this is dropped.
     async fn fill(&mut self) {
-        self.renew_policy().await;
-        while self.take_lines() && !self.ended && !self.is_enough() && !self.is_tight() {
+        while self.take_lines().await && !self.ended && !self.is_enough() && !self.is_tight() {
             self.wait_for_more().await;
             self.let_others_work().await;
         }
@@ -220,8 +227,7 @@ impl Reader {
     /// Waits for a line, and takes along what has arrived with it; the chunk stays empty at the end, or when nobody waits
     /// for results.
     async fn read_some(&mut self, results: &mpsc::Sender<Result<Bytes, Infallible>>) {
-        self.renew_policy().await;
-        while self.take_lines() && !self.ended && !self.is_enough() {
+        while self.take_lines().await && !self.ended && !self.is_enough() {
             if self.chunk.is_empty() {
                 self.wait_for_more().await;
             } else {
@@ -239,10 +245,6 @@ impl Reader {
 
     /// Reads on; who sends nothing for too long, or makes a line last for too long, has ended the upload.
     async fn wait_for_more(&mut self) {
-        self.renew_policy().await;
-        if self.is_broken {
-            return;
-        }
         let number = self.lines.number();
         if self.line.0 != number || !self.lines.is_within_line() {
             self.line = (number, Instant::now());
@@ -264,18 +266,14 @@ impl Reader {
         }
     }
 
-    /// What the tenant has decided meanwhile: asked before lines are taken, be they there already.
-    async fn renew_policy(&mut self) {
-        match policy::of(&self.app, &self.upload.policy.principal).await {
-            Ok(policy) => self.upload.policy = policy,
-            Err(problem) if !self.is_broken => self.cut(problem),
-            Err(_) => {}
-        }
-    }
-
     /// Ends the upload with an error on the line at hand, from which on nothing is kept.
     fn cut(&mut self, problem: Problem) {
-        self.chunk.push((self.lines.number(), Err(problem)));
+        self.cut_at(self.lines.number(), problem);
+    }
+
+    /// The same, on this line.
+    fn cut_at(&mut self, number: u64, problem: Problem) {
+        self.chunk.push((number, Err(problem)));
         self.lines = LineSplitter::new(LINE_BYTES_MAX);
         (self.ended, self.is_broken) = (true, true);
     }
@@ -324,15 +322,11 @@ impl Reader {
             Some(Ok(data)) if self.is_bomb(data.len()) => {
                 let detail = format!("the body is more than {INFLATION_MAX} times what was sent");
                 self.cut(Problem::new(Kind::TooLarge, detail));
-                return;
             }
             Some(Ok(data)) => self.lines.push(data),
             // A broken upload: whole lines count, a part of one does not.
             Some(Err(_)) => (self.ended, self.is_broken) = (true, true),
             None => self.ended = true,
-        }
-        if self.ended {
-            self.take_lines();
         }
     }
 
@@ -344,38 +338,5 @@ impl Reader {
         self.inflated = self.inflated.saturating_add(length);
         let received = self.received.as_ref();
         received.is_some_and(|received| received.is_bomb(self.inflated))
-    }
-
-    /// Makes events of the lines that are complete; whether the chunk has room for more.
-    fn take_lines(&mut self) -> bool {
-        let has_room = self.take_complete();
-        self.count();
-        has_room
-    }
-
-    fn take_complete(&mut self) -> bool {
-        let (events_max, bytes_max) = self.chunk_max;
-        while self.chunk.len() < events_max && self.chunk_bytes < bytes_max {
-            let line = match self.lines.next_line() {
-                None if self.ended && !self.is_broken => self.lines.finish(),
-                line => line,
-            };
-            let Some(line) = line else { return true };
-            let bytes = line.as_ref().map_or(0, |line| line.bytes.len());
-            self.chunk_bytes = self.chunk_bytes.saturating_add(bytes);
-            let (number, event) = self.event(line);
-            let event = event.and_then(|event| self.admit(event));
-            self.chunk.push((number, event));
-        }
-        false
-    }
-
-    /// Checks an event, now or, once much has been checked of the lines at hand, when they are taken.
-    fn admit(&mut self, event: NewEvent) -> Result<NewEvent, Problem> {
-        let policy = &self.upload.policy;
-        if self.unchecked.keeps(policy.cost(&event), self.chunk.len()) {
-            return Ok(event);
-        }
-        policy::admit_at_once(policy, event)
     }
 }

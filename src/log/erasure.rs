@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio_postgres::{Client, IsolationLevel};
 
 use super::error::{ReadError, Unavailable};
-use super::read::{History, give_back};
+use super::read::History;
 use crate::event::limits::DATABASE_SILENCE_MAX;
 use crate::event::{Label, Position, Seq, Tenant};
 use crate::pg::Connector;
@@ -58,7 +58,7 @@ impl History {
         subject: &Label,
         actor: &Label,
     ) -> Result<Erased, ReadError> {
-        let (_turn, mut client) = self.at_length(tenant).await?;
+        let mut client = self.at_length(tenant).await?;
         let work = async {
             let transaction = client
                 .build_transaction()
@@ -84,7 +84,7 @@ impl History {
             Ok(erased)
         };
         let answered = tokio::time::timeout(DATABASE_SILENCE_MAX, work).await;
-        give_back(client, answered)
+        client.settle(answered)
     }
 }
 

@@ -6,7 +6,6 @@
 //! - All SQL is `const` text or a definition in `sql/`; none is built from parts.
 //! - Knows nothing of HTTP, sessions or who is connected.
 
-mod administration;
 pub mod append;
 mod batch;
 pub mod erasure;
@@ -15,9 +14,11 @@ pub mod identity;
 pub mod inbox;
 pub mod lane;
 pub mod listener;
+mod loan;
 pub mod look;
 mod own;
 pub mod patient;
+mod places;
 pub mod queue;
 pub mod read;
 mod repeats;

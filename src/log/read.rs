@@ -13,18 +13,16 @@ use chrono::{DateTime, TimeDelta, Utc};
 use deadpool_postgres::{
     HookError, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime,
 };
-use tokio::time::error::Elapsed;
 
-use super::administration::Places;
 use super::error::{ReadError, Unavailable};
 use super::identity::{Identity, Known};
+use super::loan::Loan;
+use super::places::{PLACES, Places};
 use super::rows::Appetite;
 use super::span;
-use crate::event::limits::{
-    ADMINISTRATION_BRIEF, ADMINISTRATION_LONG, DATABASE_SILENCE_MAX, HISTORY_READS, PAGE_BYTES_MAX,
-    PAGE_EVENTS_MAX, STATEMENT_MAX,
-};
+use crate::event::limits::{DATABASE_SILENCE_MAX, PAGE_BYTES_MAX, PAGE_EVENTS_MAX, STATEMENT_MAX};
 use crate::event::{Event, Filter, Position, Seq, Tenant};
+use crate::fair::Permit;
 use crate::pg::Connector;
 
 /// The first place among the events recorded within a span.
@@ -41,8 +39,8 @@ pub const STATEMENTS: &[&str] = &[FIRST_SINCE, RETAINED];
 const SPAN_GROWTH: i32 = 8;
 /// Events that are looked at to count those of a gap: some 10 ms.
 const COUNT_LOOKS_MAX: i64 = 10_000;
-/// Each of those who ask has a connection, whatever the others do: readers (bounded by the gate), administrators, upkeep.
-const CONNECTIONS_MAX: usize = HISTORY_READS + ADMINISTRATION_LONG + ADMINISTRATION_BRIEF + 1;
+/// Each of those who ask has a connection, whatever the others do: whoever has a turn, and upkeep.
+const CONNECTIONS_MAX: usize = PLACES + 1;
 /// How long a read may wait for a free connection.
 const POOL_WAIT: Duration = Duration::from_secs(10);
 
@@ -76,6 +74,7 @@ pub struct Query {
 #[derive(Debug, Clone)]
 pub struct History {
     pool: Pool,
+    connector: Connector,
     identity: Identity,
     appetite: Arc<Appetite>,
     pub(super) places: Places,
@@ -116,18 +115,24 @@ impl History {
             .map_err(|e| Unavailable::Pool(e.to_string()))?;
         Ok(Self {
             pool,
+            connector: connector.clone(),
             identity: identity.clone(),
             appetite: Arc::new(Appetite::new(PAGE_EVENTS_MAX)),
             places: Places::new(),
         })
     }
 
-    /// Reads one page.
+    /// Reads one page, in a turn of its tenant.
     ///
     /// # Errors
     /// If retention has overtaken the cursor, or the database cannot be asked.
     pub async fn page(&self, query: &Query) -> Result<Page, ReadError> {
-        let client = self.client().await?;
+        let client = self.reading(&query.tenant).await?;
+        self.page_over(client, query).await
+    }
+
+    /// As [`History::page`], over a connection that was lent for it.
+    pub(super) async fn page_over(&self, client: Loan, query: &Query) -> Result<Page, ReadError> {
         let known = self.identity.known();
         let work = async {
             let page = self.parts(&client, query, &known).await?;
@@ -149,7 +154,7 @@ impl History {
             Ok(page)
         };
         let answered = tokio::time::timeout(DATABASE_SILENCE_MAX, work).await;
-        give_back(client, answered)
+        client.settle(answered)
     }
 
     /// Reads a page in as many parts as it takes: how many events to ask for at once depends on what they weigh.
@@ -201,28 +206,30 @@ impl History {
         }
     }
 
-    /// How many events match between the query's places; `None` if that takes too long to find out.
+    /// How many events match between the query's places, counted in a turn of its tenant; `None` if that takes too long to find out.
     ///
     /// # Errors
     /// If the database cannot be asked.
     pub async fn count(&self, query: &Query) -> Result<Option<u64>, ReadError> {
-        let client = self.client().await?;
+        let client = self.reading(&query.tenant).await?;
         let known = self.identity.known();
         let work = span::count(&client, query, &known, COUNT_LOOKS_MAX);
         let answered = tokio::time::timeout(DATABASE_SILENCE_MAX, work).await;
-        give_back(client, answered)
+        client.settle(answered)
     }
 
-    /// The position before the first event recorded at `since` or later; `end` if there is none up to it.
+    /// The position before the first event recorded at `since` or later; `end` if there is none up to it. In a turn of the
+    /// tenant.
     ///
     /// # Errors
     /// If the database cannot be asked.
     pub async fn position_before(
         &self,
+        tenant: &Tenant,
         since: DateTime<Utc>,
         end: Position,
     ) -> Result<Position, ReadError> {
-        let client = self.client().await?;
+        let client = self.reading(tenant).await?;
         let work = async {
             let statement = client.prepare_cached(FIRST_SINCE).await?;
             let mut span = TimeDelta::minutes(10);
@@ -249,14 +256,14 @@ impl History {
             }
         };
         let answered = tokio::time::timeout(DATABASE_SILENCE_MAX, work).await;
-        give_back(client, answered)
+        client.settle(answered)
     }
 
-    pub(super) async fn client(&self) -> Result<Object, ReadError> {
-        self.pool
-            .get()
-            .await
-            .map_err(|e| ReadError::Unavailable(Unavailable::Pool(e.to_string())))
+    /// A connection for the time of a turn.
+    pub(super) async fn lend(&self, turn: Permit) -> Result<Loan, ReadError> {
+        let client = self.pool.get().await;
+        let client = client.map_err(|e| Unavailable::Pool(e.to_string()))?;
+        Ok(Loan::new(client, turn, &self.connector))
     }
 
     pub(super) fn known(&self) -> Arc<Known> {
@@ -268,15 +275,4 @@ impl History {
     pub const fn pool(&self) -> &Pool {
         &self.pool
     }
-}
-
-/// Gives the connection back to the pool, but not one that has not answered: whoever took it next would wait as well.
-pub(super) fn give_back<T>(
-    client: Object,
-    answered: Result<Result<T, ReadError>, Elapsed>,
-) -> Result<T, ReadError> {
-    answered.unwrap_or_else(|_| {
-        let _ = Object::take(client);
-        Err(Unavailable::Silent.into())
-    })
 }

@@ -14,7 +14,7 @@ use tokio_postgres::types::ToSql;
 use tokio_postgres::{Error, IsolationLevel, Row};
 
 use super::error::ReadError;
-use super::read::{History, give_back};
+use super::read::History;
 use crate::event::limits::DATABASE_SILENCE_MAX;
 use crate::event::{Label, Tenant, TopicPattern};
 
@@ -56,7 +56,7 @@ pub const STATEMENTS: &[&str] = &[
 
 /// Batches of a round; the rest waits for the next one.
 const BATCHES_MAX: u32 = 200;
-/// Tenants of a round whose batch may fail: each may take as long as a statement may.
+/// Batches of a round in which a tenant's may fail or have to wait: each may take as long as a statement may.
 const FAILURES_MAX: u32 = 3;
 
 /// A rule, and what it has removed.
@@ -82,7 +82,7 @@ pub struct Rule {
 pub(super) struct Removed {
     pub(super) chunks: u32,
     pub(super) events: i64,
-    /// Batches that failed for what a tenant has: the database's log says whose and why.
+    /// Batches in which a tenant's failed, or had to wait for others: the database's log says whose and why.
     pub(super) failures: u32,
 }
 
@@ -92,13 +92,13 @@ impl History {
     /// # Errors
     /// If the database cannot be asked.
     pub async fn rules(&self, tenant: &Tenant) -> Result<Vec<Rule>, ReadError> {
-        let (_turn, client) = self.briefly(tenant).await?;
+        let client = self.briefly(tenant).await?;
         let work = async {
             let rows = client.query(LIST, &[&tenant.as_str()]).await?;
             Ok(rows.iter().map(rule).collect::<Result<_, _>>()?)
         };
         let answered = tokio::time::timeout(DATABASE_SILENCE_MAX, work).await;
-        give_back(client, answered)
+        client.settle(answered)
     }
 
     /// Sets a rule; none if the tenant has [`RULES_MAX`] others.
@@ -112,7 +112,7 @@ impl History {
         days: i32,
         actor: &Label,
     ) -> Result<Option<Rule>, ReadError> {
-        let (_turn, mut client) = self.briefly(tenant).await?;
+        let mut client = self.briefly(tenant).await?;
         let work = async {
             let (tenant, pattern, actor) = (tenant.as_str(), pattern.as_str(), actor.as_str());
             let transaction = begin(&mut client).await?;
@@ -124,7 +124,7 @@ impl History {
             Ok(row.as_ref().map(rule).transpose()?)
         };
         let answered = tokio::time::timeout(DATABASE_SILENCE_MAX, work).await;
-        give_back(client, answered)
+        client.settle(answered)
     }
 
     /// Removes a rule of the tenant; whether there was one. What it has removed stays so.
@@ -137,7 +137,7 @@ impl History {
         pattern: &TopicPattern,
         actor: &Label,
     ) -> Result<bool, ReadError> {
-        let (_turn, mut client) = self.briefly(tenant).await?;
+        let mut client = self.briefly(tenant).await?;
         let work = async {
             let params = [tenant.as_str(), pattern.as_str(), actor.as_str()];
             let transaction = begin(&mut client).await?;
@@ -149,7 +149,7 @@ impl History {
             Ok(removed > 0)
         };
         let answered = tokio::time::timeout(DATABASE_SILENCE_MAX, work).await;
-        give_back(client, answered)
+        client.settle(answered)
     }
 }
 
@@ -179,7 +179,7 @@ pub(super) async fn apply(client: &mut Object, removed: &mut Removed) -> Result<
         match row.try_get::<_, Option<bool>>(1)? {
             Some(true) => break,
             Some(false) => {}
-            // That tenant has had its turn: the next batch is another's.
+            // Such a tenant has had its turn: the next batch is another's.
             None => removed.failures = removed.failures.saturating_add(1),
         }
         if removed.failures >= FAILURES_MAX {

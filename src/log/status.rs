@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use super::error::ReadError;
-use super::read::{History, give_back};
+use super::read::History;
 use crate::event::Tenant;
 use crate::event::limits::DATABASE_SILENCE_MAX;
 
@@ -52,7 +52,7 @@ pub async fn ask(
     history: &History,
     tenant: &Tenant,
 ) -> Result<(Database, Option<Holder>), ReadError> {
-    let (_turn, client) = history.briefly(tenant).await?;
+    let client = history.briefly(tenant).await?;
     let work = async {
         let row = client.query_one(DATABASE, &[]).await?;
         let database = Database {
@@ -73,5 +73,5 @@ pub async fn ask(
         Ok::<_, ReadError>((database, holder))
     };
     let answered = tokio::time::timeout(DATABASE_SILENCE_MAX, work).await;
-    give_back(client, answered)
+    client.settle(answered)
 }

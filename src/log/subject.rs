@@ -9,7 +9,7 @@ use chrono::{DateTime, Utc};
 use serde::Serialize;
 
 use super::error::ReadError;
-use super::read::{History, Page, give_back};
+use super::read::{History, Page};
 use super::row::{self, event_columns};
 use super::rows;
 use crate::event::limits::{DATABASE_SILENCE_MAX, PAGE_BYTES_MAX};
@@ -66,7 +66,7 @@ impl History {
         subject: &Label,
         actor: &Label,
     ) -> Result<Summary, ReadError> {
-        let (_turn, client) = self.at_length(tenant).await?;
+        let client = self.at_length(tenant).await?;
         let work = async {
             let (tenant, subject) = (tenant.as_str(), subject.as_str());
             client
@@ -85,7 +85,7 @@ impl History {
             })
         };
         let answered = tokio::time::timeout(DATABASE_SILENCE_MAX, work).await;
-        give_back(client, answered)
+        client.settle(answered)
     }
 
     /// Events that a source produced about others than itself, after a place and up to another. All of the tenant's events are
@@ -101,7 +101,7 @@ impl History {
         up_to: Position,
         limit: usize,
     ) -> Result<Page, ReadError> {
-        let (_turn, client) = self.at_length(tenant).await?;
+        let client = self.at_length(tenant).await?;
         let known = self.known();
         let limit_rows = i64::try_from(limit).unwrap_or(i64::MAX);
         let work = async {
@@ -151,6 +151,6 @@ impl History {
             })
         };
         let answered = tokio::time::timeout(DATABASE_SILENCE_MAX, work).await;
-        give_back(client, answered)
+        client.settle(answered)
     }
 }

@@ -89,7 +89,9 @@ async fn apply_rules(client: &mut Object) {
     }
     let reason = match outcome {
         Err(error) => said(&error),
-        Ok(()) if failures > 0 => "batches failed: the database's log says whose".to_owned(),
+        Ok(()) if failures > 0 => {
+            "batches failed or had to wait: the database's log says whose".to_owned()
+        }
         Ok(()) => return,
     };
     tracing::warn!(

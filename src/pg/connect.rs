@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use tokio_postgres::config::{Host, SslMode};
-use tokio_postgres::{AsyncMessage, Client, Config};
+use tokio_postgres::{AsyncMessage, CancelToken, Client, Config};
 
 use super::advice::{advice, root_cause};
 use super::tls::{self, Mode, Tls, TlsError};
@@ -111,6 +111,21 @@ impl Connector {
     #[must_use]
     pub fn tls(&self) -> Tls {
         self.tls.clone()
+    }
+
+    /// The tasks that connections belong to.
+    #[must_use]
+    pub const fn tasks(&self) -> &Tasks {
+        &self.tasks
+    }
+
+    /// Asks the database to end what runs over a connection of this connector. Nobody is told whether it does: that shows
+    /// in the connection's own answer. Takes as long as connecting may.
+    pub async fn cancel(&self, token: &CancelToken) {
+        let asked = tokio::time::timeout(CONNECT_TIMEOUT, token.cancel_query(self.tls())).await;
+        if let Ok(Err(error)) = asked {
+            tracing::debug!(%error, "the database could not be asked to end a statement");
+        }
     }
 
     /// Where the database is, without user and password.

@@ -37,6 +37,7 @@ definitions![
     "functions/refuse_strong_role.sql",
     "functions/create_tenant_role.sql",
     "functions/drop_tenant_role.sql",
+    "functions/users_of.sql",
     "functions/retain_oldest.sql",
     "functions/retain.sql",
     "functions/expire_keys.sql",

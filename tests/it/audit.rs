@@ -87,6 +87,45 @@ async fn it_says_who_wrote_what_by_every_way() {
     server.stop().await;
 }
 
+/// Whoever hangs up before it is answered has written nevertheless.
+#[tokio::test(flavor = "multi_thread")]
+async fn it_says_who_wrote_and_did_not_wait_for_the_answer() {
+    let db = TestDb::new().await;
+    let server = Server::start_with(&db.url, &[WITH_TOKENS, INTERVAL].concat()).await;
+    let acme = server.api.with_token(&token::token("acme"));
+    let (_, key) = create(&acme).await;
+    let agent = server.api.with_token(&key);
+    let (client, holder) = (db.connect().await, db.connect().await);
+    // Their ids are held, so that their turn does not come before they have gone.
+    let held = "BEGIN; SELECT tidewire.append('x', id => id, tenant => 'acme') FROM unnest('{1,2}'::text[]) AS id";
+    holder.batch_execute(held).await.unwrap();
+    let mut asking = tokio::task::JoinSet::new();
+    let request = agent.request(Method::POST, "/v1/events");
+    let request = request.json(&json!({"id": "1", "topic": "deal.won"}));
+    asking.spawn(async move { request.send().await.map(drop) });
+    let mut ws = agent.ws().await;
+    ws.send(json!({"type": "append", "events": {"id": "2", "topic": "deal.won"}}))
+        .await;
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()
+                      AND application_name LIKE 'tidewire append patiently%'";
+    eventually(PATIENCE, || async {
+        let waiting: i64 = client.query_one(waiting, &[]).await.unwrap().get(0);
+        (waiting == 2).then_some(()).ok_or(waiting)
+    })
+    .await;
+    asking.shutdown().await;
+    drop(ws);
+    // The server has heard that nobody is there: their connections are no longer counted.
+    eventually(PATIENCE, || async {
+        let seats = server.app.limits.connections();
+        (seats == 0).then_some(()).ok_or(seats)
+    })
+    .await;
+    holder.batch_execute("ROLLBACK").await.unwrap();
+    counted(&acme, "tidewire.audit.events.appended", "agent-7", 2).await;
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn it_says_who_read_what_and_is_for_administrators_alone() {
     let db = TestDb::new().await;

@@ -92,7 +92,9 @@ async fn only_a_connection_that_has_answered_is_given_back_to_the_pool() {
     };
     let since = async || {
         let end = Position::START;
-        let found = history.position_before(DateTime::UNIX_EPOCH, end).await;
+        let found = history
+            .position_before(&query.tenant, DateTime::UNIX_EPOCH, end)
+            .await;
         found.map(drop)
     };
     let count = async || history.count(&query).await.map(drop);

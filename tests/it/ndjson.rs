@@ -2,11 +2,14 @@
 
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 
-use crate::support::{Process, Server, TestDb, eventually, raw};
+use crate::support::{Api, Process, Server, TestDb, eventually, raw};
 
 const KIND: &str = "application/x-ndjson";
 
@@ -202,4 +205,74 @@ async fn a_client_that_reads_no_results_is_held_up_and_costs_no_memory() {
         }
     })
     .await;
+}
+
+/// An upload at hand: its answers as they come, and what sends more of it until it is dropped.
+async fn begin(api: &Api, first: &'static str) -> (reqwest::Response, mpsc::Sender<&'static str>) {
+    let (more, body) = mpsc::channel(8);
+    more.send(first).await.unwrap();
+    let body = ReceiverStream::new(body).map(Ok::<_, std::io::Error>);
+    let request = api
+        .request(Method::POST, "/v1/events")
+        .header("content-type", KIND);
+    let request = request.body(reqwest::Body::wrap_stream(body));
+    (request.send().await.unwrap(), more)
+}
+
+/// While what the tenant has decided cannot be read: each line that was sent is stored, or answered once, and no other.
+#[tokio::test(flavor = "multi_thread")]
+async fn where_settings_cannot_be_read_each_line_is_stored_or_answered_and_no_other() {
+    let db = TestDb::new().await;
+    let server = Server::start(&db).await;
+    let (client, holder) = (db.connect().await, db.connect().await);
+    let line = "{\"topic\":\"a\"}\n";
+    for (rest, is_cut) in [
+        ("", false),
+        ("\r\n \n", false),
+        ("{\n\n{\"topic\":\"b\"}\n{\"topic\":\"c\"}", true),
+    ] {
+        let (mut answer, more) = begin(&server.api, line).await;
+        let first = answer.chunk().await.unwrap().unwrap();
+        assert!(results(std::str::from_utf8(&first).unwrap())[0]["cursor"].is_string());
+        holder
+            .batch_execute("BEGIN; LOCK TABLE tidewire.declared_topics")
+            .await
+            .unwrap();
+        let change =
+            "INSERT INTO tidewire.tenant_settings (tenant, topic_mode) VALUES ('dev', 'open')
+            ON CONFLICT (tenant) DO UPDATE SET topic_mode = excluded.topic_mode";
+        client.batch_execute(change).await.unwrap();
+        eventually(Duration::from_secs(10), || async {
+            let (status, _) = server.api.try_append(&json!({"topic": "z"})).await;
+            (status == 503).then_some(()).ok_or(status)
+        })
+        .await;
+        if !rest.is_empty() {
+            more.send(rest).await.unwrap();
+        }
+        drop(more);
+        let mut said = String::new();
+        while let Some(more) = answer.chunk().await.unwrap() {
+            said.push_str(std::str::from_utf8(&more).unwrap());
+        }
+        let told: Vec<_> = results(&said)
+            .iter()
+            .map(|one| (one["line"].as_u64(), one["error"]["status"].as_u64()))
+            .collect();
+        if is_cut {
+            assert_eq!(told, [(Some(2), Some(422)), (Some(4), Some(503))], "{said}");
+        } else {
+            assert!(told.is_empty(), "{said}");
+        }
+        holder.batch_execute("ROLLBACK").await.unwrap();
+        eventually(Duration::from_secs(10), || async {
+            let (status, _) = server.api.try_append(&json!({"topic": "z"})).await;
+            (status == 201).then_some(()).ok_or(status)
+        })
+        .await;
+    }
+    let stored = "SELECT string_agg(topic, '') FROM tidewire.events WHERE topic IN ('a', 'b', 'c')";
+    let stored: String = client.query_one(stored, &[]).await.unwrap().get(0);
+    assert_eq!(stored, "aaa");
+    server.stop().await;
 }

@@ -192,6 +192,16 @@ fn costly(events: usize) -> (Value, Value) {
     )
 }
 
+/// The answer to an NDJSON upload.
+async fn upload(api: &Api, events: &Value) -> String {
+    let events = events.as_array().unwrap();
+    let lines: Vec<String> = events.iter().map(ToString::to_string).collect();
+    let request = api.request(Method::POST, "/v1/events");
+    let request = request.header("content-type", "application/x-ndjson");
+    let answer = request.body(lines.join("\n")).send().await.unwrap();
+    answer.text().await.unwrap()
+}
+
 /// On one thread: if the checks were made on it, nobody would be answered before all of them are.
 #[tokio::test]
 async fn what_one_tenant_has_checked_keeps_nobody_else() {
@@ -213,16 +223,7 @@ async fn what_one_tenant_has_checked_keeps_nobody_else() {
             match way {
                 "array" => assert_eq!(acme.append(&events).await.len(), EVENTS),
                 "lines" => {
-                    let lines: Vec<String> = events
-                        .as_array()
-                        .unwrap()
-                        .iter()
-                        .map(ToString::to_string)
-                        .collect();
-                    let request = acme.request(Method::POST, "/v1/events");
-                    let request = request.header("content-type", "application/x-ndjson");
-                    let answer = request.body(lines.join("\n")).send().await.unwrap();
-                    let answer = answer.text().await.unwrap();
+                    let answer = upload(&acme, &events).await;
                     assert_eq!(answer.matches("cursor").count(), EVENTS, "{answer}");
                 }
                 _ => {
@@ -258,16 +259,7 @@ async fn what_is_checked_elsewhere_is_refused_as_well() {
     let (status, problem) = acme.try_append(&events).await;
     assert_eq!(status, 422, "{problem}");
     assert_eq!(problem["errors"][0]["index"], 2, "{problem}");
-    let lines: Vec<String> = events
-        .as_array()
-        .unwrap()
-        .iter()
-        .map(ToString::to_string)
-        .collect();
-    let request = acme.request(Method::POST, "/v1/events");
-    let request = request.header("content-type", "application/x-ndjson");
-    let answer = request.body(lines.join("\n")).send().await.unwrap();
-    let answer = answer.text().await.unwrap();
+    let answer = upload(&acme, &events).await;
     let refused: Vec<bool> = answer
         .lines()
         .map(|line| line.contains("schema-violation"))

@@ -85,10 +85,14 @@ impl LineSplitter {
         None
     }
 
-    /// The number of the line at hand, of which the end has not come.
+    /// The number of the line at hand, of which the end has not come; of the next one if that was found too long.
     #[must_use]
     pub const fn number(&self) -> u64 {
-        self.number
+        if self.is_skipping {
+            self.number.saturating_add(1)
+        } else {
+            self.number
+        }
     }
 
     /// Bytes that are kept of lines that have not been given out.

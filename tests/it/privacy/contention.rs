@@ -167,3 +167,90 @@ async fn batches_and_chunks_do_not_wait_in_a_circle() {
     tokio::join!(applying, removing, ending);
     assert!(kept(&client).await.is_empty());
 }
+
+/// A call of a round of its own, as a server's: whether it is complete; nothing if somebody was in the way.
+async fn call(client: &Client) -> Option<bool> {
+    let call = "SELECT is_complete FROM tidewire.apply_retention(5000, clock_timestamp())";
+    client.query_one(call, &[]).await.unwrap().get(0)
+}
+
+/// Three tenants of which the second has its event in a chunk of its own; all are due.
+async fn three_tenants(db: &TestDb) -> Client {
+    let client = db.connect().await;
+    for (tenant, days) in [("a", 3), ("b", 9), ("c", 3)] {
+        store(&client, tenant, tenant, days * DAY, tenant).await;
+        run(&client, &ALL.replace("acme", tenant)).await;
+    }
+    client
+}
+
+/// An application's transaction over its own events, or an index that is made on an old chunk.
+#[tokio::test]
+async fn whoever_holds_a_tenants_events_costs_no_other_tenant_its_turn() {
+    let chunk = "DO $$ BEGIN EXECUTE (SELECT format('LOCK TABLE %I.%I IN SHARE MODE', chunk_schema, chunk_name)
+        FROM timescaledb_information.chunks WHERE hypertable_schema = 'tidewire' ORDER BY range_start LIMIT 1); END $$";
+    for held in [
+        "SELECT FROM tidewire.events WHERE tenant = 'b' FOR UPDATE",
+        chunk,
+    ] {
+        let db = TestDb::new().await;
+        let (client, holder) = (three_tenants(&db).await, db.connect().await);
+        run(&holder, &format!("BEGIN; {held}")).await;
+        assert_eq!(call(&client).await, None, "{held}");
+        assert_eq!(kept(&client).await, ["b"], "{held}");
+        // As long as it takes: the others' turns come and go.
+        store(&client, "d", "d", 3 * DAY, "d").await;
+        run(&client, &ALL.replace("acme", "d")).await;
+        assert_eq!(call(&client).await, None, "{held}");
+        assert_eq!(kept(&client).await, ["b"], "{held}");
+        run(&holder, "ROLLBACK").await;
+        assert_eq!(call(&client).await, Some(true), "{held}");
+        assert!(kept(&client).await.is_empty(), "{held}");
+    }
+}
+
+/// It holds up everybody's: that is said, and what has been done stays done.
+#[tokio::test]
+async fn an_erasure_ends_a_call_and_fails_none() {
+    let db = TestDb::new().await;
+    let (client, holder) = (three_tenants(&db).await, db.connect().await);
+    let look = "INSERT INTO tidewire.retention_rules (tenant, pattern, days) VALUES ('0', '*', 2)";
+    run(&client, look).await;
+    let version = "BEGIN; UPDATE tidewire.erasure_changes SET version = version + 1";
+    run(&holder, version).await;
+    assert_eq!(call(&client).await, None);
+    assert_eq!(kept(&client).await.len(), 3);
+    let looked = "SELECT through_at IS NOT NULL FROM tidewire.retention_rules WHERE tenant = '0'";
+    let looked: bool = client.query_one(looked, &[]).await.unwrap().get(0);
+    assert!(looked, "the first has had its turn");
+    run(&holder, "ROLLBACK").await;
+    assert_eq!(call(&client).await, Some(true));
+    assert!(kept(&client).await.is_empty());
+}
+
+/// Of two servers, or of a server and somebody who calls it by hand, one does it: the other is answered, not refused.
+#[tokio::test]
+async fn two_that_apply_rules_at_once_do_not_fail() {
+    let db = TestDb::new().await;
+    let (client, other) = (three_tenants(&db).await, db.connect().await);
+    let remove = async || -> bool {
+        let remove = "SELECT tidewire.retain_by_rules()";
+        client.query_one(remove, &[]).await.unwrap().get(0)
+    };
+    for (at_work, is_left) in [
+        ("SELECT tidewire.apply_retention()", true),
+        ("SELECT tidewire.retain_by_rules()", true),
+        ("SELECT tidewire.retain('3000 days')", false),
+    ] {
+        run(&other, &format!("BEGIN; {at_work}")).await;
+        assert!(!remove().await, "{at_work}");
+        if is_left {
+            assert_eq!(call(&client).await, Some(true), "{at_work}");
+        }
+        run(&other, "ROLLBACK").await;
+        assert_eq!(kept(&client).await.len(), 3, "{at_work}");
+    }
+    assert!(remove().await);
+    assert_eq!(call(&client).await, Some(true));
+    assert!(kept(&client).await.is_empty());
+}

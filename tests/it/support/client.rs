@@ -13,6 +13,9 @@ use tokio_tungstenite::{MaybeTlsStream, WebSocketStream};
 /// How long any answer may take.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long a close may take, frames that come before it included: longer than a server takes to stop, or two heartbeats.
+const CLOSE_PATIENCE: Duration = Duration::from_mins(2);
+
 /// A server's API.
 #[derive(Debug, Clone)]
 pub struct Api {
@@ -293,13 +296,18 @@ impl Ws {
         }
     }
 
-    /// The code with which the server closes.
+    /// The code with which the server closes: within so long, whatever it sends before, and however often.
     pub async fn close_code(&mut self) -> u16 {
-        loop {
-            if let Err(code) = self.frame_or_close().await {
-                return code;
+        let closing = async {
+            loop {
+                if let Err(code) = self.frame_or_close().await {
+                    return code;
+                }
             }
-        }
+        };
+        tokio::time::timeout(CLOSE_PATIENCE, closing)
+            .await
+            .expect("a close in time")
     }
 
     /// The next frame, or the code with which the server closes.

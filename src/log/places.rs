@@ -1,27 +1,32 @@
-//! The places of administrators among those who ask the log.
+//! Whose turn it is to ask the log over the pool: readers of history, and administrators.
 //!
 //! # Invariants
 //! - What administrators ask has connections of its own beside those of readers: neither takes another's.
 //! - Tenants take turns: whoever comes first of a tenant waits for one of each other tenant at most, however many these ask.
-//! - So many of a tenant wait at most, and each for a bounded time.
+//! - Of administrators so many of a tenant wait at most, and each for a bounded time.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use deadpool_postgres::Object;
-
 use super::error::{ReadError, Unavailable};
+use super::loan::Loan;
 use super::read::{History, Page, Query};
 use crate::event::Tenant;
-use crate::event::limits::{ADMINISTRATION_BRIEF, ADMINISTRATION_LONG, ADMINISTRATION_WAITING_MAX};
+use crate::event::limits::{
+    ADMINISTRATION_BRIEF, ADMINISTRATION_LONG, ADMINISTRATION_WAITING_MAX, HISTORY_READS,
+};
 use crate::fair::{Fair, NoPermit, Permit};
 
-/// How long a turn is waited for.
+/// Connections of those who take turns: each turn has one.
+pub(super) const PLACES: usize = HISTORY_READS + ADMINISTRATION_LONG + ADMINISTRATION_BRIEF;
+/// How long an administrator waits for a turn.
 const TURN_WAIT: Duration = Duration::from_secs(10);
 
 /// See the module. Clones share the places.
 #[derive(Debug, Clone)]
 pub(super) struct Places {
+    /// For readers.
+    reads: Arc<Fair>,
     /// For what goes through many events.
     long: Arc<Fair>,
     /// For what reads or writes a few rows.
@@ -31,6 +36,7 @@ pub(super) struct Places {
 impl Places {
     pub(super) fn new() -> Self {
         Self {
+            reads: Fair::new(HISTORY_READS),
             long: Fair::new(ADMINISTRATION_LONG),
             brief: Fair::new(ADMINISTRATION_BRIEF),
         }
@@ -38,22 +44,31 @@ impl Places {
 }
 
 impl History {
-    /// A turn and a connection for what takes long.
+    /// A reader's turn, waited for as long as it takes, and a connection.
+    ///
+    /// # Errors
+    /// If there is no connection in time.
+    pub(super) async fn reading(&self, tenant: &Tenant) -> Result<Loan, ReadError> {
+        let turn = self.places.reads.acquire(tenant).await;
+        self.lend(turn.ok_or(Unavailable::Silent)?).await
+    }
+
+    /// An administrator's turn and a connection for what takes long.
     ///
     /// # Errors
     /// If too many of the tenant wait, or the others take too long.
-    pub(super) async fn at_length(&self, tenant: &Tenant) -> Result<(Permit, Object), ReadError> {
+    pub(super) async fn at_length(&self, tenant: &Tenant) -> Result<Loan, ReadError> {
         let turn = turn(&self.places.long, tenant).await?;
-        Ok((turn, self.client().await?))
+        self.lend(turn).await
     }
 
-    /// A turn and a connection for what is soon done.
+    /// An administrator's turn and a connection for what is soon done.
     ///
     /// # Errors
     /// As [`History::at_length`].
-    pub(super) async fn briefly(&self, tenant: &Tenant) -> Result<(Permit, Object), ReadError> {
+    pub(super) async fn briefly(&self, tenant: &Tenant) -> Result<Loan, ReadError> {
         let turn = turn(&self.places.brief, tenant).await?;
-        Ok((turn, self.client().await?))
+        self.lend(turn).await
     }
 
     /// As [`History::page`], for administrators: in their turn.
@@ -61,8 +76,8 @@ impl History {
     /// # Errors
     /// As [`History::page`], and if too many of the tenant wait.
     pub async fn page_in_turn(&self, query: &Query) -> Result<Page, ReadError> {
-        let _turn = turn(&self.places.long, &query.tenant).await?;
-        self.page(query).await
+        let client = self.at_length(&query.tenant).await?;
+        self.page_over(client, query).await
     }
 }
 
