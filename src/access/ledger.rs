@@ -16,6 +16,7 @@ use super::api_key::{ApiKey, Grant, KeyId, KnownKey};
 use super::remembered::Mark;
 use super::tenants::{TENANT_PATTERNS_MAX, TENANT_VALUES_MAX};
 use crate::event::{Label, Tenant, TopicPattern};
+use crate::pg::told;
 
 /// Keys of a tenant that may be in force at once.
 pub const KEYS_MAX: i64 = 10_000;
@@ -111,7 +112,7 @@ pub enum LedgerError {
     #[error("the settings of the tenant {} cannot be read: correct tidewire.tenant_settings and tidewire.declared_topics", .0.as_str())]
     Unreadable(Tenant),
     /// A fault of ours.
-    #[error("credentials could not be read or written: {0}")]
+    #[error("credentials could not be read or written: {}", told(.0))]
     Database(#[from] tokio_postgres::Error),
 }
 

@@ -288,7 +288,7 @@ pub fn problem(error: LedgerError) -> Problem {
         LedgerError::TooLarge | LedgerError::Refused => {
             Problem::new(Kind::InvalidSchema, format!("schema: {error}"))
         }
-        LedgerError::Database(cause) => errors::internal(&format!("credentials: {cause}")),
+        LedgerError::Database(_) => errors::internal(&error.to_string()),
     }
 }
 

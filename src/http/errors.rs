@@ -118,7 +118,7 @@ pub fn follow(error: &FollowError, identity: &Identity) -> Problem {
             tracing::warn!(error = %cause, "a page could not be read");
             unavailable("the database does not answer at the moment")
         }
-        ReadError::Internal(cause) => internal(&cause.to_string()),
+        ReadError::Internal(_) => internal(&error.to_string()),
     }
 }
 

@@ -5,6 +5,7 @@ use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse as _, Response};
+use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::app::App;
@@ -26,7 +27,8 @@ pub async fn guard(State(app): State<App>, request: Request, next: Next) -> Resp
     };
     let mut response = match refused {
         Some(problem) => problem.into_response(),
-        None => next.run(request).await,
+        // What is logged of it names it: only here its id is known.
+        None => next.run(request).instrument(request_span(&id)).await,
     };
     // A problem document names its request; only here both are known.
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
@@ -50,6 +52,10 @@ pub async fn guard(State(app): State<App>, request: Request, next: Next) -> Resp
         .entry(header::CACHE_CONTROL)
         .or_insert(HeaderValue::from_static("no-store"));
     response
+}
+
+fn request_span(id: &str) -> tracing::Span {
+    tracing::info_span!("request", id)
 }
 
 fn request_id(headers: &HeaderMap) -> String {

@@ -22,6 +22,7 @@ pub mod entrance;
 mod errors;
 mod guard;
 mod held;
+mod idle;
 mod in_force;
 pub mod ingest;
 mod line;

@@ -17,10 +17,12 @@ use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpStream;
 use tokio_util::either::Either;
+use tokio_util::sync::CancellationToken;
 use tower::Layer as _;
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use super::entrance::Entrance;
+use super::idle::{Activity, Watched};
 use super::line::Line;
 use super::tls::{Encrypted, Tls};
 use super::unfinished::Unfinished;
@@ -81,7 +83,8 @@ pub async fn serve(
         let message = Unfinished::default();
         // Whoever upgrades the connection tells its line what has been handed on.
         let service = Extension(message.clone()).layer(router.clone());
-        let service = TowerToHyperService::new(service);
+        let activity = Activity::default();
+        let service = TowerToHyperService::new(Watched::new(service, activity.clone()));
         let (builder, stop) = (Arc::clone(&builder), stop.clone());
         let (tls, group) = (tls.clone(), connections.clone());
         connections.spawn(async move {
@@ -93,7 +96,7 @@ pub async fn serve(
             let mut serving = pin!(builder.serve_connection_with_upgrades(line, service));
             let ended = tokio::select! {
                 ended = serving.as_mut() => ended,
-                () = stop.cancelled() => {
+                () = ended_by(&stop, &activity, patience) => {
                     serving.as_mut().graceful_shutdown();
                     serving.await
                 }
@@ -105,6 +108,11 @@ pub async fn serve(
     }
     drop(entrance);
     connections.stop(drain).await;
+}
+
+/// Ends when a connection is to end: with the server, or because nothing is asked on it.
+async fn ended_by(stop: &CancellationToken, activity: &Activity, patience: Patience) {
+    let _ = stop.run_until_cancelled(activity.idle(patience.head)).await;
 }
 
 /// What a line runs over; `None` if a handshake fails or takes too long.

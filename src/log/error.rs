@@ -9,7 +9,7 @@ use tokio_postgres::error::SqlState;
 
 use crate::event::cursor::CursorError;
 use crate::event::{Position, Seq};
-use crate::pg::ConnectError;
+use crate::pg::{ConnectError, told};
 
 /// Errors of a batch whose cause is not known and that are yet taken for a member's own.
 const INTERNAL_ERRORS_MAX: usize = 16;
@@ -21,7 +21,7 @@ pub enum Unavailable {
     #[error(transparent)]
     Connect(#[from] ConnectError),
     /// The connection broke, or the database is going down or starting.
-    #[error("the database connection was lost: {0}")]
+    #[error("the database connection was lost: {}", told(.0))]
     Lost(tokio_postgres::Error),
     /// No answer within the time allowed.
     #[error("the database did not answer in time")]
@@ -61,7 +61,7 @@ pub enum ReadError {
     #[error(transparent)]
     Unavailable(#[from] Unavailable),
     /// A fault of ours.
-    #[error("reading the log failed: {0}")]
+    #[error("reading the log failed: {}", told(.0))]
     Internal(tokio_postgres::Error),
 }
 
@@ -186,7 +186,7 @@ pub fn remedy(error: tokio_postgres::Error) -> Remedy {
         return if error.is_closed() || is_io(&error) {
             Remedy::Reconnect(Unavailable::Lost(error))
         } else {
-            Remedy::Refuse(AppendError::Internal(error.to_string()))
+            Remedy::Refuse(AppendError::Internal(told(&error)))
         };
     };
     let code = db.code();
@@ -209,7 +209,7 @@ pub fn remedy(error: tokio_postgres::Error) -> Remedy {
         }
         // Connection slots, memory, disk: the database's own trouble, perhaps gone in a moment.
         state if state.starts_with("53") || state.starts_with("58") => Remedy::Retry(error),
-        _ => Remedy::Refuse(AppendError::Internal(error.to_string())),
+        _ => Remedy::Refuse(AppendError::Internal(told(&error))),
     }
 }
 

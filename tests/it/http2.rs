@@ -166,3 +166,46 @@ async fn the_bodies_of_all_streams_count_together() {
     drop(stream);
     server.stop().await;
 }
+
+/// Reads frames and answers pings until the connection ends. Which kinds there were.
+async fn kinds_to_the_end(stream: &mut TcpStream) -> Vec<u8> {
+    let mut kinds = Vec::new();
+    let reading = async {
+        let mut head = [0_u8; 9];
+        while stream.read_exact(&mut head).await.is_ok() {
+            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+            let mut payload = vec![0; usize::try_from(length).unwrap()];
+            stream.read_exact(&mut payload).await.unwrap();
+            kinds.push(head[3]);
+            if head[3] == 6 && head[4] == 0 {
+                let _ = stream.write_all(&frame(6, 1, 0, &payload)).await;
+            }
+        }
+    };
+    let ended = tokio::time::timeout(Duration::from_secs(20), reading).await;
+    ended.expect("the connection ends");
+    kinds
+}
+
+#[tokio::test]
+async fn a_connection_on_which_nothing_is_asked_ends_and_one_with_a_stream_does_not() {
+    const GOAWAY: u8 = 7;
+    let db = TestDb::new().await;
+    let patience = Patience {
+        head: Duration::from_secs(1),
+        ..Patience::default()
+    };
+    let server = Server::start_patient(&db.url, &[], patience).await;
+    let (mut silent, _) = connect(&server, WINDOW).await;
+    assert!(kinds_to_the_end(&mut silent).await.contains(&GOAWAY));
+    // After an answer, too; but not while one is awaited, however long that takes.
+    let (mut polling, _) = connect(&server, WINDOW).await;
+    let began = std::time::Instant::now();
+    let poll = get(1, "/v1/events?after=latest&wait=3");
+    polling.write_all(&poll).await.unwrap();
+    let kinds = kinds_to_the_end(&mut polling).await;
+    assert!(kinds.contains(&0), "the answer came: {kinds:?}");
+    assert_eq!(kinds.last(), Some(&GOAWAY), "{kinds:?}");
+    assert!(began.elapsed() >= Duration::from_secs(4));
+    server.stop().await;
+}

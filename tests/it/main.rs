@@ -25,6 +25,7 @@ mod definitions;
 mod embedded;
 mod encodings;
 mod ended_keys;
+mod failures;
 mod faults;
 mod first_steps;
 mod first_writer;

@@ -108,7 +108,8 @@ async fn final_conditions_are_told_in_the_stream_and_the_return_is_answered_with
 #[tokio::test]
 async fn a_stream_ends_with_its_token_and_a_token_may_stand_in_the_address() {
     let db = TestDb::new().await;
-    let server = Server::start_with(&db.url, WITH_TOKENS).await;
+    let arguments = [WITH_TOKENS, &["--jwt-leeway-s", "0"]].concat();
+    let server = Server::start_with(&db.url, &arguments).await;
     let bare = Api::new(&server.api.url);
     let refused = bare.sse("after=latest", None).await.unwrap();
     assert_eq!(refused.response.status(), StatusCode::UNAUTHORIZED);

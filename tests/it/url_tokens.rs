@@ -55,7 +55,7 @@ fn bad_tokens() -> Vec<String> {
 async fn a_token_in_the_url_opens_a_socket_or_is_refused_and_never_logged() {
     let db = TestDb::new().await;
     let log = tempfile::NamedTempFile::new().unwrap();
-    let arguments = [WITH_TOKENS, &["--log", "trace"]].concat();
+    let arguments = [WITH_TOKENS, &["--log", "trace", "--jwt-leeway-s", "0"]].concat();
     let server = Process::start_logging(&db.url, &arguments, log.reopen().unwrap()).await;
     let mut used = vec![token::token("acme"), ends_in(2)];
     let mut good = open(&server.api, &used[0]).await.unwrap();

@@ -253,7 +253,8 @@ async fn a_stopping_server_says_when_to_come_back() {
 #[tokio::test]
 async fn a_socket_lives_as_long_as_its_credential_and_may_be_given_another() {
     let db = TestDb::new().await;
-    let server = Server::start_with(&db.url, WITH_TOKENS).await;
+    let arguments = [WITH_TOKENS, &["--jwt-leeway-s", "0"]].concat();
+    let server = Server::start_with(&db.url, &arguments).await;
     let short = |tenant: &str| Claims {
         exp: token::in_seconds(2),
         ..token::claims(tenant)

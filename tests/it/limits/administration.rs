@@ -80,6 +80,9 @@ async fn every_administrative_route_has_a_rate_that_is_its_tenants_own() {
         let refused = refused.unwrap_or_else(|| panic!("{route:?} has no rate"));
         assert_eq!(header(&refused, "ratelimit-policy"), policy);
         assert!(header(&refused, "retry-after").parse::<u64>().unwrap() >= 1);
+        if route.1 == Method::HEAD {
+            continue;
+        }
         let (_, problem) = json_of(refused).await;
         assert_eq!(problem["type"], "/problems/rate-limited", "{problem}");
         let said = problem.to_string();
