@@ -56,8 +56,13 @@ pub struct Create {
     pub days: Option<u16>,
 
     /// Create it in this database, without asking a server, as its operator may: that is how the first one comes about.
-    #[arg(long, value_name = "URL", requires = "tenant")]
-    pub in_database: Option<Secret>,
+    /// Without a URL it is that of `DATABASE_URL`, which keeps its password out of the list of processes.
+    #[arg(long, value_name = "URL", num_args = 0..=1, requires = "tenant")]
+    pub in_database: Option<Option<Secret>>,
+
+    /// The database of --in-database.
+    #[arg(long, env = "DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    pub database_url: Option<Secret>,
 
     /// Whose key it is; only with --in-database, since a server knows it from the token.
     #[arg(long, requires = "in_database")]
@@ -101,6 +106,8 @@ async fn create(args: &Create) -> anyhow::Result<()> {
     let expires_at = lasting
         .and_then(|lasting| DateTime::<Utc>::from(SystemTime::now()).checked_add_signed(lasting));
     let key = if let (Some(url), Some(tenant)) = (&args.in_database, &args.tenant) {
+        let url = url.as_ref().or(args.database_url.as_ref());
+        let url = url.context("--in-database needs a URL, or DATABASE_URL in the environment")?;
         create_in_database(url, tenant, args, expires_at).await?
     } else {
         let wanted = json!({

@@ -65,7 +65,6 @@ async fn a_server_for_api_keys_alone_gets_its_first_from_the_database() {
         "key",
         "create",
         "--in-database",
-        &db.url,
         "--tenant",
         "acme",
         "--name",
@@ -77,7 +76,10 @@ async fn a_server_for_api_keys_alone_gets_its_first_from_the_database() {
         .into_iter()
         .chain(["--read", "*", "--write", "*"])
         .collect();
-    let key = key_of(&tidewire(&words).output().await.unwrap());
+    let mut create = tidewire(&words);
+    // Not in the arguments, which everybody on the machine may read.
+    create.env("DATABASE_URL", &db.url);
+    let key = key_of(&create.output().await.unwrap());
     let admin = server.api.with_token(&key);
     admin.append(&json!({"topic": "deal.won"})).await;
     assert_eq!(
@@ -92,6 +94,12 @@ async fn a_server_for_api_keys_alone_gets_its_first_from_the_database() {
         stderr(&without).contains("--tenant"),
         "{}",
         stderr(&without)
+    );
+    let nowhere = tidewire(&words).env_remove("DATABASE_URL").output();
+    let said = stderr(&nowhere.await.unwrap());
+    assert!(
+        said.contains("or DATABASE_URL in the environment"),
+        "{said}"
     );
     server.stop().await;
 }
