@@ -68,6 +68,7 @@ pub const ROUTES: &[(&str, &str)] = &[
     ("/v1/api-keys", "GET, POST"),
     ("/v1/api-keys/{id}", "DELETE"),
     ("/v1/revocations", "GET, POST"),
+    ("/v1/revocations/{claim}/{value}", "DELETE"),
     ("/v1/settings", "GET, PATCH"),
     ("/v1/topics", "GET"),
     ("/v1/topics/{pattern}", "DELETE, PUT"),
@@ -186,6 +187,10 @@ fn credentials() -> Router<App> {
             get(credentials::list_revoked)
                 .post(credentials::revoke_tokens)
                 .fallback(not_allowed("GET, HEAD, POST")),
+        )
+        .route(
+            "/v1/revocations/{claim}/{value}",
+            delete(credentials::withdraw_revocation).fallback(not_allowed("DELETE")),
         )
 }
 
