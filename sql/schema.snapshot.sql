@@ -28,16 +28,23 @@ CREATE FUNCTION tidewire.announce_credential_change() RETURNS trigger
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
 BEGIN
-    IF TG_TABLE_NAME = 'revoked_tokens' AND TG_OP = 'DELETE' THEN
-        IF NOT EXISTS (SELECT FROM gone AS g WHERE g.until IS NULL OR g.until > clock_timestamp() - interval '1 hour') THEN
+    IF TG_TABLE_NAME = 'api_keys' THEN
+        IF TG_OP = 'DELETE' AND (OLD.revoked_at IS NOT NULL OR OLD.expires_at <= clock_timestamp() - interval '1 hour') THEN
             RETURN NULL;
         END IF;
-    ELSIF TG_TABLE_NAME = 'api_keys' AND TG_OP = 'DELETE' THEN
-        IF NOT EXISTS (SELECT FROM gone AS g WHERE g.revoked_at IS NULL AND coalesce(g.expires_at, 'infinity') > clock_timestamp() - interval '1 hour') THEN
+        INSERT INTO tidewire.credential_changes (changed_in, tenant, kind, value)
+        SELECT pg_current_xact_id(), k.tenant, 'key', k.key_id
+          FROM (SELECT OLD.tenant, OLD.key_id UNION SELECT NEW.tenant, NEW.key_id) AS k(tenant, key_id)
+         WHERE k.key_id IS NOT NULL;
+    ELSE
+        IF TG_OP = 'DELETE' AND OLD.until <= clock_timestamp() - interval '1 hour' THEN
             RETURN NULL;
         END IF;
+        INSERT INTO tidewire.credential_changes (changed_in, tenant, kind, value)
+        SELECT pg_current_xact_id(), r.tenant, r.claim, r.value
+          FROM (SELECT OLD.tenant, OLD.claim, OLD.value UNION SELECT NEW.tenant, NEW.claim, NEW.value) AS r(tenant, claim, value)
+         WHERE r.value IS NOT NULL;
     END IF;
-    UPDATE tidewire.credential_changes AS c SET version = c.version + 1;
     PERFORM pg_notify('tidewire_credentials', '');
     RETURN NULL;
 END
@@ -47,7 +54,7 @@ $$;
 -- Name: FUNCTION announce_credential_change(); Type: COMMENT; Schema: tidewire; Owner: -
 --
 
-COMMENT ON FUNCTION tidewire.announce_credential_change() IS 'Trigger: tells the servers that a credential has changed.';
+COMMENT ON FUNCTION tidewire.announce_credential_change() IS 'Trigger: tells the servers which credential has changed.';
 
 --
 -- Name: announce_setting_change(); Type: FUNCTION; Schema: tidewire; Owner: -
@@ -1400,6 +1407,7 @@ BEGIN
             coalesce(_row ->> 'key_id', CASE WHEN TG_OP <> 'DELETE' OR _row ->> 'claim' <> 'sub' THEN _row ->> 'value' END),
             CASE _did WHEN 'created' THEN _row ->> 'created_by'
                       WHEN 'revoked' THEN _row ->> 'revoked_by'
+                      WHEN 'forgotten' THEN coalesce(nullif(current_setting('tidewire.actor', true), ''), session_user::text)
                       ELSE session_user::text END,
             _row - 'secret_sha256' - 'last_used_at' - 'tenant' - 'name'
                  - CASE WHEN TG_OP = 'DELETE' AND _row ->> 'claim' = 'sub' THEN 'value' ELSE '' END);
@@ -1966,6 +1974,28 @@ $$;
 COMMENT ON FUNCTION tidewire.watermark(OUT watermark bigint, OUT newest bigint, OUT holder integer) IS 'The greatest seq below which no open transaction can still commit an event, the newest seq, and the backend that holds the watermark back.';
 
 --
+-- Name: withdraw_revocation(text, text, text, text); Type: FUNCTION; Schema: tidewire; Owner: -
+--
+
+CREATE FUNCTION tidewire.withdraw_revocation(tenant text, claim text, value text, by text) RETURNS boolean
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    PERFORM set_config('tidewire.actor', withdraw_revocation.by, true);
+    DELETE FROM tidewire.revoked_tokens AS r
+     WHERE r.tenant = withdraw_revocation.tenant AND r.claim = withdraw_revocation.claim AND r.value = withdraw_revocation.value;
+    RETURN FOUND;
+END
+$$;
+
+--
+-- Name: FUNCTION withdraw_revocation(tenant text, claim text, value text, by text); Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON FUNCTION tidewire.withdraw_revocation(tenant text, claim text, value text, by text) IS 'Takes back a revocation; for the server.';
+
+--
 -- Name: withdraw_topic(text, text, text); Type: FUNCTION; Schema: tidewire; Owner: -
 --
 
@@ -2067,23 +2097,44 @@ COMMENT ON COLUMN tidewire.api_keys.last_used_at IS 'Written once a minute at mo
 --
 
 CREATE TABLE tidewire.credential_changes (
-    is_only boolean DEFAULT true NOT NULL,
-    version bigint DEFAULT 0 NOT NULL,
-    settings_version bigint DEFAULT 0 NOT NULL,
-    CONSTRAINT credential_changes_has_one_row CHECK (is_only)
+    changed_in xid8 NOT NULL,
+    change bigint NOT NULL,
+    tenant text NOT NULL COLLATE pg_catalog."C",
+    kind text NOT NULL COLLATE pg_catalog."C",
+    value text NOT NULL COLLATE pg_catalog."C",
+    CONSTRAINT credential_changes_kind_is_one CHECK ((kind = ANY (ARRAY['key'::text, 'jti'::text, 'sub'::text])))
 );
 
 --
 -- Name: TABLE credential_changes; Type: COMMENT; Schema: tidewire; Owner: -
 --
 
-COMMENT ON TABLE tidewire.credential_changes IS 'A number that rises when a credential is revoked or changed. One row.';
+COMMENT ON TABLE tidewire.credential_changes IS 'API keys and revocations that have changed in the last minutes: a server reads them again.';
 
 --
--- Name: COLUMN credential_changes.settings_version; Type: COMMENT; Schema: tidewire; Owner: -
+-- Name: COLUMN credential_changes.changed_in; Type: COMMENT; Schema: tidewire; Owner: -
 --
 
-COMMENT ON COLUMN tidewire.credential_changes.settings_version IS 'Of no use any more: see tidewire.setting_changes.';
+COMMENT ON COLUMN tidewire.credential_changes.changed_in IS 'The transaction that made it.';
+
+--
+-- Name: COLUMN credential_changes.kind; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON COLUMN tidewire.credential_changes.kind IS 'What value is: the id of an API key, or the claim of a revocation.';
+
+--
+-- Name: credential_changes_change_seq; Type: SEQUENCE; Schema: tidewire; Owner: -
+--
+
+ALTER TABLE tidewire.credential_changes ALTER COLUMN change ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME tidewire.credential_changes_change_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
 
 --
 -- Name: declared_topics; Type: TABLE; Schema: tidewire; Owner: -
@@ -2658,7 +2709,7 @@ ALTER TABLE ONLY tidewire.api_keys
 --
 
 ALTER TABLE ONLY tidewire.credential_changes
-    ADD CONSTRAINT credential_changes_pkey PRIMARY KEY (is_only);
+    ADD CONSTRAINT credential_changes_pkey PRIMARY KEY (changed_in, change);
 
 --
 -- Name: declared_topics declared_topics_pkey; Type: CONSTRAINT; Schema: tidewire; Owner: -
@@ -2840,6 +2891,12 @@ CREATE INDEX events_by_time ON tidewire.events USING brin (recorded_at) WITH (pa
 CREATE INDEX idempotency_keys_by_time ON tidewire.idempotency_keys USING brin (recorded_at) WITH (autosummarize='on');
 
 --
+-- Name: revoked_tokens_by_end; Type: INDEX; Schema: tidewire; Owner: -
+--
+
+CREATE INDEX revoked_tokens_by_end ON tidewire.revoked_tokens USING btree (until) WHERE (until IS NOT NULL);
+
+--
 -- Name: revoked_tokens_by_until; Type: INDEX; Schema: tidewire; Owner: -
 --
 
@@ -2855,13 +2912,7 @@ CREATE INDEX setting_changes_by_transaction ON tidewire.setting_changes USING bt
 -- Name: api_keys api_keys_announce_change; Type: TRIGGER; Schema: tidewire; Owner: -
 --
 
-CREATE TRIGGER api_keys_announce_change AFTER INSERT OR UPDATE OF tenant, name, role, read_topics, write_topics, secret_sha256, expires_at, revoked_at ON tidewire.api_keys FOR EACH STATEMENT EXECUTE FUNCTION tidewire.announce_credential_change();
-
---
--- Name: api_keys api_keys_announce_removal; Type: TRIGGER; Schema: tidewire; Owner: -
---
-
-CREATE TRIGGER api_keys_announce_removal AFTER DELETE ON tidewire.api_keys REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION tidewire.announce_credential_change();
+CREATE TRIGGER api_keys_announce_change AFTER DELETE OR UPDATE OF key_id, tenant, name, role, read_topics, write_topics, secret_sha256, expires_at, revoked_at ON tidewire.api_keys FOR EACH ROW EXECUTE FUNCTION tidewire.announce_credential_change();
 
 --
 -- Name: api_keys api_keys_not_truncated; Type: TRIGGER; Schema: tidewire; Owner: -
@@ -2873,7 +2924,7 @@ CREATE TRIGGER api_keys_not_truncated BEFORE TRUNCATE ON tidewire.api_keys FOR E
 -- Name: api_keys api_keys_record; Type: TRIGGER; Schema: tidewire; Owner: -
 --
 
-CREATE TRIGGER api_keys_record AFTER INSERT OR DELETE OR UPDATE OF tenant, name, role, read_topics, write_topics, secret_sha256, expires_at, revoked_at ON tidewire.api_keys FOR EACH ROW EXECUTE FUNCTION tidewire.record_credential();
+CREATE TRIGGER api_keys_record AFTER INSERT OR DELETE OR UPDATE OF key_id, tenant, name, role, read_topics, write_topics, secret_sha256, expires_at, revoked_at ON tidewire.api_keys FOR EACH ROW EXECUTE FUNCTION tidewire.record_credential();
 
 --
 -- Name: declared_topics declared_topics_announce_change; Type: TRIGGER; Schema: tidewire; Owner: -
@@ -2927,13 +2978,7 @@ CREATE TRIGGER retention_rules_record AFTER INSERT OR DELETE OR UPDATE OF tenant
 -- Name: revoked_tokens revoked_tokens_announce_change; Type: TRIGGER; Schema: tidewire; Owner: -
 --
 
-CREATE TRIGGER revoked_tokens_announce_change AFTER INSERT OR UPDATE ON tidewire.revoked_tokens FOR EACH STATEMENT EXECUTE FUNCTION tidewire.announce_credential_change();
-
---
--- Name: revoked_tokens revoked_tokens_announce_removal; Type: TRIGGER; Schema: tidewire; Owner: -
---
-
-CREATE TRIGGER revoked_tokens_announce_removal AFTER DELETE ON tidewire.revoked_tokens REFERENCING OLD TABLE AS gone FOR EACH STATEMENT EXECUTE FUNCTION tidewire.announce_credential_change();
+CREATE TRIGGER revoked_tokens_announce_change AFTER INSERT OR DELETE OR UPDATE ON tidewire.revoked_tokens FOR EACH ROW EXECUTE FUNCTION tidewire.announce_credential_change();
 
 --
 -- Name: revoked_tokens revoked_tokens_not_truncated; Type: TRIGGER; Schema: tidewire; Owner: -
@@ -3345,6 +3390,12 @@ REVOKE ALL ON FUNCTION tidewire.wake_servers() FROM PUBLIC;
 
 REVOKE ALL ON FUNCTION tidewire.watermark(OUT watermark bigint, OUT newest bigint, OUT holder integer) FROM PUBLIC;
 GRANT ALL ON FUNCTION tidewire.watermark(OUT watermark bigint, OUT newest bigint, OUT holder integer) TO tidewire_monitor;
+
+--
+-- Name: FUNCTION withdraw_revocation(tenant text, claim text, value text, by text); Type: ACL; Schema: tidewire; Owner: -
+--
+
+REVOKE ALL ON FUNCTION tidewire.withdraw_revocation(tenant text, claim text, value text, by text) FROM PUBLIC;
 
 --
 -- Name: FUNCTION withdraw_topic(tenant text, pattern text, by text); Type: ACL; Schema: tidewire; Owner: -

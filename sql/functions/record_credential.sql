@@ -1,6 +1,7 @@
 -- Writes into the tenant's own log who created or revoked which credential, in the same transaction, whoever did it: a
 -- server, the command line, or an operator in SQL. Nothing of the secret is in it, nor a
--- key's name, which may be a person's: tidewire.api_keys has it. What is deleted is not named again.
+-- key's name, which may be a person's: tidewire.api_keys has it. What is deleted is not named again. Who
+-- takes back a revocation has no column for a name: the server says it in the setting tidewire.actor.
 CREATE OR REPLACE FUNCTION tidewire.record_credential()
 RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $fn$
 DECLARE
@@ -31,6 +32,7 @@ BEGIN
             coalesce(_row ->> 'key_id', CASE WHEN TG_OP <> 'DELETE' OR _row ->> 'claim' <> 'sub' THEN _row ->> 'value' END),
             CASE _did WHEN 'created' THEN _row ->> 'created_by'
                       WHEN 'revoked' THEN _row ->> 'revoked_by'
+                      WHEN 'forgotten' THEN coalesce(nullif(current_setting('tidewire.actor', true), ''), session_user::text)
                       ELSE session_user::text END,
             _row - 'secret_sha256' - 'last_used_at' - 'tenant' - 'name'
                  - CASE WHEN TG_OP = 'DELETE' AND _row ->> 'claim' = 'sub' THEN 'value' ELSE '' END);

@@ -15,7 +15,7 @@ use super::changes::{Of, soon};
 use super::ledger::{self, LedgerError, ListedKey};
 use super::registry::Registry;
 use super::revocations::{self, ListedRevocation};
-use super::revoked::Revocation;
+use super::revoked::{Claim, Revocation};
 use super::tenants::{self, Change, Declaration, ListedSettings, ListedTopic};
 use crate::event::{Label, Tenant, TopicPattern};
 use crate::fair::Permit;
@@ -55,7 +55,7 @@ impl Registry {
         Ok((key, created_at))
     }
 
-    /// The tenant's keys after this id, [`ledger::LIST_MAX`] at most; with a name those of this name.
+    /// The tenant's keys after this id, [`ledger::LIST_MAX`] at most, and whether there are more; with a name those of this name.
     ///
     /// # Errors
     /// If the database cannot be asked.
@@ -64,12 +64,12 @@ impl Registry {
         tenant: &Tenant,
         after: &str,
         name: Option<&Label>,
-    ) -> Result<Vec<ListedKey>, LedgerError> {
+    ) -> Result<(Vec<ListedKey>, bool), LedgerError> {
         let _turn = self.turn(tenant).await?;
         let lines = self.0.lines()?;
         let line = &lines.looks;
-        let listed = ledger::list_keys(line.client(), tenant, after, name);
-        Ok(line.ask(listed).await?.0)
+        line.ask(ledger::list_keys(line.client(), tenant, after, name))
+            .await
     }
 
     /// Revokes a key of the tenant; whether there is one. When this returns it is refused here.
@@ -108,18 +108,38 @@ impl Registry {
         Ok(at)
     }
 
-    /// The tenant's revocations.
+    /// Takes back a revocation of the tenant; whether there was one. When this returns its tokens count here.
+    ///
+    /// # Errors
+    /// If the database cannot be asked, or another transaction is in the way.
+    pub async fn withdraw_revocation(
+        &self,
+        tenant: &Tenant,
+        claim: Claim,
+        value: &Label,
+        by: &str,
+    ) -> Result<bool, LedgerError> {
+        let withdraw = move |client: Arc<Client>| async move {
+            revocations::withdraw(&client, tenant, claim, value, by).await
+        };
+        let was_there = self.change(Of::Credentials, tenant, withdraw).await?;
+        self.look_now().await?;
+        Ok(was_there)
+    }
+
+    /// The tenant's revocations after this claim and value, [`ledger::LIST_MAX`] at most, and whether there are more.
     ///
     /// # Errors
     /// If the database cannot be asked.
     pub async fn list_revoked(
         &self,
         tenant: &Tenant,
-    ) -> Result<Vec<ListedRevocation>, LedgerError> {
+        after: (&str, &str),
+    ) -> Result<(Vec<ListedRevocation>, bool), LedgerError> {
         let _turn = self.turn(tenant).await?;
         let lines = self.0.lines()?;
         let line = &lines.looks;
-        line.ask(revocations::list_revoked(line.client(), tenant, None))
+        line.ask(revocations::list_revoked(line.client(), tenant, after))
             .await
     }
 
@@ -141,7 +161,7 @@ impl Registry {
             Ok(ListedCredentials {
                 api_keys,
                 has_more,
-                revocations: revocations::list_revoked(client, tenant, Some(name)).await?,
+                revocations: revocations::of_subject(client, tenant, name).await?,
             })
         })
         .await

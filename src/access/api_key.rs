@@ -148,7 +148,10 @@ impl KnownKey {
             read: self.grant.read.clone(),
             write: self.grant.write.clone(),
             expires_at: self.grant.expires_at,
-            credential: Credential::ApiKey(self.id.clone()),
+            credential: Credential::ApiKey {
+                id: self.id.clone(),
+                secret_sha256: self.secret_sha256,
+            },
         }
     }
 }

@@ -2,8 +2,9 @@
 //!
 //! # Invariants
 //! - Whatever outlives the request that asked for it (a socket, a stream, a long-poll, an upload) holds a lease.
+//! - A lease knows what its credential granted when it began: it does not outlive a change of that.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
@@ -13,7 +14,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::api_key::KeyId;
 use super::jwt::Denied;
-use super::principal::{Bearer, Credential, Principal};
+use super::principal::{Credential, Principal};
 
 /// A wait that nobody waits for.
 const FAR: Duration = Duration::from_hours(30 * 24);
@@ -87,7 +88,7 @@ pub struct Leases(Arc<All>);
 #[derive(Debug, Default)]
 struct All {
     next: AtomicU64,
-    held: Mutex<HashMap<u64, (Bearer, CancellationToken)>>,
+    held: Mutex<HashMap<u64, (Principal, CancellationToken)>>,
 }
 
 /// One lease's place among all.
@@ -116,7 +117,7 @@ impl Leases {
         let revoked = CancellationToken::new();
         let number = self.0.next.fetch_add(1, Ordering::Relaxed);
         let mut held = self.0.held.lock().unwrap_or_else(PoisonError::into_inner);
-        held.insert(number, (principal.bearer(), revoked.clone()));
+        held.insert(number, (principal.clone(), revoked.clone()));
         drop(held);
         Lease {
             expires_at: principal.expires_at,
@@ -128,25 +129,25 @@ impl Leases {
         }
     }
 
-    /// Ends those whose credential has ended.
-    pub(super) fn end_where(&self, has_ended: impl Fn(&Bearer) -> bool) {
+    /// Ends those whose credential has ended, or grants something else.
+    pub(super) fn end_where(&self, has_ended: impl Fn(&Principal) -> bool) {
         let held = self.0.held.lock().unwrap_or_else(PoisonError::into_inner);
-        for (bearer, revoked) in held.values() {
-            if has_ended(bearer) {
+        for (holder, revoked) in held.values() {
+            if has_ended(holder) {
                 revoked.cancel();
             }
         }
     }
 
     /// The keys that are in use.
-    pub(super) fn keys(&self) -> Vec<KeyId> {
+    pub(super) fn keys(&self) -> HashSet<KeyId> {
         let held = self.0.held.lock().unwrap_or_else(PoisonError::into_inner);
-        let key = |bearer: &Bearer| match &bearer.credential {
-            Credential::ApiKey(id) => Some(id.clone()),
+        let key = |holder: &Principal| match &holder.credential {
+            Credential::ApiKey { id, .. } => Some(id.clone()),
             Credential::Token { .. } | Credential::None => None,
         };
         held.values()
-            .filter_map(|(bearer, _)| key(bearer))
+            .filter_map(|(holder, _)| key(holder))
             .collect()
     }
 }

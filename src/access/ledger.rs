@@ -1,4 +1,4 @@
-//! What the database knows of API keys, and of what has changed.
+//! What the database knows of API keys.
 //!
 //! # Invariants
 //! - The only place that reads or writes API keys. What stands there is read back with care: whoever may
@@ -13,30 +13,23 @@ use tokio_postgres::{Client, Row};
 
 use super::Role;
 use super::api_key::{ApiKey, Grant, KeyId, KnownKey};
-use super::remembered::Mark;
 use super::tenants::{TENANT_PATTERNS_MAX, TENANT_VALUES_MAX};
 use crate::event::{Label, Tenant, TopicPattern};
 use crate::pg::told;
 
 /// Keys of a tenant that may be in force at once.
 pub const KEYS_MAX: i64 = 10_000;
+const TOO_MANY_KEYS: LedgerError = LedgerError::TooMany {
+    most: KEYS_MAX,
+    what: "API keys in force",
+    remedy: "revoke some",
+};
 /// Keys or revocations in one answer.
 pub const LIST_MAX: i64 = 1_000;
 
-/// Of settings: what a look before did not see. Who writes during a look is seen by the next, in whatever order they commit.
-/// What is beyond the present snapshot was written in another cluster, before a restore. The last column names the server of the
-/// database that answers, by what every role may ask.
-const NEWS: &str = "
-    SELECT v.version, pg_current_snapshot()::text, c.tenant, c.change,
-           (extract(epoch FROM pg_postmaster_start_time()), (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database()))::text
-      FROM tidewire.credential_changes AS v LEFT JOIN tidewire.setting_changes AS c
-           ON c.changed_in >= pg_snapshot_xmin($1::text::pg_snapshot)
-          AND c.changed_in < pg_snapshot_xmax(pg_current_snapshot())
-          AND NOT pg_visible_in_snapshot(c.changed_in, $1::text::pg_snapshot)";
 const KEYS: &str = "
     SELECT k.key_id, k.tenant, k.name, k.role, k.read_topics, k.write_topics,
-           NULLIF(k.expires_at, 'infinity'), k.revoked_at IS NOT NULL, k.secret_sha256,
-           (SELECT c.version FROM tidewire.credential_changes AS c)
+           NULLIF(k.expires_at, 'infinity'), k.revoked_at IS NOT NULL, k.secret_sha256
       FROM tidewire.api_keys AS k WHERE k.key_id = ANY ($1)";
 const CREATE_KEY: &str = "
     INSERT INTO tidewire.api_keys (key_id, tenant, name, role, read_topics, write_topics, secret_sha256, expires_at, created_by)
@@ -75,7 +68,6 @@ const FORGET_KEYS: &str = "
 
 /// Statements of this file, for the test that prepares each.
 pub const STATEMENTS: &[&str] = &[
-    NEWS,
     KEYS,
     CREATE_KEY,
     LIST_KEYS,
@@ -98,8 +90,15 @@ pub enum LedgerError {
     #[error("too many administrative requests of this tenant are waiting")]
     Crowded,
     /// The tenant has as many as it may.
-    #[error("the tenant has {0} of them, which is as many as it may have: revoke some")]
-    TooMany(i64),
+    #[error("the tenant has {most} {what}, which is as many as it may have: {remedy}")]
+    TooMany {
+        /// How many it may have.
+        most: i64,
+        /// Of what.
+        what: &'static str,
+        /// What to do about it.
+        remedy: &'static str,
+    },
     /// The database refuses the schema: numbers with exponents are longer there.
     #[error("is too long as the database writes it")]
     Refused,
@@ -147,49 +146,12 @@ pub struct ListedKey {
     pub last_used_at: Option<DateTime<Utc>>,
 }
 
-/// What a look finds.
-#[derive(Debug)]
-pub(super) struct News {
-    /// Rises with every change of a credential.
-    pub(super) version: i64,
-    /// What this look has seen, for the next.
-    pub(super) snapshot: String,
-    /// Which server of the database has answered, since when.
-    pub(super) server: String,
-    /// Tenants whose settings have changed since the look before.
-    pub(super) settings: Vec<(Tenant, Mark)>,
-}
-
-/// What has changed since the look that saw `snapshot`; of settings nothing if it is the first.
-pub(super) async fn news(client: &Client, snapshot: Option<&str>) -> Result<News, LedgerError> {
-    let rows = client.query(NEWS, &[&snapshot]).await?;
-    let mut settings = Vec::new();
-    let mut seen = None;
-    for row in &rows {
-        seen = Some((row.try_get(0)?, row.try_get(1)?, row.try_get(4)?));
-        let tenant: Option<&str> = row.try_get(2)?;
-        if let Some(tenant) = tenant.and_then(|tenant| Tenant::parse(tenant).ok()) {
-            settings.push((tenant, row.try_get(3)?));
-        }
-    }
-    let (version, snapshot, server) = seen.ok_or(LedgerError::Unavailable)?;
-    Ok(News {
-        version,
-        snapshot,
-        server,
-        settings,
-    })
-}
-
-/// These keys, each with the version at which it was read. One that is not there is left out.
-pub(super) async fn keys(
-    client: &Client,
-    ids: &[&str],
-) -> Result<Vec<(KnownKey, i64)>, LedgerError> {
+/// These keys. One that is not there, or cannot be read, is left out.
+pub(super) async fn keys(client: &Client, ids: &[&str]) -> Result<Vec<KnownKey>, LedgerError> {
     let mut keys = Vec::new();
     for row in client.query(KEYS, &[&ids]).await? {
         if let Some(key) = known_key(&row) {
-            keys.push((key, row.try_get(9)?));
+            keys.push(key);
         } else {
             let id: &str = row.try_get(0)?;
             tracing::error!(
@@ -259,7 +221,7 @@ pub async fn create_key(
             ],
         )
         .await?;
-    Ok(row.ok_or(LedgerError::TooMany(KEYS_MAX))?.try_get(0)?)
+    Ok(row.ok_or(TOO_MANY_KEYS)?.try_get(0)?)
 }
 
 fn time(seconds: u64) -> DateTime<Utc> {

@@ -5,38 +5,30 @@
 //!   and one more waits.
 //! - What another server of the database says (after a failover that no connection has noticed, behind a pooler or a name) is
 //!   compared with nothing of before: credentials are read anew, settings compared by their marks, before it counts as seen.
+//! - Each statement of a look has its own time: reading all credentials takes as long as it takes, and what was in force stays until then.
 
-use std::collections::{HashMap, HashSet};
+use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::api_key::KeyId;
-use super::ledger::{self, LedgerError};
-use super::lines::{Line, Lines};
-use super::principal::Credential;
+use super::ledger::LedgerError;
+use super::lines::{ANSWER_TIMEOUT, Line, Lines};
+use super::news::{self, Seen};
 use super::registry::Registry;
-use super::revocations;
 use crate::tasks::pause;
 
 /// Changes are looked for this often, whatever NOTIFY says.
 const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// And no more often than this, whoever notifies.
 const LOOK_PAUSE: Duration = Duration::from_millis(20);
-/// Keys read in one statement.
-const KEYS_PER_READ: usize = 1_000;
 /// When the last look is older than this, credentials count as unknown: a connection that failed is replaced sooner.
 const LATE_AFTER: Duration = Duration::from_secs(5);
 
 /// As of when all that is remembered is.
 #[derive(Debug, Default)]
 pub(super) struct Refreshed {
-    /// Of keys and revocations.
-    version: Option<i64>,
-    /// Of settings.
-    snapshot: Option<String>,
-    /// Which server of the database has said so.
-    server: Option<String>,
+    /// None: nothing was read over these connections.
+    pub(super) seen: Option<Seen>,
     /// Whoever had asked for a look before this one has been served.
     served: u64,
 }
@@ -115,7 +107,7 @@ impl Registry {
     pub(super) async fn watch(&self, lines: &Lines) -> Result<(), LedgerError> {
         loop {
             let _ = tokio::time::timeout(LOOK_INTERVAL, self.0.wake.notified()).await;
-            let looked = lines.looks.ask(self.look(&lines.looks)).await;
+            let looked = self.look(&lines.looks).await;
             self.note_look(looked.as_ref().err().map(Cause::of));
             match looked {
                 // Another connection would be held up as well, or stand in the same line.
@@ -135,7 +127,9 @@ impl Registry {
     /// If the database cannot be asked.
     pub(super) async fn look_now(&self) -> Result<(), LedgerError> {
         let lines = self.0.lines()?;
-        lines.looks.ask(self.look(&lines.looks)).await
+        let look = self.look(&lines.looks);
+        let looked = tokio::time::timeout(ANSWER_TIMEOUT, look).await;
+        looked.unwrap_or(Err(LedgerError::Unavailable))
     }
 
     /// Everything anew, whatever was read over other connections.
@@ -154,68 +148,31 @@ impl Registry {
         self.look_into(&mut refreshed, line).await
     }
 
-    /// Reads again what is remembered of credentials, if one has changed, and ends what has lost its own; what is remembered
-    /// of the settings of tenants that have changed them is read again when it is asked for.
+    /// Takes over what has changed: of credentials at once, as they stand now; what is remembered of the settings of tenants that have
+    /// changed them is read again when it is asked for.
     async fn look_into(&self, refreshed: &mut Refreshed, line: &Line) -> Result<(), LedgerError> {
         let served = self.0.asked.load(Ordering::SeqCst);
-        let news = ledger::news(line.client(), refreshed.snapshot.as_deref()).await?;
-        line.note_answer();
-        let before = refreshed.server.as_ref();
-        let is_elsewhere = before.is_some_and(|before| *before != news.server);
-        for (tenant, mark) in news.settings {
-            self.0.settings.announce(&tenant, mark).await;
+        let before = refreshed.seen.as_ref();
+        let snapshot = before.map(|seen| seen.snapshot.as_str());
+        let news = line.ask(news::news(line.client(), snapshot)).await?;
+        for (tenant, mark) in &news.settings {
+            self.0.settings.announce(tenant, *mark).await;
         }
-        refreshed.snapshot = Some(news.snapshot);
-        if is_elsewhere || refreshed.version != Some(news.version) {
-            // First: what is looked up from now on and is older is not kept.
-            self.0.version.store(news.version, Ordering::SeqCst);
-            self.refresh(line).await?;
-            refreshed.version = Some(news.version);
+        match before {
+            Some(seen) if seen.leads_to(&news.seen) => {
+                if news.of_credentials {
+                    self.take_changes(line, &seen.snapshot).await?;
+                }
+            }
+            // Transactions have other numbers there, or marks have gone: what they say of the snapshot before says nothing.
+            Some(_) => {
+                self.take_all(line).await?;
+                line.ask(self.compare_settings(line)).await?;
+            }
+            None => self.take_all(line).await?,
         }
-        if is_elsewhere {
-            // Transactions have other numbers there: what they say of the snapshot before says nothing.
-            self.compare_settings(line).await?;
-        }
-        refreshed.server = Some(news.server);
+        refreshed.seen = Some(news.seen);
         refreshed.served = served;
-        Ok(())
-    }
-
-    async fn refresh(&self, line: &Line) -> Result<(), LedgerError> {
-        let revoked = Arc::new(revocations::revoked(line.client()).await?);
-        line.note_answer();
-        *self
-            .0
-            .revoked
-            .write()
-            .unwrap_or_else(PoisonError::into_inner) = revoked;
-        let mut ids: HashSet<KeyId> = self.0.keys.iter().map(|(id, _)| (*id).clone()).collect();
-        ids.extend(self.leases().keys());
-        let mut current = HashMap::new();
-        let texts: Vec<&str> = ids.iter().map(KeyId::as_str).collect();
-        for texts in texts.chunks(KEYS_PER_READ) {
-            let read = ledger::keys(line.client(), texts).await?;
-            line.note_answer();
-            current.extend(
-                read.into_iter()
-                    .map(|(key, _)| (key.id.clone(), Arc::new(key))),
-            );
-        }
-        for id in &ids {
-            match current.get(id) {
-                Some(key) => self.0.keys.insert(id.clone(), Arc::clone(key)).await,
-                None => self.0.keys.invalidate(id).await,
-            }
-        }
-        let revoked = self.revoked();
-        self.leases().end_where(|bearer| match &bearer.credential {
-            // A key that came into use meanwhile has been looked at by whoever used it.
-            Credential::ApiKey(id) => {
-                ids.contains(id) && current.get(id).is_none_or(|key| key.is_revoked)
-            }
-            Credential::Token { .. } => revoked.covers(bearer),
-            Credential::None => false,
-        });
         Ok(())
     }
 }

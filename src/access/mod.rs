@@ -17,8 +17,10 @@ pub mod ledger;
 pub mod limits;
 mod lines;
 pub mod looks;
+pub mod news;
 pub mod policy;
 pub mod principal;
+mod refresh;
 pub mod registry;
 mod remembered;
 pub mod revocations;
@@ -127,7 +129,7 @@ impl Access {
             return self.registry.identify(&key).await;
         }
         let principal = self.trust.verifier.verify(credential).await?;
-        self.registry.check(&principal.bearer()).await?;
+        self.registry.check(&principal).await?;
         Ok(principal)
     }
 
@@ -147,7 +149,7 @@ impl Access {
     pub async fn lease(&self, principal: &Principal) -> Result<Lease, Denied> {
         let lease = self.registry.leases().begin(principal);
         // Once more: a revocation between the first look and the lease has not ended it.
-        self.registry.check(&principal.bearer()).await?;
+        self.registry.check(principal).await?;
         lease.check()?;
         Ok(lease)
     }

@@ -53,7 +53,12 @@ pub enum Credential {
     /// Nothing: development mode.
     None,
     /// An API key.
-    ApiKey(KeyId),
+    ApiKey {
+        /// Its public part.
+        id: KeyId,
+        /// Of its secret: what begins with one ends when the key is given another.
+        secret_sha256: [u8; 32],
+    },
     /// A token.
     Token {
         /// Its `jti`.

@@ -3,17 +3,17 @@
 //! # Invariants
 //! - A revocation anywhere ends what is open here within a second: by NOTIFY, and by a look every half second, which also
 //!   finds out whether the line is still there.
-//! - A key that was looked up while it was being revoked does not stay known: what is remembered carries the version at
-//!   which it was read.
+//! - A key that was looked up while it was being revoked does not stay known: it is remembered only if nothing that is remembered has
+//!   changed since it was asked for.
 //! - The database's outage locks out nobody who is known. Keys that are not known are refused for as long as it lasts.
 //! - What takes long, or may wait for a lock, goes over a connection of its own: a look waits for nobody (`lines`, `looks`).
 //! - Whoever guesses keys waits in line with other guessers: a few are looked up at a time.
 
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
-use moka::future::Cache;
+use moka::sync::Cache;
 use tokio::sync::{Mutex, Notify, Semaphore};
 
 use super::api_key::{ApiKey, KeyId, KnownKey};
@@ -23,7 +23,8 @@ use super::lease::Leases;
 use super::ledger::{self, LedgerError};
 use super::lines::{ANSWER_TIMEOUT, Lines};
 use super::looks::{Cause, Looked, Refreshed};
-use super::principal::{Bearer, Credential, Principal};
+use super::principal::{Credential, Principal};
+use super::refresh::still_grants;
 use super::remembered::Remembered;
 use super::revoked::Revoked;
 use super::uses::Uses;
@@ -58,15 +59,16 @@ pub(super) struct Inner {
     listens: bool,
     lines: RwLock<Option<Arc<Lines>>>,
     opened: AtomicU64,
-    /// Nothing that is looked up and is older is remembered.
-    pub(super) version: AtomicI64,
+    /// How often what is remembered of credentials has changed. A key that is looked up meanwhile is not remembered. Held while what is
+    /// remembered changes: what is remembered is never older than what has ended leases.
+    pub(super) version: std::sync::Mutex<u64>,
     /// Held while what has changed is being read again, so that nobody takes it for done.
     pub(super) refreshed: Mutex<Refreshed>,
     /// Looks that were asked for.
     pub(super) asked: AtomicU64,
     pub(super) looked: std::sync::Mutex<Looked>,
     pub(super) keys: Cache<KeyId, Arc<KnownKey>>,
-    pub(super) revoked: RwLock<Arc<Revoked>>,
+    pub(super) revoked: RwLock<Revoked>,
     leases: Leases,
     lookups: Semaphore,
     /// Places of administrators who read.
@@ -116,7 +118,7 @@ impl Registry {
             listens,
             lines: RwLock::default(),
             opened: AtomicU64::new(0),
-            version: AtomicI64::new(-1),
+            version: std::sync::Mutex::default(),
             refreshed: Mutex::default(),
             asked: AtomicU64::new(0),
             looked: std::sync::Mutex::default(),
@@ -155,11 +157,16 @@ impl Registry {
     /// Whether the holder's credential still counts.
     ///
     /// # Errors
-    /// If it was revoked or has expired.
-    pub(super) async fn check(&self, bearer: &Bearer) -> Result<(), Denied> {
-        match &bearer.credential {
-            Credential::ApiKey(id) => check(&*self.find(id).await?.ok_or(Denied::Revoked)?),
-            Credential::Token { .. } if self.revoked().covers(bearer) => Err(Denied::Revoked),
+    /// If it was revoked, has expired or grants something else.
+    pub(super) async fn check(&self, holder: &Principal) -> Result<(), Denied> {
+        match &holder.credential {
+            Credential::ApiKey { id, .. } => {
+                let known = self.find(id).await?.ok_or(Denied::Revoked)?;
+                check(&known)?;
+                let is_same = still_grants(Some(&known), holder);
+                is_same.then_some(()).ok_or(Denied::Revoked)
+            }
+            Credential::Token { .. } if self.is_revoked(holder) => Err(Denied::Revoked),
             Credential::Token { .. } | Credential::None => Ok(()),
         }
     }
@@ -177,13 +184,12 @@ impl Registry {
         &self.0.administration
     }
 
-    pub(super) fn revoked(&self) -> Arc<Revoked> {
-        let revoked = self
-            .0
-            .revoked
-            .read()
-            .unwrap_or_else(PoisonError::into_inner);
-        Arc::clone(&revoked)
+    /// Whether the holder's token was revoked.
+    pub(super) fn is_revoked(&self, holder: &Principal) -> bool {
+        let revoked = self.0.revoked.read();
+        revoked
+            .unwrap_or_else(PoisonError::into_inner)
+            .covers(holder)
     }
 
     fn set_lines(&self, lines: Option<Arc<Lines>>) {
@@ -192,7 +198,7 @@ impl Registry {
 
     /// The key as it is known, or as the database has it.
     async fn find(&self, id: &KeyId) -> Result<Option<Arc<KnownKey>>, Denied> {
-        if let Some(known) = self.0.keys.get(id).await {
+        if let Some(known) = self.0.keys.get(id) {
             return Ok(Some(known));
         }
         let looked_up = tokio::time::timeout(ANSWER_TIMEOUT, async {
@@ -211,22 +217,29 @@ impl Registry {
 
     async fn look_up(&self, id: &KeyId) -> Result<Option<Arc<KnownKey>>, LedgerError> {
         loop {
-            if let Some(known) = self.0.keys.get(id).await {
+            if let Some(known) = self.0.keys.get(id) {
                 return Ok(Some(known));
             }
+            let before = *self
+                .0
+                .version
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             let lines = self.0.lines()?;
             let mut found = ledger::keys(lines.looks.client(), &[id.as_str()]).await?;
             lines.looks.note_answer();
-            let Some((known, version)) = found.pop() else {
+            let Some(known) = found.pop().map(Arc::new) else {
                 return Ok(None);
             };
-            let known = Arc::new(known);
-            self.0.keys.insert(id.clone(), Arc::clone(&known)).await;
-            // Remembered first, then compared: whoever raises the version looks at all that is remembered after it.
-            if version >= self.0.version.load(Ordering::SeqCst) {
+            let version = self
+                .0
+                .version
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            if *version == before {
+                self.0.keys.insert(id.clone(), Arc::clone(&known));
                 return Ok(Some(known));
             }
-            self.0.keys.invalidate(id).await;
         }
     }
 
@@ -248,11 +261,11 @@ impl Registry {
             if self.0.listens {
                 lines.looks.client().batch_execute(LISTEN).await?;
             }
-            lines.bound().await?;
-            // Whatever was read before the connection was lost.
-            self.look_anew(&lines.looks).await
+            lines.bound().await
         };
         lines.looks.ask(prepared).await?;
+        // Whatever was read before the connection was lost.
+        self.look_anew(&lines.looks).await?;
         self.set_lines(Some(Arc::clone(&lines)));
         // After that: what is read from now on is read over these.
         lines.looks.ask(self.compare_settings(&lines.looks)).await?;

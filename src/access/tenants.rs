@@ -302,7 +302,11 @@ pub(super) async fn declare(
         Some(&SqlState::CHECK_VIOLATION) => LedgerError::Refused,
         _ => error.into(),
     })?;
-    row.map(|_| ()).ok_or(LedgerError::TooMany(DECLARED_MAX))
+    row.map(|_| ()).ok_or(LedgerError::TooMany {
+        most: DECLARED_MAX,
+        what: "declared topics",
+        remedy: "withdraw some",
+    })
 }
 
 /// Withdraws a declared topic, in the name of `by`; whether there was one.

@@ -181,7 +181,8 @@ async fn list(remote: &Remote) -> anyhow::Result<()> {
             .last()
             .and_then(|key| key.get("id"))
             .and_then(Value::as_str);
-        match last {
+        let has_more = page.get("has_more").and_then(Value::as_bool);
+        match last.filter(|_| has_more == Some(true)) {
             Some(last) => last.clone_into(&mut after),
             None => return Ok(()),
         }

@@ -1,5 +1,6 @@
 //! `tidewire revoke`: tokens that end before their time.
 
+use anyhow::Context as _;
 use chrono::{DateTime, Utc};
 use serde_json::json;
 
@@ -21,6 +22,10 @@ pub struct Args {
     #[arg(long, value_name = "TIME")]
     pub until: Option<DateTime<Utc>>,
 
+    /// Take the revocation back: tokens that have not ended count again.
+    #[arg(long, conflicts_with = "until")]
+    pub undo: bool,
+
     /// The server to ask.
     #[command(flatten)]
     pub remote: Remote,
@@ -31,6 +36,9 @@ pub struct Args {
 /// # Errors
 /// If the server refuses or cannot be reached.
 pub async fn run(args: Args) -> anyhow::Result<()> {
+    if args.undo {
+        return undo(&args).await;
+    }
     let mut wanted = serde_json::Map::new();
     for (name, value) in [("jti", &args.jti), ("sub", &args.sub)] {
         if let Some(value) = value {
@@ -46,5 +54,17 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         .await
         .map_err(explain)?;
     eprintln!("Revoked: what is open with it is closed within a second, on every server.");
+    Ok(())
+}
+
+async fn undo(args: &Args) -> anyhow::Result<()> {
+    let by_claim = [("jti", &args.jti), ("sub", &args.sub)];
+    let given = by_claim
+        .into_iter()
+        .find_map(|(claim, value)| value.as_deref().map(|value| (claim, value)));
+    let (claim, value) = given.context("name --jti or --sub")?;
+    let path = ["v1", "revocations", claim, value];
+    args.remote.client()?.delete(&path).await.map_err(explain)?;
+    eprintln!("Taken back: tokens that have not ended count again.");
     Ok(())
 }

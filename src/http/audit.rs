@@ -220,7 +220,7 @@ fn event((bearer, doing): &(Bearer, Doing), record: &Record) -> Option<NewEvent>
         |at: SystemTime| DateTime::<Utc>::from(at).to_rfc3339_opts(SecondsFormat::Millis, true);
     let credential = match &bearer.credential {
         Credential::None => Value::Null,
-        Credential::ApiKey(id) => json!({ "api_key": id.as_str() }),
+        Credential::ApiKey { id, .. } => json!({ "api_key": id.as_str() }),
         Credential::Token { .. } => json!({ "sub": bearer.name.as_str() }),
     };
     let data = json!({

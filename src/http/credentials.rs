@@ -7,8 +7,8 @@
 use std::time::SystemTime;
 
 use axum::Json;
-use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Path, Query, Request, State};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use chrono::{DateTime, Utc};
@@ -16,7 +16,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::json;
 
-use super::administrator::Administrator;
+use super::administrator::{Administrator, Asking};
 use super::app::App;
 use super::body;
 use super::errors;
@@ -53,14 +53,23 @@ fn present<'de, D: Deserializer<'de>>(value: D) -> Result<Option<String>, D::Err
     String::deserialize(value).map(Some)
 }
 
-/// Where a list goes on.
+/// Where a list of keys goes on.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct After {
+pub struct AfterKey {
     #[serde(default)]
     after: String,
     /// Those of this name alone.
     name: Option<String>,
+}
+
+/// Where a list of revocations goes on.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AfterRevocation {
+    /// `{claim}/{value}`.
+    #[serde(default)]
+    after: String,
 }
 
 /// `POST /v1/api-keys`.
@@ -111,10 +120,8 @@ fn with_expiry(
 /// 400, 403, 429, 503.
 pub async fn list_keys(
     State(app): State<App>,
-    Administrator(principal): Administrator,
-    after: Result<Query<After>, QueryRejection>,
+    Asking(principal, from): Asking<AfterKey>,
 ) -> Result<Response, Problem> {
-    let Query(from) = after.map_err(|error| Problem::parameter("after", error.body_text()))?;
     if !from.after.is_empty() && KeyId::parse(&from.after).is_none() {
         return Err(Problem::parameter("after", "is not the id of an API key"));
     }
@@ -122,7 +129,8 @@ pub async fn list_keys(
     let name = name.map_err(|error| Problem::parameter("name", error))?;
     let registry = app.access.registry();
     let listed = registry.list_keys(&principal.tenant, &from.after, name.as_ref());
-    Ok(Json(json!({ "api_keys": listed.await.map_err(problem)? })).into_response())
+    let (keys, has_more) = listed.await.map_err(problem)?;
+    Ok(Json(json!({ "api_keys": keys, "has_more": has_more })).into_response())
 }
 
 /// `DELETE /v1/api-keys/{id}`: whoever uses it is closed within a second, on every server.
@@ -194,13 +202,51 @@ pub async fn revoke_tokens(
 /// `GET /v1/revocations`.
 ///
 /// # Errors
-/// 403, 429, 503.
+/// 400, 403, 429, 503.
 pub async fn list_revoked(
     State(app): State<App>,
-    Administrator(principal): Administrator,
+    Asking(principal, from): Asking<AfterRevocation>,
 ) -> Result<Response, Problem> {
-    let listed = app.access.registry().list_revoked(&principal.tenant).await;
-    Ok(Json(json!({ "revocations": listed.map_err(problem)? })).into_response())
+    let after = match from.after.split_once('/') {
+        Some((claim, value)) if Claim::parse(claim).is_some() => (claim, value),
+        None if from.after.is_empty() => ("", ""),
+        _ => {
+            let reason = "must be the claim and the value of a revocation, with / between";
+            return Err(Problem::parameter("after", reason));
+        }
+    };
+    let registry = app.access.registry();
+    let listed = registry.list_revoked(&principal.tenant, after).await;
+    let (revocations, has_more) = listed.map_err(problem)?;
+    Ok(Json(json!({ "revocations": revocations, "has_more": has_more })).into_response())
+}
+
+/// `DELETE /v1/revocations/{claim}/{value}`: its tokens count again where they have not ended, whatever they let their holders do.
+///
+/// # Errors
+/// 400, 403, 404, 429, 503.
+pub async fn withdraw_revocation(
+    State(app): State<App>,
+    Administrator(principal): Administrator,
+    path: Result<Path<(String, String)>, PathRejection>,
+) -> Result<Response, Problem> {
+    let Path((claim, value)) = path?;
+    let all = [TopicPattern::any()];
+    principal.may_grant(&all, &all).map_err(|_| {
+        let detail = "nobody grants more than they hold: what the tokens cover is not known, so this takes read and write of *";
+        Problem::new(Kind::ForbiddenTopic, detail)
+    })?;
+    let missing = || Problem::new(Kind::NotFound, "the tenant has no such revocation");
+    let claim = Claim::parse(&claim).ok_or_else(missing)?;
+    let value = Label::parse(&value).map_err(|_| missing())?;
+    let registry = app.access.registry();
+    let by = principal.name.as_str();
+    let withdrawn = registry.withdraw_revocation(&principal.tenant, claim, &value, by);
+    if withdrawn.await.map_err(problem)? {
+        Ok(StatusCode::NO_CONTENT.into_response())
+    } else {
+        Err(missing())
+    }
 }
 
 /// Reads a JSON body: a short one, since what is made of it counts nowhere.
@@ -284,7 +330,7 @@ pub fn problem(error: LedgerError) -> Problem {
             tenant.as_str()
         )),
         LedgerError::Crowded => errors::crowded(),
-        LedgerError::TooMany(_) => Problem::new(Kind::TooMany, error.to_string()),
+        LedgerError::TooMany { .. } => Problem::new(Kind::TooMany, error.to_string()),
         LedgerError::TooLarge | LedgerError::Refused => {
             Problem::new(Kind::InvalidSchema, format!("schema: {error}"))
         }

@@ -120,6 +120,7 @@ fn administrative() -> Vec<Route> {
         Route::at("/v1/revocations")
             .get(credentials::list_revoked)
             .post(credentials::revoke_tokens),
+        Route::at("/v1/revocations/{claim}/{value}").delete(credentials::withdraw_revocation),
         Route::at("/v1/settings")
             .get(settings::get)
             .patch(settings::patch),

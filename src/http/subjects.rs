@@ -8,14 +8,14 @@
 use std::time::{Duration, Instant};
 
 use axum::Json;
-use axum::extract::rejection::{PathRejection, QueryRejection};
-use axum::extract::{Path, Query as Parameters, State};
+use axum::extract::rejection::PathRejection;
+use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::administrator::Administrator;
+use super::administrator::{Administrator, Asking};
 use super::app::App;
 use super::credentials;
 use super::errors;
@@ -70,15 +70,12 @@ struct Answer {
 /// 400, 403, 429, 409, 410, 503.
 pub async fn get(
     State(app): State<App>,
-    Administrator(principal): Administrator,
+    Asking(principal, wanted): Asking<Wanted>,
     subject: Result<Path<String>, PathRejection>,
-    wanted: Result<Parameters<Wanted>, QueryRejection>,
 ) -> Result<Response, Problem> {
     let subject = subject_of(subject)?;
     let all = [TopicPattern::any()];
     principal.may_grant(&all, &[]).map_err(|_| too_narrow())?;
-    let Parameters(wanted) =
-        wanted.map_err(|error| Problem::parameter("part", error.body_text()))?;
     let limit = limit(wanted.limit.as_deref())?;
     let after = after(&app, &principal, wanted.after.as_deref())?;
     let failed = |error: ReadError| errors::follow(&error.into(), app.hub.identity());

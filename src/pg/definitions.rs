@@ -56,6 +56,7 @@ definitions![
     "functions/announce_setting_change.sql",
     "functions/record_setting.sql",
     "functions/withdraw_topic.sql",
+    "functions/withdraw_revocation.sql",
     "triggers/events.sql",
     "triggers/credentials.sql",
     "triggers/settings.sql",

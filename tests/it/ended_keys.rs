@@ -128,7 +128,7 @@ async fn keys_are_forgotten_90_days_after_they_ended_and_stay_refused() {
         insert(&client, prefix, 1, expires_at, revoked_at).await;
     }
     quietly(&client, false).await;
-    let changes = "SELECT version FROM tidewire.credential_changes";
+    let changes = "SELECT count(*) FROM tidewire.credential_changes";
     let version = async || -> i64 { client.query_one(changes, &[]).await.unwrap().get(0) };
     let before = version().await;
     // One of them is in use by somebody else: the others go.

@@ -174,7 +174,7 @@ async fn credentials_that_are_held_up_delay_no_look() {
     let operator = db.connect().await;
     operator
         .batch_execute(
-            "BEGIN; UPDATE tidewire.credential_changes SET version = version + 1;
+            "BEGIN; UPDATE tidewire.api_keys SET name = name;
              UPDATE tidewire.tenant_settings SET consent = 'withhold'",
         )
         .await

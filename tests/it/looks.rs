@@ -135,7 +135,7 @@ async fn a_change_that_another_server_has_made_is_seen_though_no_connection_was_
              UPDATE tidewire.declared_topics SET schema = '{{\"maximum\": 9}}' WHERE tenant = 'acme';
              UPDATE tidewire.setting_changes SET changed_in = '3' WHERE tenant = 'acme';
              UPDATE tidewire.api_keys SET revoked_at = now(), revoked_by = 'operator' WHERE key_id = '{id}';
-             UPDATE tidewire.credential_changes SET version = version - 1;
+             UPDATE tidewire.credential_changes SET changed_in = '3';
              {moved};
              COMMIT"
         )

@@ -34,12 +34,20 @@ async fn revoke(admin: &Api, what: &Value) {
 }
 
 /// All connections of `credential` at `b` end in time when `revoke` ends it, and it opens none any more.
-async fn ends(b: &Server, credential: &str, revoke: impl Future<Output = ()>) {
+pub async fn ends(b: &Server, credential: &str, revoke: impl Future<Output = ()>) {
     let holder = b.api.with_token(credential);
-    let mut held = Held::open(&holder).await;
+    closes(&holder, revoke).await;
+    let (status, problem) = holder.try_append(&json!({"topic": "deal.won"})).await;
+    assert_eq!(status, 401, "{problem}");
+    assert!(holder.try_ws().await.is_err());
+}
+
+/// All connections of `holder` end in time when `change` changes what it may.
+async fn closes(holder: &Api, change: impl Future<Output = ()>) {
+    let mut held = Held::open(holder).await;
     assert!(held.are_open());
     let began = Instant::now();
-    revoke.await;
+    change.await;
     for one in held.ended(began, PROMISED).await {
         let told = match one.kind {
             "socket" | "idle socket" => one.said == "4401",
@@ -47,9 +55,6 @@ async fn ends(b: &Server, credential: &str, revoke: impl Future<Output = ()>) {
         };
         assert!(told, "{}: {}", one.kind, one.said);
     }
-    let (status, problem) = holder.try_append(&json!({"topic": "deal.won"})).await;
-    assert_eq!(status, 401, "{problem}");
-    assert!(holder.try_ws().await.is_err());
 }
 
 /// Two servers, the second of which may hear no NOTIFY.
@@ -101,6 +106,35 @@ async fn a_revocation_at_one_server_closes_what_is_open_at_another_within_a_seco
                 client.execute(change, &[&id]).await.unwrap();
             })
             .await;
+        }
+        // What its key grants is another thing than when it began.
+        let client = db.connect().await;
+        for change in [
+            "expires_at = now() - interval '1 minute', read_topics = '{}', write_topics = '{}'",
+            "expires_at = now() + interval '1 hour'",
+            "role = 'dashboard'",
+            "read_topics = '{deal.lost}'",
+            "write_topics = '{}'",
+            "read_topics = '{NULL}'",
+            "tenant = 'beta'",
+            "name = 'agent-8'",
+            "secret_sha256 = sha256('another')",
+            "key_id = reverse(key_id)",
+        ] {
+            let (id, key) = create(&admin).await;
+            let holder = b.api.with_token(&key);
+            // What changes nothing ends nothing.
+            let touch =
+                "UPDATE tidewire.api_keys SET name = name, created_by = 'x' WHERE key_id = $1";
+            let mut other = holder.ws().await;
+            client.execute(touch, &[&id]).await.unwrap();
+            let statement = format!("UPDATE tidewire.api_keys SET {change} WHERE key_id = $1");
+            closes(&holder, async {
+                other.subscribe("s", &["deal.*"], "latest").await;
+                client.execute(&statement, &[&id]).await.unwrap();
+            })
+            .await;
+            assert_eq!(other.close_code().await, 4401, "{change}");
         }
         a.stop().await;
         b.stop().await;

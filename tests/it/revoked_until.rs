@@ -8,7 +8,7 @@ use crate::support::token::{self, WITH_TOKENS, issue};
 use crate::support::{Server, TestDb, eventually};
 
 async fn version(client: &tokio_postgres::Client) -> i64 {
-    let version = "SELECT version FROM tidewire.credential_changes";
+    let version = "SELECT count(*) FROM tidewire.credential_changes";
     client.query_one(version, &[]).await.unwrap().get(0)
 }
 
@@ -59,15 +59,8 @@ async fn a_revocation_outlives_its_until_by_an_hour_and_goes_a_day_later() {
         let (got, answer) = server.api.with_token(&token).try_get("/v1/events").await;
         assert_eq!(got, status, "{name}: {answer}");
     }
-    // A thousand at a time.
+    // A thousand at a time, one after the other.
     let rest = ["for ever", "just over", "over", "still"];
-    eventually(Duration::from_secs(10), || async {
-        let left = left(&client).await;
-        if left.len() == 104 { Ok(()) } else { Err(left) }
-    })
-    .await;
-    server.stop().await;
-    let server = Server::start_with(&db.url, WITH_TOKENS).await;
     eventually(Duration::from_secs(10), || async {
         let left = left(&client).await;
         if left == rest { Ok(()) } else { Err(left) }

@@ -2,14 +2,14 @@
 
 use std::path::PathBuf;
 
-use tidewire::access::{ledger, registry, revocations, tenants};
+use tidewire::access::{ledger, news, registry, revocations, tenants};
 use tidewire::log::{
     erasure, identity, listener, look, read, retaining, span, status, subject, upkeep, writer,
 };
 
 use crate::support::TestDb;
 
-fn lists() -> [(&'static str, &'static [&'static str]); 15] {
+fn lists() -> [(&'static str, &'static [&'static str]); 16] {
     [
         ("identity", identity::STATEMENTS),
         ("writer", writer::STATEMENTS),
@@ -24,6 +24,7 @@ fn lists() -> [(&'static str, &'static [&'static str]); 15] {
         ("upkeep", upkeep::STATEMENTS),
         ("ledger", ledger::STATEMENTS),
         ("revocations", revocations::STATEMENTS),
+        ("news", news::STATEMENTS),
         ("registry", registry::STATEMENTS),
         ("tenants", tenants::STATEMENTS),
     ]
@@ -107,12 +108,20 @@ const OF_ALL_TENANTS: &[(&str, &str)] = &[
     ("coalesce(r.tenant, $1) = $1", "compared there"),
     ("k.key_id = ANY ($1)", "a key is what says whose it is"),
     (
-        "tenant, claim, value, revoked_at FROM tidewire.revoked_tokens",
+        "(tenant, claim, value) > ($1, $2, $3)",
         "a server knows all revocations, by tenant",
     ),
     (
-        "AS v LEFT JOIN tidewire.setting_changes AS c",
+        "AS look LEFT JOIN tidewire.setting_changes AS c",
         "a server reads anew what any tenant has changed",
+    ),
+    (
+        "ON r.tenant = c.tenant AND r.claim = c.kind",
+        "and which credentials",
+    ),
+    (
+        "DELETE FROM tidewire.credential_changes",
+        "what every server has seen goes",
     ),
     ("(SELECT $1::text AS tenant) AS t", "that tenant's"),
     (

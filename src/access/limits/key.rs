@@ -53,7 +53,7 @@ impl Keys {
     pub(super) fn of(principal: &Principal, secret: &RandomState) -> Self {
         let tenant = principal.tenant.as_str();
         let credential = match &principal.credential {
-            Credential::ApiKey(id) => secret.hash_one(("key", id)),
+            Credential::ApiKey { id, .. } => secret.hash_one(("key", id)),
             Credential::Token { .. } => secret.hash_one(("token", tenant, principal.name.as_str())),
             Credential::None => secret.hash_one(("none", tenant)),
         };

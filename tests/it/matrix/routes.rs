@@ -112,6 +112,7 @@ fn rows_of_methods() -> Vec<Row> {
         row("DELETE", "/v1/api-keys/{id}", Administrators, &[204]),
         row("GET", "/v1/revocations", Administrators, &[200]),
         row("POST", "/v1/revocations", Administrators, &[201]).with(json!({"jti": "nobody's"})),
+        row("DELETE", "/v1/revocations/{claim}/{value}", Owners, &[204]),
         row("GET", "/v1/settings", Administrators, &[200]),
         row("PATCH", "/v1/settings", Owners, &[200]).with(json!({"topic_mode": "open"})),
         row("GET", "/v1/topics", Administrators, &[200]),
@@ -152,6 +153,8 @@ fn path(row: &Row, id: &str) -> String {
     let path = row
         .path
         .replace("{code}", "forbidden")
+        .replace("{claim}", "jti")
+        .replace("{value}", id)
         .replace("{pattern}", id)
         .replace("{subject}", id);
     let path = if row.path.starts_with("/v1/agents") {
@@ -188,6 +191,12 @@ async fn own_id(setting: &Setting, row: &Row, tenant: &str) -> String {
     let admin = setting.api(&valid(tenant, "admin"));
     match row.path {
         "/v1/api-keys/{id}" => create_key(&admin, "short-lived").await.0,
+        "/v1/revocations/{claim}/{value}" => {
+            let revoke = admin.request(Method::POST, "/v1/revocations");
+            let revoked = revoke.json(&json!({"jti": "short-lived"})).send().await;
+            assert_eq!(revoked.unwrap().status(), 201);
+            "short-lived".to_owned()
+        }
         "/v1/topics/{pattern}" => {
             let declare = admin
                 .request(Method::PUT, "/v1/topics/deal.short")
