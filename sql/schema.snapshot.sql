@@ -304,6 +304,7 @@ DECLARE
     _looked    bigint := 0;
     _removed   bigint := 0;
     _emptied   bigint;
+    _applied   jsonb := '[]';
 BEGIN
     IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
         RAISE EXCEPTION 'retention needs a READ COMMITTED transaction' USING ERRCODE = 'TW400';
@@ -407,6 +408,10 @@ BEGIN
                    through_at = CASE WHEN _found.looked < _room AND _found.bytes < _room_bytes THEN clock_timestamp() END
              WHERE r.tenant = _rule.tenant AND r.pattern = _rule.pattern;
             _removed := _removed + _emptied;
+            IF _emptied > 0 THEN
+                _applied := _applied || jsonb_build_object('tenant', _rule.tenant,
+                    'said', jsonb_build_object('pattern', _rule.pattern, 'days', _rule.days, 'events', _emptied));
+            END IF;
             _looked := _looked + _found.looked;
             _bytes := _bytes + _found.bytes;
             -- After a rule, not before the first: each call comes further.
@@ -415,6 +420,10 @@ BEGIN
             EXIT turns WHEN _is_over;
         END LOOP;
     END LOOP;
+    -- Last: an open writer holds readers back, so it waits for nobody.
+    INSERT INTO tidewire.events (tenant, id, topic, source, data)
+    SELECT a.one ->> 'tenant', tidewire.new_id(), 'tidewire.audit.retention.applied', session_user, a.one -> 'said'
+      FROM jsonb_array_elements(_applied) AS a(one);
     RETURN QUERY SELECT _removed, CASE WHEN _failure IS NULL AND NOT _is_held THEN NOT _is_over END;
 END
 $$;
@@ -762,12 +771,14 @@ CREATE FUNCTION tidewire.drop_tenant_role(role text) RETURNS boolean
 DECLARE
     _group  text;
     _others text;
+    _is_gone boolean := true;
 BEGIN
-    DELETE FROM tidewire.tenant_roles AS t WHERE t.role = drop_tenant_role.role;
+    PERFORM FROM tidewire.tenant_roles AS t WHERE t.role = drop_tenant_role.role;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'role % belongs to no tenant', quote_ident(drop_tenant_role.role) USING ERRCODE = 'TW404';
     END IF;
     IF NOT EXISTS (SELECT FROM pg_roles AS r WHERE r.rolname = drop_tenant_role.role) THEN
+        DELETE FROM tidewire.tenant_roles AS t WHERE t.role = drop_tenant_role.role;
         RETURN true;
     END IF;
     EXECUTE format('ALTER ROLE %I NOLOGIN', drop_tenant_role.role);
@@ -790,9 +801,11 @@ BEGIN
         GET STACKED DIAGNOSTICS _others = PG_EXCEPTION_DETAIL;
         RAISE WARNING 'role % stays, without login and tenant, since objects depend on it', quote_ident(drop_tenant_role.role)
             USING DETAIL = _others;
-        RETURN false;
+        _is_gone := false;
     END;
-    RETURN true;
+    -- Last, since the log is told of it: an open writer holds readers back, so it waits for nobody.
+    DELETE FROM tidewire.tenant_roles AS t WHERE t.role = drop_tenant_role.role;
+    RETURN _is_gone;
 END
 $$;
 
@@ -1325,6 +1338,8 @@ DECLARE
     _latest   timestamptz;
     _now      timestamptz := clock_timestamp();
     _done     text;
+    -- With their rights the log's owner runs this.
+    _is_owner boolean := pg_has_role(session_user, current_user, 'USAGE');
 BEGIN
     WITH remembered AS (
         INSERT INTO tidewire.idempotency_keys AS k (seq, recorded_at, key)
@@ -1358,6 +1373,17 @@ BEGIN
             RAISE EXCEPTION 'the id of an event that was erased' USING ERRCODE = '23505', CONSTRAINT = 'event_id_is_unique',
                 TABLE = 'idempotency_keys', SCHEMA = 'tidewire';
         END IF;
+    END IF;
+    IF NOT _is_owner OR coalesce(current_setting('tidewire.own_slot', true), '') = '' THEN
+        -- Of one statement 50 topics of a tenant are told apart, the most frequent ones: COPY may bring millions.
+        INSERT INTO tidewire.sql_appends (role, tenant, topic, events, appended_at)
+        SELECT session_user, c.tenant, CASE WHEN c.nth <= 50 THEN c.topic ELSE 'others' END, sum(c.events), _now
+          FROM (SELECT a.tenant, a.topic, count(*) AS events,
+                       row_number() OVER (PARTITION BY a.tenant ORDER BY count(*) DESC, a.topic) AS nth
+                  FROM appended AS a
+                 WHERE NOT (_is_owner AND starts_with(a.topic, 'tidewire.'))
+                 GROUP BY a.tenant, a.topic) AS c
+         GROUP BY c.tenant, 3;
     END IF;
     -- An assignment, not PERFORM: it is evaluated without a query.
     _done := tidewire.wake_servers();
@@ -1502,6 +1528,52 @@ $$;
 COMMENT ON FUNCTION tidewire.record_setting() IS 'Trigger: writes an audit event about a tenant''s settings.';
 
 --
+-- Name: record_sql_appends(integer, boolean); Type: FUNCTION; Schema: tidewire; Owner: -
+--
+
+CREATE FUNCTION tidewire.record_sql_appends(row_limit integer DEFAULT 20000, is_written boolean DEFAULT true) RETURNS bigint
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    _topics_max CONSTANT integer := 50; -- that are told apart of one role, as the server does (src/http/audit.rs)
+    _taken bigint;
+BEGIN
+    WITH taken AS (
+        DELETE FROM tidewire.sql_appends AS s
+         WHERE s.ctid = ANY (ARRAY(SELECT f.ctid FROM tidewire.sql_appends AS f
+                                    LIMIT record_sql_appends.row_limit FOR UPDATE SKIP LOCKED))
+        RETURNING s.role, s.tenant, s.topic, s.events, s.appended_at
+    ), by_topic AS (
+        SELECT t.role, t.tenant, t.topic, sum(t.events) AS events, min(t.appended_at) AS first_at, max(t.appended_at) AS last_at,
+               row_number() OVER (PARTITION BY t.role, t.tenant ORDER BY sum(t.events) DESC, t.topic) AS nth
+          FROM taken AS t GROUP BY t.role, t.tenant, t.topic
+    ), told_apart AS (
+        SELECT b.role, b.tenant, CASE WHEN b.nth <= _topics_max THEN b.topic ELSE 'others' END AS topic,
+               sum(b.events)::bigint AS events, min(b.first_at) AS first_at, max(b.last_at) AS last_at
+          FROM by_topic AS b GROUP BY 1, 2, 3
+    ), written AS (
+        INSERT INTO tidewire.events (tenant, id, topic, subject, source, data)
+        SELECT a.tenant, tidewire.new_id(), 'tidewire.audit.events.appended', a.name, a.name,
+               jsonb_build_object('by', a.name, 'role', 'sql', 'credential', jsonb_build_object('sql_role', a.name),
+                   'count', sum(a.events)::bigint, 'topics', jsonb_object_agg(a.topic, a.events),
+                   'first_at', to_char(min(a.first_at) AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'),
+                   'last_at', to_char(max(a.last_at) AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'))
+          FROM (SELECT o.*, regexp_replace(o.role, '[\u0001-\u001f\u007f-\u009f]', '?', 'g') AS name FROM told_apart AS o) AS a
+         WHERE record_sql_appends.is_written GROUP BY a.tenant, a.role, a.name
+    )
+    SELECT count(*) INTO _taken FROM taken AS t;
+    RETURN _taken;
+END
+$$;
+
+--
+-- Name: FUNCTION record_sql_appends(row_limit integer, is_written boolean); Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON FUNCTION tidewire.record_sql_appends(row_limit integer, is_written boolean) IS 'Writes who appended in SQL into the tenants'' logs; call it until it returns less than row_limit.';
+
+--
 -- Name: record_subject_read(text, text, text); Type: FUNCTION; Schema: tidewire; Owner: -
 --
 
@@ -1523,6 +1595,46 @@ $$;
 --
 
 COMMENT ON FUNCTION tidewire.record_subject_read(tenant text, subject text, actor text) IS 'Writes an audit event: somebody has asked for what is held of a subject.';
+
+--
+-- Name: record_tenant_role(); Type: FUNCTION; Schema: tidewire; Owner: -
+--
+
+CREATE FUNCTION tidewire.record_tenant_role() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    _has_moved boolean := false;
+BEGIN
+    IF TG_OP = 'UPDATE' THEN
+        _has_moved := (OLD.role, OLD.tenant) <> (NEW.role, NEW.tenant);
+    END IF;
+    IF TG_OP = 'DELETE' OR _has_moved THEN
+        INSERT INTO tidewire.events (tenant, id, topic, subject, source, data)
+        SELECT OLD.tenant, tidewire.new_id(), 'tidewire.audit.sql_role.removed', o.name, session_user,
+               jsonb_build_object('role', o.name, 'is_admin', OLD.is_admin)
+          FROM (SELECT regexp_replace(OLD.role, '[\u0001-\u001f\u007f-\u009f]', '?', 'g') AS name) AS o;
+    END IF;
+    IF TG_OP <> 'DELETE' THEN
+        INSERT INTO tidewire.events (tenant, id, topic, subject, source, data)
+        SELECT NEW.tenant, tidewire.new_id(),
+               CASE WHEN TG_OP = 'INSERT' OR _has_moved THEN 'tidewire.audit.sql_role.created'
+                    ELSE 'tidewire.audit.sql_role.changed' END, n.name, session_user,
+               jsonb_build_object('role', n.name, 'is_admin', NEW.is_admin, 'may_write', coalesce(
+                   (SELECT pg_has_role(r.oid, to_regrole('tidewire_writer'), 'MEMBER') FROM pg_roles AS r WHERE r.rolname = NEW.role),
+                   false))
+          FROM (SELECT regexp_replace(NEW.role, '[\u0001-\u001f\u007f-\u009f]', '?', 'g') AS name) AS n;
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+--
+-- Name: FUNCTION record_tenant_role(); Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON FUNCTION tidewire.record_tenant_role() IS 'Trigger: writes an audit event about a role of a tenant.';
 
 --
 -- Name: redact(text, bigint[], timestamp with time zone, timestamp with time zone, text); Type: FUNCTION; Schema: tidewire; Owner: -
@@ -1720,6 +1832,7 @@ DECLARE
     _held   record;
     _query  text;
     _wanted regclass := 'tidewire.retention_rules';
+    _applied jsonb := '[]';
 BEGIN
     IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
         RAISE EXCEPTION 'retention needs a READ COMMITTED transaction' USING ERRCODE = 'TW400';
@@ -1790,9 +1903,18 @@ BEGIN
            SET removed = r.removed + _held.events,
                removed_at = CASE WHEN _held.events > 0 THEN clock_timestamp() ELSE r.removed_at END
          WHERE r.tenant = _held.tenant AND r.pattern = _held.pattern;
+        _applied := _applied || jsonb_build_object('tenant', _held.tenant, 'pattern', _held.pattern, 'events', _held.events);
     END LOOP;
     EXECUTE format('SELECT %I.drop_chunks(%L::regclass, older_than => %L::timestamptz, newer_than => %L::timestamptz)',
                    _schema, 'tidewire.events', _chunk.range_end, _chunk.range_start);
+    -- Last: an open writer holds readers back, so it waits for nobody.
+    INSERT INTO tidewire.events (tenant, id, topic, source, data)
+    SELECT a.tenant, tidewire.new_id(), 'tidewire.audit.retention.applied', session_user,
+           jsonb_build_object('pattern', a.pattern, 'days', r.days, 'events', a.events)
+      FROM (SELECT x.tenant, x.pattern, sum(x.events)::bigint AS events
+              FROM jsonb_to_recordset(_applied) AS x(tenant text, pattern text, events bigint)
+             GROUP BY x.tenant, x.pattern HAVING sum(x.events) > 0) AS a
+      JOIN tidewire.retention_rules AS r ON r.tenant = a.tenant AND r.pattern = a.pattern;
     RETURN true;
 EXCEPTION WHEN lock_not_available THEN
     RAISE EXCEPTION 'the oldest chunk is not removed: % is in use by %', _wanted, tidewire.users_of(_wanted) USING ERRCODE = '55P03';
@@ -1813,7 +1935,7 @@ CREATE FUNCTION tidewire.retain_oldest(keep interval) RETURNS boolean
     LANGUAGE plpgsql
     SET search_path TO 'pg_catalog', 'pg_temp'
     SET lock_timeout TO '500ms'
-    AS $$
+    AS $_$
 DECLARE
     _schema name := (SELECT n.nspname FROM pg_extension AS x JOIN pg_namespace AS n ON n.oid = x.extnamespace
                       WHERE x.extname = 'timescaledb');
@@ -1821,6 +1943,7 @@ DECLARE
     _start  timestamptz;
     _end    timestamptz;
     _last   record;
+    _tenants text[];
 BEGIN
     IF retain_oldest.keep < interval '0' THEN
         RAISE EXCEPTION 'keep must not be negative' USING ERRCODE = 'TW400';
@@ -1841,8 +1964,22 @@ BEGIN
     EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', _chunk);
     EXECUTE format('SELECT c.seq, c.recorded_at FROM %s AS c ORDER BY c.seq DESC LIMIT 1', _chunk) INTO _last;
     UPDATE tidewire.log AS l SET retained_seq = _last.seq, retained_at = _last.recorded_at WHERE l.retained_seq < _last.seq;
+    -- From tenant to tenant by the index.
+    EXECUTE format(
+        'WITH RECURSIVE held AS (
+             (SELECT c.tenant FROM %1$s AS c ORDER BY c.tenant LIMIT 1)
+             UNION ALL
+             SELECT (SELECT c.tenant FROM %1$s AS c WHERE c.tenant > h.tenant ORDER BY c.tenant LIMIT 1)
+               FROM held AS h WHERE h.tenant IS NOT NULL)
+         SELECT array_agg(h.tenant) FROM held AS h
+          WHERE EXISTS (SELECT FROM %1$s AS c WHERE c.tenant = h.tenant AND NOT starts_with(c.topic, ''tidewire.''))', _chunk)
+       INTO _tenants;
     EXECUTE format('SELECT %I.drop_chunks(%L::regclass, older_than => %L::timestamptz, newer_than => %L::timestamptz)',
                    _schema, 'tidewire.events', _end, _start);
+    INSERT INTO tidewire.events (tenant, id, topic, source, data)
+    SELECT t.tenant, tidewire.new_id(), 'tidewire.audit.retention.applied', session_user,
+           jsonb_build_object('before', to_char(_end AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'))
+      FROM unnest(_tenants) AS t(tenant);
     RETURN true;
 EXCEPTION WHEN lock_not_available THEN
     IF _chunk IS NULL THEN
@@ -1851,7 +1988,7 @@ EXCEPTION WHEN lock_not_available THEN
     RAISE EXCEPTION 'the oldest chunk is not removed: it is in use by %', tidewire.users_of(_chunk)
         USING ERRCODE = '55P03';
 END
-$$;
+$_$;
 
 --
 -- Name: FUNCTION retain_oldest(keep interval); Type: COMMENT; Schema: tidewire; Owner: -
@@ -2457,6 +2594,24 @@ COMMENT ON TABLE tidewire.setting_changes IS 'The last change of each tenant''s 
 COMMENT ON COLUMN tidewire.setting_changes.changed_in IS 'The transaction that made it.';
 
 --
+-- Name: sql_appends; Type: TABLE; Schema: tidewire; Owner: -
+--
+
+CREATE TABLE tidewire.sql_appends (
+    role text NOT NULL COLLATE pg_catalog."C",
+    tenant text NOT NULL COLLATE pg_catalog."C",
+    topic text NOT NULL COLLATE pg_catalog."C",
+    events bigint NOT NULL,
+    appended_at timestamp with time zone NOT NULL
+);
+
+--
+-- Name: TABLE sql_appends; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON TABLE tidewire.sql_appends IS 'Who has appended in SQL what is not yet in tidewire.audit.events.appended.';
+
+--
 -- Name: tenant_role_issues; Type: VIEW; Schema: tidewire; Owner: -
 --
 
@@ -2969,6 +3124,12 @@ CREATE TRIGGER events_not_truncated BEFORE TRUNCATE ON tidewire.events FOR EACH 
 CREATE TRIGGER events_record_append AFTER INSERT ON tidewire.events REFERENCING NEW TABLE AS appended FOR EACH STATEMENT EXECUTE FUNCTION tidewire.record_append();
 
 --
+-- Name: retention_rules retention_rules_not_truncated; Type: TRIGGER; Schema: tidewire; Owner: -
+--
+
+CREATE TRIGGER retention_rules_not_truncated BEFORE TRUNCATE ON tidewire.retention_rules FOR EACH STATEMENT EXECUTE FUNCTION tidewire.refuse_truncate();
+
+--
 -- Name: retention_rules retention_rules_record; Type: TRIGGER; Schema: tidewire; Owner: -
 --
 
@@ -2997,6 +3158,18 @@ CREATE TRIGGER revoked_tokens_record AFTER INSERT OR DELETE OR UPDATE ON tidewir
 --
 
 CREATE TRIGGER tenant_roles_are_held AFTER INSERT OR UPDATE ON tidewire.tenant_roles FOR EACH ROW EXECUTE FUNCTION tidewire.refuse_strong_role();
+
+--
+-- Name: tenant_roles tenant_roles_not_truncated; Type: TRIGGER; Schema: tidewire; Owner: -
+--
+
+CREATE TRIGGER tenant_roles_not_truncated BEFORE TRUNCATE ON tidewire.tenant_roles FOR EACH STATEMENT EXECUTE FUNCTION tidewire.refuse_truncate();
+
+--
+-- Name: tenant_roles tenant_roles_record; Type: TRIGGER; Schema: tidewire; Owner: -
+--
+
+CREATE TRIGGER tenant_roles_record AFTER INSERT OR DELETE OR UPDATE ON tidewire.tenant_roles FOR EACH ROW EXECUTE FUNCTION tidewire.record_tenant_role();
 
 --
 -- Name: tenant_settings tenant_settings_announce_change; Type: TRIGGER; Schema: tidewire; Owner: -
@@ -3312,10 +3485,22 @@ REVOKE ALL ON FUNCTION tidewire.record_retention_rule() FROM PUBLIC;
 REVOKE ALL ON FUNCTION tidewire.record_setting() FROM PUBLIC;
 
 --
+-- Name: FUNCTION record_sql_appends(row_limit integer, is_written boolean); Type: ACL; Schema: tidewire; Owner: -
+--
+
+REVOKE ALL ON FUNCTION tidewire.record_sql_appends(row_limit integer, is_written boolean) FROM PUBLIC;
+
+--
 -- Name: FUNCTION record_subject_read(tenant text, subject text, actor text); Type: ACL; Schema: tidewire; Owner: -
 --
 
 REVOKE ALL ON FUNCTION tidewire.record_subject_read(tenant text, subject text, actor text) FROM PUBLIC;
+
+--
+-- Name: FUNCTION record_tenant_role(); Type: ACL; Schema: tidewire; Owner: -
+--
+
+REVOKE ALL ON FUNCTION tidewire.record_tenant_role() FROM PUBLIC;
 
 --
 -- Name: FUNCTION redact(tenant text, seqs bigint[], recorded_from timestamp with time zone, recorded_to timestamp with time zone, person text); Type: ACL; Schema: tidewire; Owner: -

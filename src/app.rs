@@ -289,9 +289,7 @@ async fn build(
         Audit::new(interval),
         readers.clone(),
     );
-    if let Some(interval) = interval {
-        log_tasks.spawn_until_stop(audit::run(app.clone(), interval));
-    }
+    log_tasks.spawn_until_stop(audit::run(app.clone(), interval));
     Ok(app)
 }
 

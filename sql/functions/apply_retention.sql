@@ -22,6 +22,8 @@
 -- at waits for the end of the call, so that none is answered as set whose events go nevertheless. Hence it ends after a second
 -- without round_at as well, once it has emptied anything.
 --
+-- At its end it writes tidewire.audit.retention.applied into the log of each tenant, for each rule that has emptied any.
+--
 -- Locks, in the order of tidewire.retain_by_rules(): the rules, the version of erasures.
 -- Refuses: TW400 a transaction that does not see what is committed · 55P03 who holds all rules for half a second (LOCK TABLE).
 CREATE OR REPLACE FUNCTION tidewire.apply_retention(row_limit integer DEFAULT 5000, round_at timestamptz DEFAULT NULL)
@@ -50,6 +52,7 @@ DECLARE
     _looked    bigint := 0;
     _removed   bigint := 0;
     _emptied   bigint;
+    _applied   jsonb := '[]';
 BEGIN
     IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
         RAISE EXCEPTION 'retention needs a READ COMMITTED transaction' USING ERRCODE = 'TW400';
@@ -153,6 +156,10 @@ BEGIN
                    through_at = CASE WHEN _found.looked < _room AND _found.bytes < _room_bytes THEN clock_timestamp() END
              WHERE r.tenant = _rule.tenant AND r.pattern = _rule.pattern;
             _removed := _removed + _emptied;
+            IF _emptied > 0 THEN
+                _applied := _applied || jsonb_build_object('tenant', _rule.tenant,
+                    'said', jsonb_build_object('pattern', _rule.pattern, 'days', _rule.days, 'events', _emptied));
+            END IF;
             _looked := _looked + _found.looked;
             _bytes := _bytes + _found.bytes;
             -- After a rule, not before the first: each call comes further.
@@ -161,6 +168,10 @@ BEGIN
             EXIT turns WHEN _is_over;
         END LOOP;
     END LOOP;
+    -- Last: an open writer holds readers back, so it waits for nobody.
+    INSERT INTO tidewire.events (tenant, id, topic, source, data)
+    SELECT a.one ->> 'tenant', tidewire.new_id(), 'tidewire.audit.retention.applied', session_user, a.one -> 'said'
+      FROM jsonb_array_elements(_applied) AS a(one);
     RETURN QUERY SELECT _removed, CASE WHEN _failure IS NULL AND NOT _is_held THEN NOT _is_over END;
 END
 $fn$;

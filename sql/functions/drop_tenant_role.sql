@@ -10,12 +10,14 @@ RETURNS boolean LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp 
 DECLARE
     _group  text;
     _others text;
+    _is_gone boolean := true;
 BEGIN
-    DELETE FROM tidewire.tenant_roles AS t WHERE t.role = drop_tenant_role.role;
+    PERFORM FROM tidewire.tenant_roles AS t WHERE t.role = drop_tenant_role.role;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'role % belongs to no tenant', quote_ident(drop_tenant_role.role) USING ERRCODE = 'TW404';
     END IF;
     IF NOT EXISTS (SELECT FROM pg_roles AS r WHERE r.rolname = drop_tenant_role.role) THEN
+        DELETE FROM tidewire.tenant_roles AS t WHERE t.role = drop_tenant_role.role;
         RETURN true;
     END IF;
     EXECUTE format('ALTER ROLE %I NOLOGIN', drop_tenant_role.role);
@@ -38,9 +40,11 @@ BEGIN
         GET STACKED DIAGNOSTICS _others = PG_EXCEPTION_DETAIL;
         RAISE WARNING 'role % stays, without login and tenant, since objects depend on it', quote_ident(drop_tenant_role.role)
             USING DETAIL = _others;
-        RETURN false;
+        _is_gone := false;
     END;
-    RETURN true;
+    -- Last, since the log is told of it: an open writer holds readers back, so it waits for nobody.
+    DELETE FROM tidewire.tenant_roles AS t WHERE t.role = drop_tenant_role.role;
+    RETURN _is_gone;
 END
 $fn$;
 COMMENT ON FUNCTION tidewire.drop_tenant_role(text) IS 'Ends a tenant''s role and its sessions; says whether it is gone.';

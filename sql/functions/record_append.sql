@@ -6,6 +6,10 @@
 --    could already have been passed by a reader.
 -- 3. Wakes the servers that sleep. A server that is busy reading holds no lock and needs no NOTIFY, which would take a
 --    database-wide lock until the commit is over. See tidewire.wake_servers.
+-- 4. Remembers for the audit which role wrote it (session_user), and of which topics. Rows are only ever added, so that nobody
+--    waits for anybody, and they go with the transaction, or the savepoint, that goes. Not what a server writes, which counts it
+--    by credential itself: it says so by its slot, which is believed of those who may act for the log. What the log itself
+--    says (tidewire.…) is not counted of them either.
 CREATE OR REPLACE FUNCTION tidewire.record_append()
 RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $fn$
 DECLARE
@@ -15,6 +19,8 @@ DECLARE
     _latest   timestamptz;
     _now      timestamptz := clock_timestamp();
     _done     text;
+    -- With their rights the log's owner runs this.
+    _is_owner boolean := pg_has_role(session_user, current_user, 'USAGE');
 BEGIN
     WITH remembered AS (
         INSERT INTO tidewire.idempotency_keys AS k (seq, recorded_at, key)
@@ -48,6 +54,17 @@ BEGIN
             RAISE EXCEPTION 'the id of an event that was erased' USING ERRCODE = '23505', CONSTRAINT = 'event_id_is_unique',
                 TABLE = 'idempotency_keys', SCHEMA = 'tidewire';
         END IF;
+    END IF;
+    IF NOT _is_owner OR coalesce(current_setting('tidewire.own_slot', true), '') = '' THEN
+        -- Of one statement 50 topics of a tenant are told apart, the most frequent ones: COPY may bring millions.
+        INSERT INTO tidewire.sql_appends (role, tenant, topic, events, appended_at)
+        SELECT session_user, c.tenant, CASE WHEN c.nth <= 50 THEN c.topic ELSE 'others' END, sum(c.events), _now
+          FROM (SELECT a.tenant, a.topic, count(*) AS events,
+                       row_number() OVER (PARTITION BY a.tenant ORDER BY count(*) DESC, a.topic) AS nth
+                  FROM appended AS a
+                 WHERE NOT (_is_owner AND starts_with(a.topic, 'tidewire.'))
+                 GROUP BY a.tenant, a.topic) AS c
+         GROUP BY c.tenant, 3;
     END IF;
     -- An assignment, not PERFORM: it is evaluated without a query.
     _done := tidewire.wake_servers();

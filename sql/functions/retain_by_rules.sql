@@ -8,6 +8,8 @@
 -- Two at once do not fail: where another session removes chunks, or applies rules, for half a second, the chunk is left to it. A
 -- NOTICE says so, and the answer is false.
 --
+-- Writes tidewire.audit.retention.applied into the log of each tenant that has lost what was not erased, for each rule.
+--
 -- Locks, in the order of tidewire.apply_retention(): the rules, the version of erasures, the chunk.
 -- Refuses: TW400 a transaction that does not see what was committed while it waited · 55P03 if others hold one of these for half a
 -- second: whose rules are being changed, an erasure, who reads the chunk. The message names them.
@@ -20,6 +22,7 @@ DECLARE
     _held   record;
     _query  text;
     _wanted regclass := 'tidewire.retention_rules';
+    _applied jsonb := '[]';
 BEGIN
     IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
         RAISE EXCEPTION 'retention needs a READ COMMITTED transaction' USING ERRCODE = 'TW400';
@@ -90,9 +93,18 @@ BEGIN
            SET removed = r.removed + _held.events,
                removed_at = CASE WHEN _held.events > 0 THEN clock_timestamp() ELSE r.removed_at END
          WHERE r.tenant = _held.tenant AND r.pattern = _held.pattern;
+        _applied := _applied || jsonb_build_object('tenant', _held.tenant, 'pattern', _held.pattern, 'events', _held.events);
     END LOOP;
     EXECUTE format('SELECT %I.drop_chunks(%L::regclass, older_than => %L::timestamptz, newer_than => %L::timestamptz)',
                    _schema, 'tidewire.events', _chunk.range_end, _chunk.range_start);
+    -- Last: an open writer holds readers back, so it waits for nobody.
+    INSERT INTO tidewire.events (tenant, id, topic, source, data)
+    SELECT a.tenant, tidewire.new_id(), 'tidewire.audit.retention.applied', session_user,
+           jsonb_build_object('pattern', a.pattern, 'days', r.days, 'events', a.events)
+      FROM (SELECT x.tenant, x.pattern, sum(x.events)::bigint AS events
+              FROM jsonb_to_recordset(_applied) AS x(tenant text, pattern text, events bigint)
+             GROUP BY x.tenant, x.pattern HAVING sum(x.events) > 0) AS a
+      JOIN tidewire.retention_rules AS r ON r.tenant = a.tenant AND r.pattern = a.pattern;
     RETURN true;
 EXCEPTION WHEN lock_not_available THEN
     RAISE EXCEPTION 'the oldest chunk is not removed: % is in use by %', _wanted, tidewire.users_of(_wanted) USING ERRCODE = '55P03';

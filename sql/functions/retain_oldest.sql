@@ -5,6 +5,9 @@
 -- Locks the chunk first: what somebody commits into it while this waits is then read with the rest, and the beginning lies
 -- after it.
 --
+-- Writes tidewire.audit.retention.applied into the log of each tenant that had events there, but for the log's own: before says up
+-- to when. Not how many: counting them would hold the chunk for as long as reading it takes.
+--
 -- Refuses: TW400 a negative time, or a transaction that does not see what was committed while it waited · 55P03 if others
 -- hold the chunk for half a second (pg_dump, a long query): whoever reads the log would wait as long as this.
 CREATE OR REPLACE FUNCTION tidewire.retain_oldest(keep interval)
@@ -16,6 +19,7 @@ DECLARE
     _start  timestamptz;
     _end    timestamptz;
     _last   record;
+    _tenants text[];
 BEGIN
     IF retain_oldest.keep < interval '0' THEN
         RAISE EXCEPTION 'keep must not be negative' USING ERRCODE = 'TW400';
@@ -36,8 +40,22 @@ BEGIN
     EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', _chunk);
     EXECUTE format('SELECT c.seq, c.recorded_at FROM %s AS c ORDER BY c.seq DESC LIMIT 1', _chunk) INTO _last;
     UPDATE tidewire.log AS l SET retained_seq = _last.seq, retained_at = _last.recorded_at WHERE l.retained_seq < _last.seq;
+    -- From tenant to tenant by the index.
+    EXECUTE format(
+        'WITH RECURSIVE held AS (
+             (SELECT c.tenant FROM %1$s AS c ORDER BY c.tenant LIMIT 1)
+             UNION ALL
+             SELECT (SELECT c.tenant FROM %1$s AS c WHERE c.tenant > h.tenant ORDER BY c.tenant LIMIT 1)
+               FROM held AS h WHERE h.tenant IS NOT NULL)
+         SELECT array_agg(h.tenant) FROM held AS h
+          WHERE EXISTS (SELECT FROM %1$s AS c WHERE c.tenant = h.tenant AND NOT starts_with(c.topic, ''tidewire.''))', _chunk)
+       INTO _tenants;
     EXECUTE format('SELECT %I.drop_chunks(%L::regclass, older_than => %L::timestamptz, newer_than => %L::timestamptz)',
                    _schema, 'tidewire.events', _end, _start);
+    INSERT INTO tidewire.events (tenant, id, topic, source, data)
+    SELECT t.tenant, tidewire.new_id(), 'tidewire.audit.retention.applied', session_user,
+           jsonb_build_object('before', to_char(_end AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'))
+      FROM unnest(_tenants) AS t(tenant);
     RETURN true;
 EXCEPTION WHEN lock_not_available THEN
     IF _chunk IS NULL THEN

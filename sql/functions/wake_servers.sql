@@ -6,6 +6,7 @@
 -- not part of a snapshot: this is true under REPEATABLE READ as well, and a server that dies frees its slot.
 --
 -- The setting tidewire.own_slot names the server that writes this, if one does: it learns of its own commits by itself.
+-- -1: a server without a slot, or one that is to be woken nevertheless.
 --
 -- The payload is empty: a wake-up, never data. Servers beyond the eighth have no slot and poll.
 CREATE OR REPLACE FUNCTION tidewire.wake_servers()

@@ -1,7 +1,8 @@
 //! Who wrote and read what, as events of the tenant's own log: `tidewire.audit.events.appended`, `.subscribed`, `.read`.
 //!
 //! What administrators change is recorded by the database, in the transaction of the change; this is for what happens so often
-//! that an event for each would double the log. So it is counted, by who, what and topic, and written once an interval.
+//! that an event for each would double the log. So it is counted, by who, what and topic, and written once an interval. What is
+//! appended in SQL the database counts (`sql/functions/record_append.sql`), and this has it written.
 //!
 //! # Invariants
 //! - Recorded after the commit, or when a read has begun: what was refused is not in it.
@@ -31,6 +32,8 @@ const TOPICS_MAX: usize = 50;
 const OTHERS: &str = "others";
 /// Records that are written together.
 const BATCH: usize = 200;
+/// Without an audit: how often what the database has counted is forgotten.
+const FORGETTING: Duration = Duration::from_mins(1);
 /// How long writing may take before a server stops.
 const STOP: Duration = Duration::from_secs(3);
 
@@ -176,11 +179,17 @@ fn others(tenant: &Tenant) -> Bearer {
     }
 }
 
-/// Writes it once an interval, for ever.
-pub async fn run(app: App, interval: Duration) {
+/// Writes it once an interval, for ever. Without one nothing is written.
+pub async fn run(app: App, interval: Option<Duration>) {
     loop {
-        crate::tasks::pause(interval).await;
+        crate::tasks::pause(interval.unwrap_or(FORGETTING)).await;
         write(&app).await;
+        if let Err(error) = app.history.record_sql_appends(interval.is_some()).await {
+            tracing::warn!(
+                %error,
+                "who appended in SQL could not be written: it is tried again"
+            );
+        }
     }
 }
 

@@ -45,7 +45,7 @@ use crate::event::limits::{
     CHUNK_BYTES_MAX, CHUNK_EVENTS_MAX, INFLATION_MAX, LINE_BYTES_MAX, UPLOAD_TURN_BYTES,
 };
 use report::{Reporter, Summary};
-use sent::{Sent, are_stored, settle, stored};
+use sent::{Sent, are_stored, settle};
 use unchecked::Unchecked;
 
 /// Lines that are committed together.
@@ -163,7 +163,7 @@ async fn run(
     let identity = app.hub.identity();
     let submit = |(chunk, bytes, share)| {
         let pace = (&admission, Arc::clone(&lease), bytes);
-        Sent::new(&app, pace, chunk, share)
+        Sent::new(&app, &principal, pace, chunk, share)
     };
     reader.read_some(results).await;
     let mut next = reader.take().await.map(submit);
@@ -184,20 +184,11 @@ async fn run(
         if let Some(following) = following.as_mut().filter(|_| is_on_its_way) {
             let _ = futures_util::poll!(&mut following.answers);
         }
-        app.audit
-            .appended(&principal, stored(&sent.topics, answers.as_ref()));
         let committed = settle(sent.lines, answers, identity);
         let (lines, is_over) = reporter.report(committed, identity);
         // Nobody reads them for ever either.
         let taken = tokio::time::timeout(reader.patience.idle, results.send(Ok(lines))).await;
         if !matches!(taken, Ok(Ok(()))) || is_over {
-            // What is stored by now is noted, whoever has gone.
-            if let Some(mut last) = following.filter(|_| is_on_its_way) {
-                (&mut last.answers).await;
-                let answers = last.answers.as_mut().take_output();
-                app.audit
-                    .appended(&principal, stored(&last.topics, answers.as_ref()));
-            }
             return;
         }
         next = if following.is_some() {

@@ -152,13 +152,13 @@ impl Appender {
         &self,
         tenant: &Tenant,
         events: Vec<NewEvent>,
-    ) -> impl Future<Output = Result<Answers, AppendError>> + use<'_> {
-        let tenant = tenant.clone();
+    ) -> impl Future<Output = Result<Answers, AppendError>> + Send + use<> {
+        let (own, tenant) = (self.clone(), tenant.clone());
         let mut answers = Answers::with_capacity(events.len());
         let parts = self.parts(events);
         async move {
             for part in parts {
-                answers.extend(self.enqueue(&tenant, part, false, None).await?);
+                answers.extend(own.enqueue(&tenant, part, false, None).await?);
             }
             Ok(answers)
         }

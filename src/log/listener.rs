@@ -5,6 +5,8 @@
 //!   death costs wake-ups, never events.
 //! - Sleeping is holding this server's slot exclusively (`sql/functions/wake_servers.sql`): the lock dies with the
 //!   connection, so a server that is gone is never waited for.
+//! - A connection that did not say in time whether it sleeps is given up: what it was asked could still be done, and a lock
+//!   that is had twice, or unknown, would make writers notify for ever.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +14,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio_postgres::Client;
 use tokio_postgres::types::ToSql;
+use tokio_util::sync::CancellationToken;
 
 use super::inbox::Inbox;
 use super::wakeup::NotifyMode;
@@ -45,6 +48,8 @@ const RECONNECT_MAX: Duration = Duration::from_secs(5);
 pub struct Ear {
     client: Client,
     slot: Option<i32>,
+    /// Whether the slot's lock is held is not known any more.
+    given_up: CancellationToken,
 }
 
 impl Ear {
@@ -54,9 +59,11 @@ impl Ear {
         let Some(slot) = self.slot else { return false };
         let params: [&(dyn ToSql + Sync); 2] = [&SLEEP_CLASS, &slot];
         let locked = self.client.query_one(LOCK, &params);
-        match tokio::time::timeout(PING_TIMEOUT, locked).await {
-            Ok(Ok(row)) => row.try_get(0).unwrap_or(false),
-            _ => false,
+        if let Ok(Ok(row)) = tokio::time::timeout(PING_TIMEOUT, locked).await {
+            row.try_get(0).unwrap_or(false)
+        } else {
+            self.given_up.cancel();
+            false
         }
     }
 
@@ -65,14 +72,18 @@ impl Ear {
         let Some(slot) = self.slot else { return };
         let params: [&(dyn ToSql + Sync); 2] = [&SLEEP_CLASS, &slot];
         let unlocked = self.client.execute(UNLOCK, &params);
-        // If it fails the connection is going, and the lock with it; at worst writers notify for nothing.
-        let _ = tokio::time::timeout(PING_TIMEOUT, unlocked).await;
+        if !matches!(
+            tokio::time::timeout(PING_TIMEOUT, unlocked).await,
+            Ok(Ok(_))
+        ) {
+            self.given_up.cancel();
+        }
     }
 
     /// Whether the connection is gone.
     #[must_use]
     pub fn is_closed(&self) -> bool {
-        self.client.is_closed()
+        self.client.is_closed() || self.given_up.is_cancelled()
     }
 }
 
@@ -164,16 +175,23 @@ async fn open(
             "more than {SLOTS} servers on this database: this one polls instead of listening"
         );
     }
-    Ok(Ear { client, slot })
+    Ok(Ear {
+        client,
+        slot,
+        given_up: CancellationToken::new(),
+    })
 }
 
 /// A line can go silent without closing: only an answer proves that it is there.
 async fn listen_until_lost(ear: &Ear) {
-    loop {
-        pause(PING_INTERVAL).await;
-        let ping = ear.client.simple_query(PING);
-        if !matches!(tokio::time::timeout(PING_TIMEOUT, ping).await, Ok(Ok(_))) {
-            return;
+    let listening = async {
+        loop {
+            pause(PING_INTERVAL).await;
+            let ping = ear.client.simple_query(PING);
+            if !matches!(tokio::time::timeout(PING_TIMEOUT, ping).await, Ok(Ok(_))) {
+                return;
+            }
         }
-    }
+    };
+    let _ = ear.given_up.run_until_cancelled(listening).await;
 }

@@ -27,6 +27,7 @@ pub mod row;
 mod rows;
 mod settle;
 pub mod span;
+pub mod sql_appends;
 pub mod status;
 pub mod subject;
 pub mod tail;

@@ -266,6 +266,10 @@ impl History {
         Ok(Loan::new(client, turn, &self.connector))
     }
 
+    pub(super) const fn connector(&self) -> &Connector {
+        &self.connector
+    }
+
     pub(super) fn known(&self) -> Arc<Known> {
         self.identity.known()
     }

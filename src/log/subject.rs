@@ -127,11 +127,12 @@ impl History {
             }
             let last = events.last().map(|event| event.position);
             if let Some(through) = last.filter(|_| read.was_cut || events.len() >= limit) {
-                return Ok(Page {
+                let page = Page {
                     events,
                     through,
                     has_more: true,
-                });
+                };
+                return Ok((page, read.was_cut));
             }
             let looked = LOOKS_MAX.saturating_sub(1);
             let row = client
@@ -144,13 +145,20 @@ impl History {
                 }
                 None => None,
             };
-            Ok(Page {
+            let page = Page {
                 events,
                 through: looked_to.unwrap_or(up_to),
                 has_more: looked_to.is_some(),
-            })
+            };
+            Ok((page, false))
         };
-        let answered = tokio::time::timeout(DATABASE_SILENCE_MAX, work).await;
-        client.settle(answered)
+        match tokio::time::timeout(DATABASE_SILENCE_MAX, work).await {
+            Ok(Ok((page, true))) => {
+                // The rest, up to hundreds of megabytes, is still on its way: given up, as what nobody waits for.
+                drop(client);
+                Ok(page)
+            }
+            answered => client.settle(answered.map(|outcome| outcome.map(|(page, _)| page))),
+        }
     }
 }

@@ -4,6 +4,7 @@ mod credentials;
 mod recorded;
 mod support;
 
+use std::path::Path;
 use std::process::Stdio;
 
 use serde_json::{Value, json};
@@ -63,18 +64,18 @@ async fn an_import_that_is_killed_and_repeated_stores_each_line_once() {
     assert!(duplicates >= before, "{summary} after {before}");
 }
 
+/// Follows all there is, and keeps where it is in a file.
+fn follow(cursor_file: &Path) -> [&str; 5] {
+    let file = cursor_file.to_str().unwrap();
+    ["follow", "--after", "earliest", "--cursor-file", file]
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_follower_that_is_killed_goes_on_where_it_was() {
     let server = Server::start().await;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("cursor");
-    let follow = [
-        "follow",
-        "--after",
-        "earliest",
-        "--cursor-file",
-        file.to_str().unwrap(),
-    ];
+    let follow = follow(&file);
     server.append(&numbered(0, 30)).await;
     let mut seen: Vec<String> = Vec::new();
     for round in 0..4 {
@@ -107,13 +108,7 @@ async fn an_interrupted_follower_repeats_nothing() {
     let server = Server::start().await;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("cursor");
-    let follow = [
-        "follow",
-        "--after",
-        "earliest",
-        "--cursor-file",
-        file.to_str().unwrap(),
-    ];
+    let follow = follow(&file);
     let mut seen = Vec::new();
     for round in 0..3 {
         server.append(&numbered(round * 5, 5)).await;

@@ -65,6 +65,7 @@ mod schema;
 mod settings;
 mod slow_reader;
 mod sql;
+mod sql_audit;
 mod sql_tenants;
 mod sse;
 mod statements;

@@ -4,18 +4,20 @@ use std::path::PathBuf;
 
 use tidewire::access::{ledger, news, registry, revocations, tenants};
 use tidewire::log::{
-    erasure, identity, listener, look, read, retaining, span, status, subject, upkeep, writer,
+    erasure, identity, listener, look, read, retaining, span, sql_appends, status, subject, upkeep,
+    writer,
 };
 
 use crate::support::TestDb;
 
-fn lists() -> [(&'static str, &'static [&'static str]); 16] {
+fn lists() -> [(&'static str, &'static [&'static str]); 17] {
     [
         ("identity", identity::STATEMENTS),
         ("writer", writer::STATEMENTS),
         ("listener", listener::STATEMENTS),
         ("read", read::STATEMENTS),
         ("span", span::STATEMENTS),
+        ("sql_appends", sql_appends::STATEMENTS),
         ("status", status::STATEMENTS),
         ("look", look::STATEMENTS),
         ("erasure", erasure::STATEMENTS),

@@ -1,11 +1,17 @@
 //! NOTIFY on demand: a server that sleeps is woken, one that is awake costs writers nothing, an idle one is quiet.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
+use tidewire::log::inbox::Inbox;
+use tidewire::log::listener::Listener;
+use tidewire::log::wakeup::NotifyMode;
+use tidewire::pg::Connector;
+use tidewire::tasks::Tasks;
 use tokio_postgres::{AsyncMessage, Client, NoTls};
 
-use crate::support::{Server, TestDb, eventually};
+use crate::support::{Proxy, Server, TestDb, eventually};
 
 /// How soon a server settles.
 const SOON: Duration = Duration::from_secs(10);
@@ -183,4 +189,54 @@ impl Heard {
             self.count += 1;
         }
     }
+}
+
+/// A line that answers too late: what it was asked may be done or not, so the connection goes, and with it the lock.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_does_not_know_whether_it_sleeps_is_not_notified_for_ever() {
+    let db = TestDb::new().await;
+    let (proxy, url) = Proxy::before_database(&db.url).await;
+    let (client, tasks) = (db.connect().await, Tasks::new());
+    let connector = Connector::parse(&url, &tasks).unwrap();
+    let listener = Listener::start(
+        NotifyMode::Auto,
+        connector,
+        Arc::new(Inbox::default()),
+        &tasks,
+    );
+    let ear = async || eventually(SOON, || async { listener.ear().ok_or("no connection") }).await;
+    let asleep = async || {
+        eventually(SOON, || async {
+            let ear = ear().await;
+            if ear.sleep().await {
+                Ok(ear)
+            } else {
+                Err("awake")
+            }
+        })
+        .await
+    };
+    let nobody_sleeps = async || {
+        let locks = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND classid = 1953064036
+                        AND database = (SELECT oid FROM pg_database WHERE datname = current_database())";
+        eventually(SOON, || async {
+            let locks: i64 = client.query_one(locks, &[]).await.unwrap().get(0);
+            (locks == 0).then_some(()).ok_or(locks)
+        })
+        .await;
+    };
+    let first = asleep().await;
+    proxy.hold();
+    first.wake().await;
+    drop(first);
+    proxy.restore();
+    nobody_sleeps().await;
+    let second = ear().await;
+    proxy.hold();
+    assert!(!second.sleep().await);
+    drop(second);
+    proxy.restore();
+    asleep().await.wake().await;
+    nobody_sleeps().await;
+    tasks.stop(SOON).await;
 }

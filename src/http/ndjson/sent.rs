@@ -7,8 +7,8 @@ use futures_util::FutureExt as _;
 use futures_util::future::{BoxFuture, MaybeDone, maybe_done};
 
 use super::Chunk;
-use crate::access::Lease;
 use crate::access::limits::Quantity;
+use crate::access::{Lease, Principal};
 use crate::event::{NewEvent, Topic};
 use crate::http::admission::Admission;
 use crate::http::app::App;
@@ -27,16 +27,16 @@ pub(super) struct Sent<'a> {
     pub(super) lines: Vec<(u64, Option<Problem>)>,
     /// Of the lines that are events. Not on its way before it is first polled.
     pub(super) answers: Pin<Box<MaybeDone<Appending<'a>>>>,
-    /// Of the lines that are events.
-    pub(super) topics: Vec<Topic>,
     /// What it counts for until it is reported.
     _share: Share,
 }
 
 impl<'a> Sent<'a> {
-    /// A chunk that waits for its rate first: that of `bytes` and of its events, for as long as the lease lasts.
+    /// A chunk that waits for its rate first: that of `bytes` and of its events, for as long as the lease lasts. From then on it
+    /// is stored, and the audit told, whoever gives it up.
     pub(super) fn new(
         app: &'a App,
+        principal: &Principal,
         (admission, lease, bytes): (&'a Admission, Arc<Lease>, usize),
         chunk: Chunk,
         share: Share,
@@ -53,11 +53,18 @@ impl<'a> Sent<'a> {
             }
         }
         let count = events.len();
-        let topics = events
+        let topics: Vec<Topic> = events
             .iter()
             .map(|event: &NewEvent| event.topic.clone())
             .collect();
-        let append = app.appender.append_each(&admission.tenant, events);
+        let appending = app.appender.append_each(&admission.tenant, events);
+        let (own, principal) = (app.clone(), principal.clone());
+        let append = async move {
+            let appended = appending.await;
+            let answers = appended.map_err(|error| errors::append(&error, own.hub.identity()))?;
+            own.audit.appended(&principal, stored(&topics, &answers));
+            Ok(answers)
+        };
         let append = async move {
             let waiting = async {
                 admission.wait_for(Quantity::Bytes, bytes).await?;
@@ -65,14 +72,12 @@ impl<'a> Sent<'a> {
             };
             let waited = lease.run(waiting).await;
             waited.unwrap_or_else(|denied| Err(caller::denied(&denied)))?;
-            let appended = append.await;
-            appended.map_err(|error| errors::append(&error, app.hub.identity()))
+            app.tasks.to_the_end(append).await
         };
         let answers = Box::pin(maybe_done(append.boxed()));
         Self {
             lines,
             answers,
-            topics,
             _share: share,
         }
     }
@@ -90,18 +95,15 @@ pub(super) fn are_stored(committed: Option<&Stored>) -> bool {
 }
 
 /// The topics of those that were stored.
-pub(super) fn stored<'a>(
+fn stored<'a>(
     topics: &'a [Topic],
-    committed: Option<&'a Stored>,
+    answers: &'a log::append::Answers,
 ) -> impl Iterator<Item = &'a Topic> {
-    let answers = committed
-        .and_then(|answers| answers.as_ref().ok())
-        .into_iter()
-        .flatten();
     let is_new = |answer: &Result<log::Appended, log::AppendError>| {
         answer.as_ref().is_ok_and(|one| !one.duplicate)
     };
     answers
+        .iter()
         .zip(topics)
         .filter(move |(answer, _)| is_new(answer))
         .map(|(_, topic)| topic)

@@ -219,7 +219,7 @@ async fn a_role_of_the_tenant_sees_an_empty_place() {
         .await
         .unwrap();
     let rows: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
-    assert_eq!(rows.len(), 7);
+    assert_eq!(rows.len(), 8, "one says that the role was made");
     assert!(!rows.iter().any(|row| speaks_of(row)), "{rows:?}");
     let of_person = "SELECT FROM tidewire.my_subject('s3ntinel')";
     assert!(analyst.query(of_person, &[]).await.unwrap().is_empty());

@@ -1,12 +1,14 @@
 //! What is held of a person, for the administrator who is asked for it.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
 use tidewire::access::{Claims, Role};
 
 use super::fixture::{PERSON, admin, all, erase, events};
 use crate::support::reader::Transport;
 use crate::support::token::{WITH_TOKENS, claims, issue};
-use crate::support::{Api, Server, TestDb};
+use crate::support::{Api, Server, TestDb, eventually};
 
 fn ids(page: &Value) -> Vec<&str> {
     let events = page["events"].as_array().unwrap();
@@ -242,5 +244,43 @@ async fn api_keys_of_a_name_that_are_not_shown_are_said_to_be_there() {
     let credentials = page(&beta, "").await["credentials"].take();
     let keys = credentials["api_keys"].as_array().unwrap();
     assert_eq!((keys.len(), &credentials["has_more"]), (1, &json!(false)));
+    server.stop().await;
+}
+
+/// What a page has no room for is still on its way then: whoever gets the connection next does not wait behind it.
+#[tokio::test]
+async fn a_connection_with_the_rest_of_a_page_on_it_is_given_to_nobody() {
+    let db = TestDb::new().await;
+    let server = Server::start_with(&db.url, WITH_TOKENS).await;
+    let client = db.connect().await;
+    let many = "INSERT INTO tidewire.events (tenant, topic, subject, source, data)
+                SELECT 'acme', 'a', 'deal', $1, to_jsonb(repeat(md5(n::text), 8000)) FROM generate_series(1, 40) AS n";
+    client.execute(many, &[&PERSON]).await.unwrap();
+    let acme = admin(&server, "acme");
+    let backends = async || -> Vec<i32> {
+        let pids = "SELECT pid FROM pg_stat_activity
+                     WHERE datname = current_database() AND application_name = 'tidewire history' ORDER BY pid";
+        let rows = client.query(pids, &[]).await.unwrap();
+        rows.iter().map(|row| row.get(0)).collect()
+    };
+    eventually(Duration::from_secs(5), || async {
+        let seen = page(&acme, "?part=source").await;
+        (seen["has_more"] == true)
+            .then_some(())
+            .ok_or("not read yet")
+    })
+    .await;
+    let before = backends().await;
+    let cut = page(&acme, "?part=source").await;
+    assert!(
+        cut["events"].as_array().unwrap().len() < 40,
+        "its bytes end it"
+    );
+    eventually(Duration::from_secs(5), || async {
+        let now = backends().await;
+        let is_left = before.iter().any(|pid| now.contains(pid));
+        (!is_left).then_some(()).ok_or(now)
+    })
+    .await;
     server.stop().await;
 }

@@ -3,10 +3,13 @@
 use std::collections::hash_map::DefaultHasher;
 use std::hash::{Hash as _, Hasher as _};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use tidewire::pg::{Connector, definitions, schema};
 use tidewire::tasks::Tasks;
 use tokio_postgres::{Client, NoTls};
+
+use super::wait::eventually;
 
 /// Under this lock one process at a time makes the template.
 const TEMPLATE_LOCK: i64 = 7_469_646_500_002;
@@ -82,10 +85,24 @@ impl TestDb {
         }
     }
 
-    /// A copy as it is, which nobody may be connected to.
+    /// A copy as it is, which nobody may be connected to. Our own sessions end soon after their clients; TimescaleDB's, which its
+    /// launcher starts once a minute in each database that has the extension, is kept away.
     pub async fn copy_of(db: &Self) -> Self {
         let copy = Self::empty().await;
         let (admin, name, from) = (admin().await, &copy.name, &db.name);
+        db.connect()
+            .await
+            .batch_execute("SELECT _timescaledb_functions.stop_background_workers()")
+            .await
+            .unwrap();
+        let sessions = "SELECT format('%s %s: %s', backend_type, application_name, query) FROM pg_stat_activity
+                         WHERE datname = $1";
+        eventually(Duration::from_secs(10), || async {
+            let rows = admin.query(sessions, &[from]).await.unwrap();
+            let left: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+            left.is_empty().then_some(()).ok_or(left)
+        })
+        .await;
         for statement in [
             format!("DROP DATABASE {name} WITH (FORCE)"),
             format!("CREATE DATABASE {name} TEMPLATE {from} STRATEGY file_copy"),

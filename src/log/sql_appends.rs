@@ -1,0 +1,42 @@
+//! Who appended in SQL, on its way into the tenants' own logs.
+//!
+//! # Invariants
+//! - Taken and written in one transaction of the database (`sql/functions/record_sql_appends.sql`): two servers count nothing
+//!   twice, and one that dies loses nothing.
+//! - Over a connection of its own, which nobody waits for.
+
+use super::error::Unavailable;
+use super::read::History;
+use crate::event::limits::{DATABASE_SILENCE_MAX, STATEMENT_MAX};
+
+const RECORD: &str = "SELECT tidewire.record_sql_appends($1, $2)";
+
+/// Statements of this file, for the test that prepares each.
+pub const STATEMENTS: &[&str] = &[RECORD];
+
+/// Statements of writers that are taken at once.
+const ROWS_MAX: i32 = 20_000;
+
+impl History {
+    /// Writes all there is, or with `is_written` false forgets it.
+    ///
+    /// # Errors
+    /// If the database cannot be asked in time. What was not written is found by the next call.
+    pub async fn record_sql_appends(&self, is_written: bool) -> Result<(), Unavailable> {
+        let client = self.connector().connect("audit").await?;
+        let bounded = format!("SET statement_timeout = {}", STATEMENT_MAX.as_millis());
+        loop {
+            let work = async {
+                client.batch_execute(&bounded).await?;
+                let row = client.query_one(RECORD, &[&ROWS_MAX, &is_written]).await?;
+                row.try_get::<_, i64>(0)
+            };
+            let taken = tokio::time::timeout(DATABASE_SILENCE_MAX, work)
+                .await
+                .map_err(|_| Unavailable::Silent)??;
+            if taken < i64::from(ROWS_MAX) {
+                return Ok(());
+            }
+        }
+    }
+}
