@@ -32,7 +32,8 @@ BEGIN
     IF _first IS NULL THEN
         RETURN NULL;
     END IF;
-    IF current_setting('tidewire.preparing', true) = 'open' THEN
+    -- Anybody may set it: it is believed of the log's owner alone.
+    IF _is_owner AND current_setting('tidewire.preparing', true) = 'open' THEN
         RETURN NULL; -- tidewire.prepare_chunks() takes its row back before anybody sees it
     END IF;
     IF _first <= current_setting('tidewire.floor')::bigint

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt as _;
 use jsonwebtoken::jwk::JwkSet;
 use reqwest::Url;
-use tokio::sync::Mutex;
+use tokio::sync::{Notify, watch};
 
 use super::keys::Key;
 
@@ -23,6 +23,8 @@ const RETRY: Duration = Duration::from_secs(15);
 const PAUSE: Duration = Duration::from_secs(5);
 /// How long the provider may take.
 const TIMEOUT: Duration = Duration::from_secs(5);
+/// How long somebody waits for a key that is not known: a question that is under way, a pause, and one more.
+const PATIENCE: Duration = Duration::from_secs(16);
 /// Bytes of a set.
 const BYTES_MAX: usize = 256 * 1024;
 
@@ -63,15 +65,20 @@ struct Inner {
     url: Url,
     client: reqwest::Client,
     keys: RwLock<Arc<Vec<Key>>>,
-    /// When the provider was asked last. Held while it is being asked.
-    asked: Mutex<Asked>,
+    /// Somebody wants a key that is not known.
+    wanted: Notify,
+    /// The last time the provider was asked. The task that asks ([`Jwks::run`]) alone writes it.
+    asked: watch::Sender<Asked>,
 }
 
 /// The last time the provider was asked.
 #[derive(Debug, Default, Clone, Copy)]
 struct Asked {
+    /// When it answered, or did not.
     at: Option<Instant>,
     is_answered: bool,
+    /// How often it was asked by then.
+    rounds: u64,
 }
 
 impl Jwks {
@@ -104,7 +111,8 @@ impl Jwks {
             url,
             client: builder.build().map_err(JwksError::Setup)?,
             keys: RwLock::default(),
-            asked: Mutex::default(),
+            wanted: Notify::new(),
+            asked: watch::Sender::default(),
         })))
     }
 
@@ -115,34 +123,35 @@ impl Jwks {
         Arc::clone(&keys)
     }
 
-    /// Asks for a key that is not known, unless somebody did a moment ago. Whoever comes meanwhile waits for the answer.
-    /// Whether there was one the last time.
+    /// Has a key asked for that is not known, unless that was done a moment ago, and waits for the answer: whoever gives up
+    /// ends nobody else's question. Whether there was one the last time.
     pub async fn look_again(&self) -> bool {
-        let came = Instant::now();
-        let mut asked = self.0.asked.lock().await;
-        let is_fresh = |at: Instant| at >= came || at.elapsed() < PAUSE;
-        if !asked.at.is_some_and(is_fresh) {
-            self.ask(&mut asked).await;
+        let mut asked = self.0.asked.subscribe();
+        let last = *asked.borrow_and_update();
+        if last.at.is_some_and(|at| at.elapsed() < PAUSE) {
+            return last.is_answered;
         }
-        asked.is_answered
+        self.0.wanted.notify_one();
+        let answer = asked.wait_for(|asked| asked.rounds > last.rounds);
+        match tokio::time::timeout(PATIENCE, answer).await {
+            Ok(Ok(asked)) => asked.is_answered,
+            Ok(Err(_)) | Err(_) => false,
+        }
     }
 
-    async fn ask(&self, asked: &mut Asked) {
-        asked.at = Some(Instant::now());
-        // Should whoever asks give up: not answered, as far as is known.
-        asked.is_answered = false;
-        asked.is_answered = self.refresh().await;
-    }
-
-    /// Asks from time to time, for ever.
+    /// Asks from time to time and when a key is wanted, for ever.
     pub async fn run(self) {
         loop {
-            let is_answered = {
-                let mut asked = self.0.asked.lock().await;
-                self.ask(&mut asked).await;
-                asked.is_answered
-            };
-            crate::tasks::pause(if is_answered { INTERVAL } else { RETRY }).await;
+            let is_answered = self.refresh().await;
+            self.0.asked.send_modify(|asked| {
+                asked.at = Some(Instant::now());
+                asked.is_answered = is_answered;
+                asked.rounds = asked.rounds.saturating_add(1);
+            });
+            crate::tasks::pause(PAUSE).await;
+            let next = if is_answered { INTERVAL } else { RETRY };
+            // The time is up, or somebody wants a key: either way it is asked.
+            let _ = tokio::time::timeout(next, self.0.wanted.notified()).await;
         }
     }
 

@@ -14,8 +14,8 @@ const RECORD: &str = "SELECT tidewire.record_sql_appends($1, $2)";
 /// Statements of this file, for the test that prepares each.
 pub const STATEMENTS: &[&str] = &[RECORD];
 
-/// Statements of writers that are taken at once.
-const ROWS_MAX: i32 = 20_000;
+/// Statements of writers that are taken at once: some 50 ms, for which the watermark stands.
+const ROWS_MAX: i32 = 2_000;
 
 impl History {
     /// Writes all there is, or with `is_written` false forgets it.

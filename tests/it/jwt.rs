@@ -337,3 +337,43 @@ async fn a_provider_that_withdraws_all_its_keys_lets_nobody_in() {
     .await;
     server.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_hangs_up_ends_nobody_elses_question_for_a_key() {
+    async fn asked(listener: &TcpListener) -> tokio::net::TcpStream {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut head = [0; 4096];
+        assert_ne!(stream.read(&mut head).await.unwrap(), 0);
+        stream
+    }
+    let db = TestDb::new().await;
+    let pair = KeyPair::ed();
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/keys", listener.local_addr().unwrap());
+    let mut arguments = vec!["--jwks-url", &url];
+    arguments.extend(NAMES);
+    let (server, first) = tokio::join!(Server::start_with(&db.url, &arguments), asked(&listener));
+    drop(first);
+    let token = pair.sign(Some("one"), &claims("acme"));
+    let mut impatient = JoinSet::new();
+    let api = server.api.with_token(&token);
+    impatient.spawn(async move {
+        loop {
+            api.try_append(&json!({"topic": "deal.won"})).await;
+        }
+    });
+    let mut provider = asked(&listener).await;
+    impatient.shutdown().await;
+    let patient = status(&server, &token);
+    let answer = async {
+        let set = json!({"keys": [pair.jwk("one")]}).to_string();
+        let length = set.len();
+        let answer = format!(
+            "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n{set}"
+        );
+        provider.write_all(answer.as_bytes()).await.unwrap();
+    };
+    let ((status, problem), ()) = tokio::join!(patient, answer);
+    assert_eq!(status, 201, "{problem}");
+    server.stop().await;
+}

@@ -58,7 +58,7 @@ async fn it_says_which_role_appended_whatever_source_it_names() {
         .batch_execute(
             "SELECT tidewire.append('deal.fraud', '{}', id => 'f', source => 'alice');
              SELECT tidewire.append('deal.fraud', '{}', id => 'f', source => 'alice');
-             SET tidewire.own_slot = '0'; SET tidewire.actor = 'alice'; SET application_name = 'tidewire append';
+             SET tidewire.own_slot = '0'; SET tidewire.preparing = 'open'; SET tidewire.actor = 'alice'; SET application_name = 'tidewire append';
              BEGIN; SELECT tidewire.append('deal.won', source => 'alice'); SAVEPOINT a;
              SELECT tidewire.append('deal.taken.back'); ROLLBACK TO a; SELECT tidewire.append('deal.won'); COMMIT;
              BEGIN; SELECT tidewire.append('deal.taken.back'); ROLLBACK",
