@@ -2,6 +2,8 @@
 //!
 //! # Invariants
 //! - A connection is idle while no answer is owed on it: a stream that is open, such as server-sent events, keeps it.
+//! - It is stuck while answers are there and none is taken: HTTP/2 does not ask for what the client gives no room for. An answer
+//!   that has nothing to say yet is not stuck.
 //! - HTTP/1 is not looked at: there the wait for a request's head has a bound of its own.
 
 use std::pin::Pin;
@@ -25,39 +27,85 @@ pub struct Activity(Arc<State>);
 #[derive(Debug, Default)]
 struct State {
     streams: AtomicUsize,
+    /// Streams whose answer is being made, or has nothing to say yet.
+    working: AtomicUsize,
+    /// Counts whatever happens.
+    steps: AtomicUsize,
     is_http1: AtomicBool,
     changed: Notify,
 }
 
 impl Activity {
-    /// Waits until nothing has been under way for `patience`; for ever on HTTP/1.
-    pub async fn idle(&self, patience: Duration) {
+    /// Waits until nothing has been under way for `idle`, or nothing of what is there has been taken for `stuck`; for ever on
+    /// HTTP/1.
+    pub async fn ended(&self, idle: Duration, stuck: Duration) -> End {
+        let state = &self.0;
         loop {
-            let changed = self.0.changed.notified();
-            let is_busy = self.0.streams.load(Ordering::Acquire) > 0;
-            if is_busy || self.0.is_http1.load(Ordering::Acquire) {
+            let changed = state.changed.notified();
+            let is_owed = state.streams.load(Ordering::Acquire) > 0;
+            if state.is_http1.load(Ordering::Acquire) {
                 changed.await;
-            } else if tokio::time::timeout(patience, changed).await.is_err() {
-                return;
+            } else if is_owed {
+                let before = state.steps.load(Ordering::Acquire);
+                let is_over = tokio::time::timeout(stuck, changed).await.is_err();
+                let is_still = state.steps.load(Ordering::Acquire) == before;
+                if is_over && is_still && state.working.load(Ordering::Acquire) == 0 {
+                    return End::Stuck;
+                }
+            } else if tokio::time::timeout(idle, changed).await.is_err() {
+                return End::Idle;
             }
         }
     }
 
     fn begin(&self) -> Stream {
         self.0.streams.fetch_add(1, Ordering::AcqRel);
+        self.0.working.fetch_add(1, Ordering::AcqRel);
         self.0.changed.notify_waiters();
-        Stream(self.clone())
+        Stream {
+            activity: self.clone(),
+            is_working: true,
+        }
     }
+}
+
+/// Why a connection is to end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum End {
+    /// Nothing is owed: it may end in peace.
+    Idle,
+    /// Nothing is taken: what is owed will never be.
+    Stuck,
 }
 
 /// An answer that is owed, until it is dropped.
 #[derive(Debug)]
-struct Stream(Activity);
+struct Stream {
+    activity: Activity,
+    is_working: bool,
+}
+
+impl Stream {
+    /// Whether what comes next is still to be made, rather than to be taken.
+    fn work(&mut self, is_working: bool) {
+        let state = &self.activity.0;
+        state.steps.fetch_add(1, Ordering::AcqRel);
+        if std::mem::replace(&mut self.is_working, is_working) == is_working {
+            return;
+        }
+        if is_working {
+            state.working.fetch_add(1, Ordering::AcqRel);
+        } else {
+            state.working.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+}
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        self.0.0.streams.fetch_sub(1, Ordering::AcqRel);
-        self.0.0.changed.notify_waiters();
+        self.work(false);
+        self.activity.0.streams.fetch_sub(1, Ordering::AcqRel);
+        self.activity.0.changed.notify_waiters();
     }
 }
 
@@ -97,16 +145,12 @@ where
             }
             return Either::Left(self.inner.call(request));
         }
-        let stream = self.activity.begin();
+        let mut stream = self.activity.begin();
         let answer = self.inner.call(request);
         let kept = async move {
-            let keep = |body| {
-                Body::new(Kept {
-                    body,
-                    _stream: stream,
-                })
-            };
-            answer.await.map(|response| response.map(keep))
+            let answered = answer.await;
+            stream.work(false);
+            answered.map(|response| response.map(|body| Body::new(Kept { body, stream })))
         };
         Either::Right(kept.boxed())
     }
@@ -115,7 +159,7 @@ where
 /// A body that is owed until it is dropped.
 struct Kept {
     body: Body,
-    _stream: Stream,
+    stream: Stream,
 }
 
 impl HttpBody for Kept {
@@ -126,7 +170,9 @@ impl HttpBody for Kept {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        self.stream.work(polled.is_pending());
+        polled
     }
 
     fn is_end_stream(&self) -> bool {

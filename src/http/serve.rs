@@ -22,7 +22,7 @@ use tower::Layer as _;
 use tower_http::set_header::SetResponseHeaderLayer;
 
 use super::entrance::Entrance;
-use super::idle::{Activity, Watched};
+use super::idle::{Activity, End, Watched};
 use super::line::Line;
 use super::tls::{Encrypted, Tls};
 use super::unfinished::Unfinished;
@@ -96,7 +96,10 @@ pub async fn serve(
             let mut serving = pin!(builder.serve_connection_with_upgrades(line, service));
             let ended = tokio::select! {
                 ended = serving.as_mut() => ended,
-                () = ended_by(&stop, &activity, patience) => {
+                end = ended_by(&stop, &activity, patience) => {
+                    if end == Some(End::Stuck) {
+                        return;
+                    }
                     serving.as_mut().graceful_shutdown();
                     serving.await
                 }
@@ -110,9 +113,16 @@ pub async fn serve(
     connections.stop(drain).await;
 }
 
-/// Ends when a connection is to end: with the server, or because nothing is asked on it.
-async fn ended_by(stop: &CancellationToken, activity: &Activity, patience: Patience) {
-    let _ = stop.run_until_cancelled(activity.idle(patience.head)).await;
+/// Ends when a connection is to end: with the server, or because nothing is asked on it, or nothing taken.
+async fn ended_by(
+    stop: &CancellationToken,
+    activity: &Activity,
+    patience: Patience,
+) -> Option<End> {
+    // A page that is not taken ends by itself first, and its stream alone.
+    let stuck = patience.idle.saturating_mul(2);
+    let ended = activity.ended(patience.head, stuck);
+    stop.run_until_cancelled(ended).await
 }
 
 /// What a line runs over; `None` if a handshake fails or takes too long.
