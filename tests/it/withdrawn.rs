@@ -148,6 +148,8 @@ async fn a_parameter_that_is_not_known_is_refused_to_administrators_as_to_all() 
     for (method, path) in [
         ("GET", "/v1/api-keys?afer=x"),
         ("GET", "/v1/api-keys?after=&after="),
+        ("GET", "/v1/api-keys?after=%00"),
+        ("GET", "/v1/api-keys?after=no-id"),
         ("POST", "/v1/api-keys?name=x"),
         ("DELETE", "/v1/api-keys/0000000000000000?force=1"),
         ("GET", "/v1/revocations?sub=x"),
