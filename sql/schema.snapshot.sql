@@ -85,7 +85,7 @@ COMMENT ON FUNCTION tidewire.announce_setting_change() IS 'Trigger: tells the se
 -- Name: append(text, jsonb, text, text, text, text, timestamp with time zone, text, jsonb, text, bytea, text, text, text); Type: FUNCTION; Schema: tidewire; Owner: -
 --
 
-CREATE FUNCTION tidewire.append(topic text, data jsonb DEFAULT NULL::jsonb, subject text DEFAULT NULL::text, id text DEFAULT NULL::text, source text DEFAULT NULL::text, priority text DEFAULT 'normal'::text, occurred_at timestamp with time zone DEFAULT NULL::timestamp with time zone, region text DEFAULT NULL::text, gdpr jsonb DEFAULT NULL::jsonb, trace text DEFAULT NULL::text, bytes bytea DEFAULT NULL::bytea, content_type text DEFAULT NULL::text, expect text DEFAULT NULL::text, tenant text DEFAULT NULL::text) RETURNS TABLE(event_id text, seq bigint, cursor text, duplicate boolean)
+CREATE FUNCTION tidewire.append(topic text, data jsonb DEFAULT NULL::jsonb, subject text DEFAULT NULL::text, id text DEFAULT NULL::text, source text DEFAULT NULL::text, priority text DEFAULT NULL::text, occurred_at timestamp with time zone DEFAULT NULL::timestamp with time zone, region text DEFAULT NULL::text, gdpr jsonb DEFAULT NULL::jsonb, trace text DEFAULT NULL::text, bytes bytea DEFAULT NULL::bytea, content_type text DEFAULT NULL::text, expect text DEFAULT NULL::text, tenant text DEFAULT NULL::text) RETURNS TABLE(event_id text, seq bigint, cursor text, duplicate boolean)
     LANGUAGE plpgsql SECURITY DEFINER
     SET search_path TO 'pg_catalog', 'pg_temp'
     AS $$
@@ -96,9 +96,13 @@ DECLARE
     _expected bigint := CASE WHEN append.expect = 'none' THEN 0 ELSE tidewire.cursor_seq(append.expect) END;
     _result   record;
     _withheld boolean;
+    _priority text := coalesce(append.priority, tidewire.default_priority(_tenant, append.topic));
 BEGIN
     IF tidewire.is_reserved(append.topic) AND NOT tidewire.may_act_for_log() THEN
         RAISE EXCEPTION 'topics under tidewire. are written by the log alone' USING ERRCODE = 'TW403';
+    END IF;
+    IF append.topic = 'system' OR starts_with(append.topic, 'system.') THEN
+        RAISE EXCEPTION 'topics under system. tell of the server itself, and are not stored' USING ERRCODE = 'TW403';
     END IF;
     IF append.expect IS NOT NULL AND append.subject IS NULL THEN
         RAISE EXCEPTION 'expect needs a subject' USING ERRCODE = 'TW422';
@@ -109,7 +113,7 @@ BEGIN
         BEGIN
             SELECT m.seq, m.recorded_at, m.outcome INTO _result FROM tidewire.append_many(
                 ARRAY[_tenant], ARRAY[_id], ARRAY[append.topic], ARRAY[append.subject],
-                ARRAY[coalesce(append.source, session_user::text)], ARRAY[append.priority], ARRAY[append.occurred_at],
+                ARRAY[coalesce(append.source, session_user::text)], ARRAY[_priority], ARRAY[append.occurred_at],
                 ARRAY[append.region], ARRAY[append.gdpr::text], ARRAY[append.trace],
                 ARRAY[CASE WHEN NOT _withheld THEN append.data::text END], ARRAY[CASE WHEN NOT _withheld THEN append.bytes END],
                 ARRAY[CASE WHEN NOT _withheld THEN append.content_type END], ARRAY[1], ARRAY[_expected]) AS m;
@@ -290,17 +294,23 @@ DECLARE
     _rested    timestamptz := CASE WHEN apply_retention.round_at IS NULL THEN 'infinity' ELSE _began - interval '6 hours' END;
     _is_over   boolean := false;
     _tenant    text;
+    _turn_at   timestamptz;
+    _holders   text;
+    _undue     jsonb;
     _rule      tidewire.retention_rules;
     _cutoff    timestamptz;
-    _stop      bigint;
-    _young_at  timestamptz;
     _found     record;
     _room      bigint;
+    _rows      bigint;
     _room_bytes bigint;
     _bytes     bigint := 0;
     _is_ours   boolean;
     _is_held   boolean := false;
+    _is_left   boolean := false;
     _failure   text;
+    _is_late   boolean := false;
+    _constraint text;
+    _table     text;
     _looked    bigint := 0;
     _removed   bigint := 0;
     _emptied   bigint;
@@ -316,6 +326,12 @@ BEGIN
     BEGIN
         PERFORM pg_advisory_xact_lock(1953064034, 1);
     EXCEPTION WHEN lock_not_available THEN
+        SELECT string_agg(u.holder, ', ') INTO _holders FROM tidewire.undue_locks(1953064034, 1) AS u;
+        IF _holders IS NOT NULL THEN
+            RAISE WARNING 'retention of all tenants is held up by %: its advisory lock is not theirs', _holders;
+            RETURN QUERY SELECT 0::bigint, NULL::boolean;
+            RETURN;
+        END IF;
         RAISE NOTICE 'another session applies tenants'' rules: they are left to it';
         RETURN QUERY SELECT 0::bigint, true;
         RETURN;
@@ -325,16 +341,31 @@ BEGIN
     -- Before the events are read: whoever is not seen here takes a place above it.
     SELECT w.watermark INTO _watermark FROM tidewire.watermark() AS w;
     <<turns>>
-    FOR _tenant IN
-        SELECT r.tenant FROM tidewire.retention_rules AS r LEFT JOIN tidewire.retention_turns AS t ON t.tenant = r.tenant
+    FOR _tenant, _turn_at IN
+        SELECT r.tenant, t.looked_at FROM tidewire.retention_rules AS r LEFT JOIN tidewire.retention_turns AS t ON t.tenant = r.tenant
          WHERE r.through_at IS NULL
             OR r.through_at < _round AND (r.through_at < _rested OR r.young_at < _began - r.days * interval '24 hours')
          GROUP BY r.tenant, t.looked_at ORDER BY t.looked_at NULLS FIRST, r.tenant
     LOOP
         -- Before the tenant's rules are read, until the end: as whoever changes them does (tidewire.record_retention_rule()).
-        CONTINUE WHEN NOT pg_try_advisory_xact_lock(1953064033, hashtext(_tenant));
+        _holders := NULL;
+        IF NOT pg_try_advisory_xact_lock(1953064038, hashtext(_tenant)) THEN
+            -- Once for all tenants: who has one of these numbers may have many.
+            _undue := coalesce(_undue, (
+                SELECT coalesce(jsonb_object_agg(u.key, u.holder), '{}') FROM tidewire.undue_locks(1953064038, NULL) AS u));
+            _holders := _undue ->> hashtext(_tenant)::text;
+            IF _holders IS NULL THEN
+                RAISE NOTICE 'rules of tenant % are being changed: they are left to a later call', _tenant;
+                CONTINUE;
+            END IF;
+            -- Once a round: it costs the others no call.
+            CONTINUE WHEN _turn_at >= _round;
+            RAISE WARNING 'retention of tenant % is held up by %: its advisory lock is not theirs', _tenant, _holders;
+            _is_held := true;
+        END IF;
         INSERT INTO tidewire.retention_turns AS t (tenant, looked_at) VALUES (_tenant, clock_timestamp())
             ON CONFLICT (tenant) DO UPDATE SET looked_at = excluded.looked_at;
+        CONTINUE WHEN _holders IS NOT NULL;
         FOR _rule IN
             SELECT r.* FROM tidewire.retention_rules AS r
              WHERE r.tenant = _tenant AND (r.through_at IS NULL
@@ -343,37 +374,12 @@ BEGIN
         LOOP
             _cutoff := clock_timestamp() - _rule.days * interval '24 hours';
             _room := apply_retention.row_limit - _looked;
+            _rows := least(_room, _rule.batch_rows);
             _room_bytes := _bytes_max - _bytes;
             _emptied := 0;
-            _found := NULL;
             _is_ours := true;
             BEGIN
-                SELECT e.seq, e.recorded_at INTO _stop, _young_at FROM tidewire.events AS e
-                 WHERE e.tenant = _rule.tenant AND e.seq > _rule.applied_seq AND e.recorded_at >= _cutoff ORDER BY e.seq LIMIT 1;
-                WITH looked AS MATERIALIZED (
-                    SELECT e.seq, e.recorded_at, e.bytes,
-                           e.erased_at IS NULL AND e.topic ~ _rule.topic_regex
-                           AND (_rule.is_reserved OR NOT starts_with(e.topic, 'tidewire.'))
-                           AND NOT EXISTS (
-                               SELECT FROM tidewire.retention_rules AS o
-                                WHERE o.tenant = _rule.tenant AND o.specificity > _rule.specificity AND e.topic ~ o.topic_regex
-                                  AND (o.is_reserved OR NOT starts_with(e.topic, 'tidewire.'))) AS is_due
-                      FROM (SELECT s.seq, s.recorded_at, s.topic, s.erased_at,
-                                   coalesce(pg_column_size(s.data), 0) + coalesce(pg_column_size(s.bytes), 0) AS bytes
-                              FROM tidewire.events AS s
-                             WHERE s.tenant = _rule.tenant AND s.seq > _rule.applied_seq AND s.seq <= _watermark
-                               AND s.seq < coalesce(_stop, _watermark + 1) AND s.recorded_at < _cutoff
-                             ORDER BY s.seq LIMIT _room) AS e
-                ), weighed AS (
-                    SELECT d.*, coalesce(sum(d.bytes) FILTER (WHERE d.is_due) OVER (
-                               ORDER BY d.seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS bytes_before
-                      FROM looked AS d
-                )
-                SELECT count(*) AS looked, max(l.seq) AS looked_to, array_agg(l.seq) FILTER (WHERE l.is_due) AS seqs,
-                       min(l.recorded_at) FILTER (WHERE l.is_due) AS earliest,
-                       max(l.recorded_at) FILTER (WHERE l.is_due) AS latest,
-                       coalesce(sum(l.bytes) FILTER (WHERE l.is_due), 0) AS bytes
-                  INTO _found FROM weighed AS l WHERE l.bytes_before < _room_bytes;
+                SELECT f.* INTO _found FROM tidewire.find_due(_rule, _watermark, _cutoff, _rows, _room_bytes) AS f;
                 IF _found.seqs IS NOT NULL THEN
                     _is_ours := false;
                     UPDATE tidewire.erasure_changes AS c SET version = c.version + 1;
@@ -393,19 +399,26 @@ BEGIN
                     EXIT turns WHEN clock_timestamp() > _began + interval '1 second';
                     CONTINUE turns;
                 WHEN query_canceled OR OTHERS THEN
-                    _failure := SQLERRM;
+                    -- As src/pg/advice.rs: what may quote a row does not go into the database's log.
+                    _is_late := SQLSTATE = '57014';
+                    GET STACKED DIAGNOSTICS _constraint = CONSTRAINT_NAME, _table = TABLE_NAME;
+                    _failure := concat_ws(', ', 'SQLSTATE ' || SQLSTATE
+                        || CASE WHEN SQLSTATE ~ '^(08|25|28|3D|42|53|54|55|57|58|TW400|TW503)' THEN ': ' || SQLERRM ELSE '' END,
+                        'constraint ' || nullif(_constraint, ''), 'table ' || nullif(_table, ''));
             END;
             IF _failure IS NOT NULL THEN
                 RAISE WARNING 'retention of tenant % by its rule % has failed: %', _rule.tenant, _rule.pattern, _failure;
-                UPDATE tidewire.retention_rules AS r SET looked_at = clock_timestamp()
+                UPDATE tidewire.retention_rules AS r
+                   SET looked_at = clock_timestamp(), batch_rows = CASE WHEN _is_late THEN greatest(_rows / 2, 1) ELSE r.batch_rows END
                  WHERE r.tenant = _rule.tenant AND r.pattern = _rule.pattern;
                 EXIT turns;
             END IF;
             UPDATE tidewire.retention_rules AS r
                SET applied_seq = coalesce(_found.looked_to, r.applied_seq), removed = r.removed + _emptied,
                    removed_at = CASE WHEN _emptied > 0 THEN clock_timestamp() ELSE r.removed_at END,
-                   looked_at = clock_timestamp(), young_at = _young_at,
-                   through_at = CASE WHEN _found.looked < _room AND _found.bytes < _room_bytes THEN clock_timestamp() END
+                   looked_at = clock_timestamp(), young_at = _found.young_at,
+                   batch_rows = CASE WHEN r.batch_rows < apply_retention.row_limit / 2 THEN r.batch_rows * 2 END,
+                   through_at = CASE WHEN _found.looked < _rows AND _found.bytes < _room_bytes THEN clock_timestamp() END
              WHERE r.tenant = _rule.tenant AND r.pattern = _rule.pattern;
             _removed := _removed + _emptied;
             IF _emptied > 0 THEN
@@ -414,6 +427,7 @@ BEGIN
             END IF;
             _looked := _looked + _found.looked;
             _bytes := _bytes + _found.bytes;
+            _is_left := _is_left OR (_rows < _room AND _found.looked >= _rows);
             -- After a rule, not before the first: each call comes further.
             _is_over := _looked >= apply_retention.row_limit OR _bytes >= _bytes_max
                 OR ((apply_retention.round_at IS NOT NULL OR _removed > 0) AND clock_timestamp() > _began + interval '1 second');
@@ -424,7 +438,7 @@ BEGIN
     INSERT INTO tidewire.events (tenant, id, topic, source, data)
     SELECT a.one ->> 'tenant', tidewire.new_id(), 'tidewire.audit.retention.applied', session_user, a.one -> 'said'
       FROM jsonb_array_elements(_applied) AS a(one);
-    RETURN QUERY SELECT _removed, CASE WHEN _failure IS NULL AND NOT _is_held THEN NOT _is_over END;
+    RETURN QUERY SELECT _removed, CASE WHEN _failure IS NULL AND NOT _is_held THEN NOT (_is_over OR _is_left) END;
 END
 $$;
 
@@ -451,7 +465,7 @@ DECLARE
     _current  tidewire.epochs;
     _newest   bigint;
 BEGIN
-    PERFORM pg_advisory_xact_lock(1953064034, 1);
+    PERFORM pg_advisory_xact_lock(1953064034, 2);
     SELECT e.* INTO _current FROM tidewire.epochs AS e ORDER BY e.epoch DESC LIMIT 1;
     IF _current.epoch IS NOT NULL AND NOT begin_epoch.force
        AND _current.system_identifier = _system AND _current.timeline = _timeline
@@ -572,6 +586,27 @@ $_$;
 --
 
 COMMENT ON FUNCTION tidewire.claim_floor() IS 'Trigger: announces a writer by a shared advisory lock that carries its floor, until its transaction ends.';
+
+--
+-- Name: claim_watches(); Type: FUNCTION; Schema: tidewire; Owner: -
+--
+
+CREATE FUNCTION tidewire.claim_watches() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    PERFORM pg_advisory_xact_lock(1953064041, 0);
+    PERFORM nextval('tidewire.watch_changes');
+    RETURN NULL;
+END
+$$;
+
+--
+-- Name: FUNCTION claim_watches(); Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON FUNCTION tidewire.claim_watches() IS 'Trigger: one change of watches at a time.';
 
 --
 -- Name: close_chunks(); Type: FUNCTION; Schema: tidewire; Owner: -
@@ -761,6 +796,27 @@ $_$;
 COMMENT ON FUNCTION tidewire.cursor_seq(cursor text) IS 'The seq that a cursor names: WHERE seq > tidewire.cursor_seq(''…'').';
 
 --
+-- Name: default_priority(text, text); Type: FUNCTION; Schema: tidewire; Owner: -
+--
+
+CREATE FUNCTION tidewire.default_priority(tenant text, topic text) RETURNS text
+    LANGUAGE sql STABLE SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    SELECT coalesce(
+        (SELECT d.priority::text FROM tidewire.declared_topics AS d
+          WHERE d.tenant = default_priority.tenant AND d.priority IS NOT NULL
+            AND tidewire.topic_matches(default_priority.topic, d.pattern)
+          ORDER BY d.specificity DESC LIMIT 1), 'normal');
+$$;
+
+--
+-- Name: FUNCTION default_priority(tenant text, topic text); Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON FUNCTION tidewire.default_priority(tenant text, topic text) IS 'The priority of an event that names none.';
+
+--
 -- Name: drop_tenant_role(text); Type: FUNCTION; Schema: tidewire; Owner: -
 --
 
@@ -844,6 +900,12 @@ BEGIN
         RAISE EXCEPTION 'erasure needs a READ COMMITTED transaction' USING ERRCODE = 'TW400';
     END IF;
     UPDATE tidewire.erasure_changes AS c SET version = c.version + 1;
+    IF EXISTS (SELECT FROM tidewire.watches AS w WHERE w.tenant = erase_subject.tenant) THEN
+        PERFORM pg_advisory_xact_lock(1953064041, 0);
+        DELETE FROM tidewire.watched AS o USING tidewire.watches AS w
+         WHERE w.tenant = erase_subject.tenant AND o.tenant = w.tenant AND o.watch = w.name
+           AND o.subject = erase_subject.subject;
+    END IF;
     INSERT INTO tidewire.erasures AS j (tenant, subject_sha256, asked_by)
     VALUES (erase_subject.tenant, _hash, erase_subject.actor)
         ON CONFLICT (tenant, subject_sha256) DO UPDATE
@@ -972,6 +1034,85 @@ $$;
 COMMENT ON FUNCTION tidewire.expire_keys(row_limit integer) IS 'Forgets ids older than the deduplication window.';
 
 --
+-- Name: retention_rules; Type: TABLE; Schema: tidewire; Owner: -
+--
+
+CREATE TABLE tidewire.retention_rules (
+    tenant text NOT NULL COLLATE pg_catalog."C",
+    pattern text NOT NULL COLLATE pg_catalog."C",
+    days integer NOT NULL,
+    changed_by text DEFAULT SESSION_USER NOT NULL,
+    changed_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    applied_seq bigint DEFAULT 0 NOT NULL,
+    removed bigint DEFAULT 0 NOT NULL,
+    removed_at timestamp with time zone,
+    is_reserved boolean GENERATED ALWAYS AS (starts_with(pattern, 'tidewire.'::text)) STORED NOT NULL,
+    topic_regex text GENERATED ALWAYS AS ((('^'::text || replace(replace(replace(regexp_replace(pattern, '\*$'::text, '@'::text), '.'::text, '\.'::text), '*'::text, '[^.]+'::text), '@'::text, '.+'::text)) || '$'::text)) STORED NOT NULL COLLATE pg_catalog."C",
+    specificity text GENERATED ALWAYS AS (replace(regexp_replace(regexp_replace((pattern || '.'::text), '[a-z0-9_-]+\.'::text, '~'::text, 'g'::text), '\*\.$'::text, ' '::text), '*.'::text, '!'::text)) STORED NOT NULL COLLATE pg_catalog."C",
+    looked_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    through_at timestamp with time zone,
+    young_at timestamp with time zone,
+    batch_rows integer,
+    CONSTRAINT retention_rules_batch_rows_are_some CHECK ((batch_rows >= 1)),
+    CONSTRAINT retention_rules_days_are_some CHECK (((days >= 1) AND (days <= 36500))),
+    CONSTRAINT retention_rules_keep_the_audit CHECK (((days >= 365) OR (NOT starts_with(pattern, 'tidewire.'::text)))),
+    CONSTRAINT retention_rules_pattern_is_one CHECK (((octet_length(pattern) <= 255) AND (pattern ~ '^([a-z0-9_-]+|\*)(\.([a-z0-9_-]+|\*)){0,7}$'::text))),
+    CONSTRAINT retention_rules_tenant_is_a_name CHECK ((tenant ~ '^[A-Za-z0-9._-]{1,64}$'::text))
+);
+
+--
+-- Name: TABLE retention_rules; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON TABLE tidewire.retention_rules IS 'How many days a tenant keeps the events of a topic pattern, and what that has removed.';
+
+--
+-- Name: find_due(tidewire.retention_rules, bigint, timestamp with time zone, bigint, bigint); Type: FUNCTION; Schema: tidewire; Owner: -
+--
+
+CREATE FUNCTION tidewire.find_due(rule tidewire.retention_rules, watermark bigint, cutoff timestamp with time zone, row_limit bigint, bytes_limit bigint, OUT looked bigint, OUT looked_to bigint, OUT seqs bigint[], OUT earliest timestamp with time zone, OUT latest timestamp with time zone, OUT bytes bigint, OUT young_at timestamp with time zone) RETURNS record
+    LANGUAGE plpgsql
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+DECLARE
+    _stop bigint;
+BEGIN
+    SELECT e.seq, e.recorded_at INTO _stop, young_at FROM tidewire.events AS e
+     WHERE e.tenant = find_due.rule.tenant AND e.seq > find_due.rule.applied_seq AND e.recorded_at >= find_due.cutoff
+     ORDER BY e.seq LIMIT 1;
+    WITH looked AS MATERIALIZED (
+        SELECT s.seq, s.recorded_at, s.topic, s.erased_at IS NULL AS is_there,
+               coalesce(pg_column_size(s.data), 0) + coalesce(pg_column_size(s.bytes), 0) AS bytes
+          FROM tidewire.events AS s
+         WHERE s.tenant = find_due.rule.tenant AND s.seq > find_due.rule.applied_seq AND s.seq <= find_due.watermark
+           AND s.seq < coalesce(_stop, find_due.watermark + 1) AND s.recorded_at < find_due.cutoff
+         ORDER BY s.seq LIMIT find_due.row_limit
+    ), own AS MATERIALIZED (
+        SELECT t.topic FROM tidewire.rules_by_topic(find_due.rule.tenant, ARRAY(
+                   SELECT DISTINCT l.topic FROM looked AS l WHERE l.is_there AND l.topic ~ find_due.rule.topic_regex)) AS t
+         WHERE t.pattern = find_due.rule.pattern
+    ), judged AS (
+        SELECT l.*, l.is_there AND l.topic IN (SELECT o.topic FROM own AS o) AS is_due FROM looked AS l
+    ), weighed AS (
+        SELECT d.*, coalesce(sum(d.bytes) FILTER (WHERE d.is_due) OVER (
+                   ORDER BY d.seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS bytes_before
+          FROM judged AS d
+    )
+    SELECT count(*), max(l.seq), array_agg(l.seq) FILTER (WHERE l.is_due), min(l.recorded_at) FILTER (WHERE l.is_due),
+           max(l.recorded_at) FILTER (WHERE l.is_due), coalesce(sum(l.bytes) FILTER (WHERE l.is_due), 0)
+      INTO looked, looked_to, seqs, earliest, latest, bytes
+      FROM weighed AS l WHERE l.bytes_before < find_due.bytes_limit;
+END
+$$;
+
+--
+-- Name: FUNCTION find_due(rule tidewire.retention_rules, watermark bigint, cutoff timestamp with time zone, row_limit bigint, bytes_limit bigint, OUT looked bigint, OUT looked_to bigint, OUT seqs bigint[], OUT earliest timestamp with time zone, OUT latest timestamp with time zone, OUT bytes bigint, OUT young_at timestamp with time zone); Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON FUNCTION tidewire.find_due(rule tidewire.retention_rules, watermark bigint, cutoff timestamp with time zone, row_limit bigint, bytes_limit bigint, OUT looked bigint, OUT looked_to bigint, OUT seqs bigint[], OUT earliest timestamp with time zone, OUT latest timestamp with time zone, OUT bytes bigint, OUT young_at timestamp with time zone) IS 'The next batch of a tenant''s events for a rule; for tidewire.apply_retention().';
+
+--
 -- Name: floor_class(); Type: FUNCTION; Schema: tidewire; Owner: -
 --
 
@@ -1066,6 +1207,88 @@ CREATE FUNCTION tidewire.is_reserved(topic text) RETURNS boolean
 --
 
 COMMENT ON FUNCTION tidewire.is_reserved(topic text) IS 'Whether a topic is one that the log keeps for itself (tidewire.…).';
+
+--
+-- Name: judge_watched(text[], text[], text[], text[], timestamp with time zone[]); Type: FUNCTION; Schema: tidewire; Owner: -
+--
+
+CREATE FUNCTION tidewire.judge_watched(tenants text[], watches text[], subjects text[], verdicts text[], due_ats timestamp with time zone[]) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    WITH judged AS (
+        SELECT j.* FROM unnest(judge_watched.tenants, judge_watched.watches, judge_watched.subjects, judge_watched.verdicts,
+                               judge_watched.due_ats) AS j(tenant, watch, subject, verdict, due_at)
+    ), changed AS (
+        UPDATE tidewire.watched AS o
+           SET is_stalled = CASE j.verdict WHEN 'stalls' THEN true WHEN 'recovers' THEN false ELSE o.is_stalled END,
+               since = CASE WHEN j.verdict IN ('stalls', 'recovers') THEN clock_timestamp() ELSE o.since END,
+               silent_seq = CASE WHEN j.verdict IN ('stalls', 'goes_on') THEN o.last_seen_seq ELSE o.silent_seq END,
+               silent_at = CASE WHEN j.verdict = 'stalls' THEN o.last_seen_at ELSE o.silent_at END,
+               due_at = CASE WHEN j.verdict = 'later' THEN j.due_at ELSE o.due_at END
+          FROM judged AS j
+         WHERE o.tenant = j.tenant AND o.watch = j.watch AND o.subject = j.subject
+           AND (j.verdict <> 'stalls' OR NOT o.is_stalled) AND (j.verdict <> 'recovers' OR o.is_stalled)
+        RETURNING o.*, j.verdict
+    ), told AS (
+        SELECT c.*, w.within_s,
+               extract(epoch FROM CASE c.verdict WHEN 'stalls' THEN clock_timestamp() ELSE c.last_seen_at END - c.silent_at) AS silent_s
+          FROM changed AS c JOIN tidewire.watches AS w ON w.tenant = c.tenant AND w.name = c.watch
+         WHERE c.verdict IN ('stalls', 'recovers')
+    )
+    INSERT INTO tidewire.events (tenant, id, topic, subject, source, priority, data)
+    SELECT t.tenant, tidewire.new_id(), CASE t.verdict WHEN 'stalls' THEN 'agent.stalled' ELSE 'agent.recovered' END, t.subject,
+           'tidewire.watch', 'high',
+           jsonb_build_object('watch', t.watch, 'within_s', t.within_s, 'silent_s', round(t.silent_s, 3),
+               'last_seen_at', to_char(t.last_seen_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'),
+               'last_cursor', tidewire.cursor(t.last_seen_seq, t.last_seen_at))
+      FROM told AS t ORDER BY t.last_seen_seq;
+END
+$$;
+
+--
+-- Name: FUNCTION judge_watched(tenants text[], watches text[], subjects text[], verdicts text[], due_ats timestamp with time zone[]); Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON FUNCTION tidewire.judge_watched(tenants text[], watches text[], subjects text[], verdicts text[], due_ats timestamp with time zone[]) IS 'Writes down which watched subjects have stalled or recovered, and says so in the log; for the server.';
+
+--
+-- Name: lost_by_rules(regclass, text[]); Type: FUNCTION; Schema: tidewire; Owner: -
+--
+
+CREATE FUNCTION tidewire.lost_by_rules(chunk regclass, tenants text[] DEFAULT NULL::text[]) RETURNS TABLE(tenant text, pattern text, events bigint, last_seq bigint, last_at timestamp with time zone)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $_$
+BEGIN
+    RETURN QUERY EXECUTE format(
+        'WITH held AS MATERIALIZED (
+             SELECT c.tenant, c.topic, max(c.seq) AS last_seq, max(c.recorded_at) AS latest,
+                    count(*) FILTER (WHERE c.erased_at IS NULL) AS events
+               FROM %1$s AS c %2$s GROUP BY c.tenant, c.topic
+         ), ruled AS MATERIALIZED (
+             SELECT t.tenant, r.topic, r.pattern, r.days
+               FROM (SELECT h.tenant, array_agg(h.topic) AS topics FROM held AS h GROUP BY h.tenant) AS t
+              CROSS JOIN LATERAL tidewire.rules_by_topic(t.tenant, t.topics) AS r
+         )
+         SELECT l.tenant, l.pattern, l.events, l.last_seq,
+                (SELECT c.recorded_at FROM %1$s AS c WHERE c.tenant = l.tenant AND c.seq = l.last_seq LIMIT 1)
+           FROM (SELECT k.tenant, k.pattern, sum(k.events)::bigint AS events, max(k.last_seq) AS last_seq
+                   FROM (SELECT h.tenant, h.events, h.last_seq,
+                                CASE WHEN h.latest < clock_timestamp() - r.days * interval ''24 hours'' THEN r.pattern END AS pattern
+                           FROM held AS h LEFT JOIN ruled AS r ON r.tenant = h.tenant AND r.topic = h.topic) AS k
+                  GROUP BY k.tenant, k.pattern) AS l',
+        lost_by_rules.chunk, CASE WHEN lost_by_rules.tenants IS NOT NULL THEN 'WHERE c.tenant = ANY ($1)' END)
+    USING lost_by_rules.tenants;
+END
+$_$;
+
+--
+-- Name: FUNCTION lost_by_rules(chunk regclass, tenants text[]); Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON FUNCTION tidewire.lost_by_rules(chunk regclass, tenants text[]) IS 'What goes with a chunk, by tenant and rule; for tidewire.retain_by_rules().';
 
 --
 -- Name: events_seq; Type: SEQUENCE; Schema: tidewire; Owner: -
@@ -1362,6 +1585,9 @@ BEGIN
     END IF;
     -- The statement may have run for long (COPY), so only its start and its end bound the times of its rows.
     IF _earliest < statement_timestamp() - interval '1 minute' OR _latest > _now + interval '1 minute' THEN
+        IF _now < statement_timestamp() THEN
+            RAISE EXCEPTION 'the clock was set back while this was written: try again' USING ERRCODE = '40001';
+        END IF;
         RAISE EXCEPTION 'recorded_at is given by the log: leave the column out, or use occurred_at'
             USING ERRCODE = 'TW422', COLUMN = 'recorded_at', TABLE = 'events', SCHEMA = 'tidewire';
     END IF;
@@ -1463,7 +1689,7 @@ BEGIN
         _is_other := (OLD.tenant, OLD.pattern) <> (NEW.tenant, NEW.pattern);
     END IF;
     IF TG_OP = 'DELETE' OR _is_other THEN
-        PERFORM pg_advisory_xact_lock(1953064033, hashtext(OLD.tenant));
+        PERFORM pg_advisory_xact_lock(1953064038, hashtext(OLD.tenant));
         UPDATE tidewire.retention_rules AS r SET applied_seq = 0, through_at = NULL
          WHERE r.tenant = OLD.tenant AND r.specificity < OLD.specificity
            AND NOT EXISTS (
@@ -1471,9 +1697,9 @@ BEGIN
                 WHERE s.own <> s.gone AND s.own <> '*' AND s.gone <> '*');
     END IF;
     IF TG_OP = 'INSERT' THEN
-        PERFORM pg_advisory_xact_lock(1953064033, hashtext(NEW.tenant));
+        PERFORM pg_advisory_xact_lock(1953064038, hashtext(NEW.tenant));
     ELSIF _is_other THEN
-        PERFORM pg_advisory_xact_lock(1953064033, hashtext(NEW.tenant));
+        PERFORM pg_advisory_xact_lock(1953064038, hashtext(NEW.tenant));
         UPDATE tidewire.retention_rules AS r SET applied_seq = 0, through_at = NULL
          WHERE r.tenant = NEW.tenant AND r.pattern = NEW.pattern;
     END IF;
@@ -1636,6 +1862,46 @@ $$;
 --
 
 COMMENT ON FUNCTION tidewire.record_tenant_role() IS 'Trigger: writes an audit event about a role of a tenant.';
+
+--
+-- Name: record_watch(); Type: FUNCTION; Schema: tidewire; Owner: -
+--
+
+CREATE FUNCTION tidewire.record_watch() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+BEGIN
+    IF TG_OP = 'UPDATE' THEN
+        IF OLD.topics <> NEW.topics THEN
+            DELETE FROM tidewire.watched AS o WHERE o.tenant = NEW.tenant AND o.watch = NEW.name;
+            UPDATE tidewire.watches AS w SET since_seq = DEFAULT, since_at = DEFAULT, overflowed_at = NULL
+             WHERE w.tenant = NEW.tenant AND w.name = NEW.name;
+        ELSIF OLD.within_s <> NEW.within_s THEN
+            UPDATE tidewire.watched AS o SET due_at = o.due_at + (NEW.within_s - OLD.within_s) * interval '1 second'
+             WHERE o.tenant = NEW.tenant AND o.watch = NEW.name;
+        END IF;
+    END IF;
+    -- Last: an open writer holds readers back, so it waits for nobody.
+    IF TG_OP = 'DELETE' THEN
+        INSERT INTO tidewire.events (tenant, id, topic, source, data)
+        VALUES (OLD.tenant, tidewire.new_id(), 'tidewire.audit.watch.removed',
+                coalesce(nullif(current_setting('tidewire.actor', true), ''), session_user),
+                jsonb_build_object('watch', OLD.name, 'topics', OLD.topics, 'within_s', OLD.within_s));
+    ELSE
+        INSERT INTO tidewire.events (tenant, id, topic, source, data)
+        VALUES (NEW.tenant, tidewire.new_id(), 'tidewire.audit.watch.set', NEW.changed_by,
+                jsonb_build_object('watch', NEW.name, 'topics', NEW.topics, 'within_s', NEW.within_s));
+    END IF;
+    RETURN NULL;
+END
+$$;
+
+--
+-- Name: FUNCTION record_watch(); Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON FUNCTION tidewire.record_watch() IS 'Trigger: writes an audit event about a watch, and fits its subjects to it.';
 
 --
 -- Name: redact(text, bigint[], timestamp with time zone, timestamp with time zone, text); Type: FUNCTION; Schema: tidewire; Owner: -
@@ -1829,15 +2095,36 @@ CREATE FUNCTION tidewire.retain_by_rules() RETURNS boolean
 DECLARE
     _schema name := (SELECT n.nspname FROM pg_extension AS x JOIN pg_namespace AS n ON n.oid = x.extnamespace
                       WHERE x.extname = 'timescaledb');
-    _chunk  record;
-    _held   record;
-    _query  text;
-    _wanted regclass := 'tidewire.retention_rules';
-    _applied jsonb := '[]';
+    _chunk   record;
+    _seen_to bigint;
+    _version bigint;
+    _tenants text[];
+    _rules   text;
+    _last    bigint;
+    _newer   bigint;
+    _erased  text[];
+    _holders text;
+    _is_kept boolean;
+    _lost    jsonb;
+    _wanted  regclass := 'tidewire.retention_rules';
 BEGIN
     IF current_setting('transaction_isolation') NOT IN ('read committed', 'read uncommitted') THEN
         RAISE EXCEPTION 'retention needs a READ COMMITTED transaction' USING ERRCODE = 'TW400';
     END IF;
+    IF NOT EXISTS (SELECT FROM tidewire.retention_rules) THEN
+        RETURN false;
+    END IF;
+    -- Before the chunk is looked for: who has it may be removing that one.
+    BEGIN
+        PERFORM pg_advisory_xact_lock(1953064034, 0);
+    EXCEPTION WHEN lock_not_available THEN
+        SELECT string_agg(u.holder, ', ') INTO _holders FROM tidewire.undue_locks(1953064034, 0) AS u;
+        IF _holders IS NOT NULL THEN
+            RAISE EXCEPTION USING ERRCODE = '55P03';
+        END IF;
+        RAISE NOTICE 'another session removes chunks: the oldest one is left to it';
+        RETURN false;
+    END;
     SELECT format('%I.%I', c.chunk_schema, c.chunk_name)::regclass AS name, c.range_start, c.range_end INTO _chunk
       FROM timescaledb_information.chunks AS c
      WHERE c.hypertable_schema = 'tidewire' AND c.hypertable_name = 'events'
@@ -1846,34 +2133,25 @@ BEGIN
             - (SELECT min(r.days) FROM tidewire.retention_rules AS r) * interval '24 hours') IS NOT FALSE THEN
         RETURN false;
     END IF;
-    BEGIN
-        PERFORM pg_advisory_xact_lock(1953064034, 0);
-    EXCEPTION WHEN lock_not_available THEN
-        RAISE NOTICE 'another session removes chunks: the oldest one is left to it';
+    -- Both before the chunk is read, each in a snapshot of its own: what comes in between is noticed below.
+    SELECT w.watermark INTO _seen_to FROM tidewire.watermark() AS w;
+    SELECT c.version INTO _version FROM tidewire.erasure_changes AS c;
+    -- One statement: the rules that are compared are those that were applied.
+    WITH lost AS MATERIALIZED (SELECT l.* FROM tidewire.lost_by_rules(_chunk.name) AS l)
+    SELECT coalesce(bool_or(l.pattern IS NULL), false), coalesce(jsonb_agg(to_jsonb(l)), '[]'), array_agg(DISTINCT l.tenant),
+           tidewire.rules_of(array_agg(DISTINCT l.tenant))
+      INTO _is_kept, _lost, _tenants, _rules FROM lost AS l;
+    IF _is_kept THEN
         RETURN false;
-    END;
-    _query := format(
-        'SELECT h.tenant, h.last_seq, h.last_at, h.events, (
-                SELECT r.pattern FROM tidewire.retention_rules AS r
-                 WHERE r.tenant = h.tenant AND h.topic ~ r.topic_regex
-                   AND (r.is_reserved OR NOT starts_with(h.topic, ''tidewire.''))
-                   AND h.latest < clock_timestamp() - r.days * interval ''24 hours''
-                   AND NOT EXISTS (SELECT FROM tidewire.retention_rules AS o
-                                    WHERE o.tenant = h.tenant AND o.specificity > r.specificity AND h.topic ~ o.topic_regex
-                                      AND (o.is_reserved OR NOT starts_with(h.topic, ''tidewire.'')))) AS pattern
-           FROM (SELECT c.tenant, c.topic, max(c.seq) AS last_seq, max(c.recorded_at) AS latest,
-                        (array_agg(c.recorded_at ORDER BY c.seq DESC))[1] AS last_at,
-                        count(*) FILTER (WHERE c.erased_at IS NULL) AS events
-                   FROM %s AS c GROUP BY c.tenant, c.topic) AS h', _chunk.name);
-    FOR _held IN EXECUTE _query LOOP
-        IF _held.pattern IS NULL THEN
-            RETURN false;
-        END IF;
-    END LOOP;
+    END IF;
     -- Whoever applies rules has them, for a second or longer.
     BEGIN
         PERFORM pg_advisory_xact_lock(1953064034, 1);
     EXCEPTION WHEN lock_not_available THEN
+        SELECT string_agg(u.holder, ', ') INTO _holders FROM tidewire.undue_locks(1953064034, 1) AS u;
+        IF _holders IS NOT NULL THEN
+            RAISE EXCEPTION USING ERRCODE = '55P03';
+        END IF;
         RAISE NOTICE 'another session applies tenants'' rules: the oldest chunk is left to it';
         RETURN false;
     END;
@@ -1881,43 +2159,58 @@ BEGIN
     LOCK TABLE tidewire.retention_rules IN SHARE ROW EXCLUSIVE MODE;
     -- Before the chunk, as an erasure does.
     _wanted := 'tidewire.erasure_changes';
-    UPDATE tidewire.erasure_changes AS c SET version = c.version + 1;
+    UPDATE tidewire.erasure_changes AS c SET version = c.version + 1 RETURNING c.version INTO _newer;
     _wanted := _chunk.name;
-    EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', _chunk.name);
-    -- Again: what was committed meanwhile, events and rules, is read with the rest. All of it before any tenant's beginning is moved.
-    FOR _held IN EXECUTE _query LOOP
-        IF _held.pattern IS NULL THEN
+    EXECUTE format('LOCK TABLE %s IN SHARE ROW EXCLUSIVE MODE', _chunk.name);
+    EXECUTE format('SELECT max(c.seq) FROM %s AS c', _chunk.name) INTO _last;
+    IF _last > _seen_to OR tidewire.rules_of(_tenants) <> _rules THEN
+        SELECT coalesce(bool_or(l.pattern IS NULL), false), coalesce(jsonb_agg(to_jsonb(l)), '[]') INTO _is_kept, _lost
+          FROM tidewire.lost_by_rules(_chunk.name) AS l;
+        IF _is_kept THEN
             RETURN false;
         END IF;
-    END LOOP;
+    ELSE
+        SELECT array_agg(t.tenant) INTO _erased FROM tidewire.erased_tenants AS t
+         WHERE t.tenant = ANY (_tenants) AND t.version > _version;
+        IF _erased IS NOT NULL THEN
+            SELECT coalesce(jsonb_agg(o.one), '[]') INTO _lost
+              FROM (SELECT l.one FROM jsonb_array_elements(_lost) AS l(one) WHERE l.one ->> 'tenant' <> ALL (_erased)
+                    UNION ALL
+                    SELECT to_jsonb(l) FROM tidewire.lost_by_rules(_chunk.name, _erased) AS l) AS o;
+        END IF;
+    END IF;
     _wanted := 'tidewire.retained_tenants';
-    FOR _held IN EXECUTE _query LOOP
-        INSERT INTO tidewire.retained_tenants AS t (tenant, retained_seq, retained_at)
-        VALUES (_held.tenant, _held.last_seq, _held.last_at)
-            ON CONFLICT (tenant) DO UPDATE SET retained_seq = excluded.retained_seq, retained_at = excluded.retained_at
-          WHERE t.retained_seq < excluded.retained_seq;
-        INSERT INTO tidewire.erased_tenants AS t (tenant, version, through_seq)
-        SELECT _held.tenant, c.version, _held.last_seq FROM tidewire.erasure_changes AS c
-            ON CONFLICT (tenant) DO UPDATE
-            SET version = excluded.version, through_seq = greatest(t.through_seq, excluded.through_seq);
-        UPDATE tidewire.retention_rules AS r
-           SET removed = r.removed + _held.events,
-               removed_at = CASE WHEN _held.events > 0 THEN clock_timestamp() ELSE r.removed_at END
-         WHERE r.tenant = _held.tenant AND r.pattern = _held.pattern;
-        _applied := _applied || jsonb_build_object('tenant', _held.tenant, 'pattern', _held.pattern, 'events', _held.events);
-    END LOOP;
+    INSERT INTO tidewire.retained_tenants AS t (tenant, retained_seq, retained_at)
+    SELECT DISTINCT ON (l.tenant) l.tenant, l.last_seq, l.last_at
+      FROM jsonb_to_recordset(_lost) AS l(tenant text, last_seq bigint, last_at timestamptz) ORDER BY l.tenant, l.last_seq DESC
+        ON CONFLICT (tenant) DO UPDATE SET retained_seq = excluded.retained_seq, retained_at = excluded.retained_at
+      WHERE t.retained_seq < excluded.retained_seq;
+    INSERT INTO tidewire.erased_tenants AS t (tenant, version, through_seq)
+    SELECT l.tenant, _newer, max(l.last_seq) FROM jsonb_to_recordset(_lost) AS l(tenant text, last_seq bigint) GROUP BY l.tenant
+        ON CONFLICT (tenant) DO UPDATE
+        SET version = excluded.version, through_seq = greatest(t.through_seq, excluded.through_seq);
+    UPDATE tidewire.retention_rules AS r
+       SET removed = r.removed + l.events, removed_at = clock_timestamp()
+      FROM jsonb_to_recordset(_lost) AS l(tenant text, pattern text, events bigint)
+     WHERE r.tenant = l.tenant AND r.pattern = l.pattern AND l.events > 0;
+    -- As late as can be: readers of the log wait for it.
+    _wanted := _chunk.name;
+    EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', _chunk.name);
     EXECUTE format('SELECT %I.drop_chunks(%L::regclass, older_than => %L::timestamptz, newer_than => %L::timestamptz)',
                    _schema, 'tidewire.events', _chunk.range_end, _chunk.range_start);
     -- Last: an open writer holds readers back, so it waits for nobody.
     INSERT INTO tidewire.events (tenant, id, topic, source, data)
-    SELECT a.tenant, tidewire.new_id(), 'tidewire.audit.retention.applied', session_user,
-           jsonb_build_object('pattern', a.pattern, 'days', r.days, 'events', a.events)
-      FROM (SELECT x.tenant, x.pattern, sum(x.events)::bigint AS events
-              FROM jsonb_to_recordset(_applied) AS x(tenant text, pattern text, events bigint)
-             GROUP BY x.tenant, x.pattern HAVING sum(x.events) > 0) AS a
-      JOIN tidewire.retention_rules AS r ON r.tenant = a.tenant AND r.pattern = a.pattern;
+    SELECT l.tenant, tidewire.new_id(), 'tidewire.audit.retention.applied', session_user,
+           jsonb_build_object('pattern', l.pattern, 'days', r.days, 'events', l.events)
+      FROM jsonb_to_recordset(_lost) AS l(tenant text, pattern text, events bigint)
+      JOIN tidewire.retention_rules AS r ON r.tenant = l.tenant AND r.pattern = l.pattern
+     WHERE l.events > 0;
     RETURN true;
 EXCEPTION WHEN lock_not_available THEN
+    IF _holders IS NOT NULL THEN
+        RAISE EXCEPTION 'the oldest chunk is not removed: that is held up by %, and the advisory lock is not theirs', _holders
+            USING ERRCODE = '55P03';
+    END IF;
     RAISE EXCEPTION 'the oldest chunk is not removed: % is in use by %', _wanted, tidewire.users_of(_wanted) USING ERRCODE = '55P03';
 END
 $$;
@@ -1998,6 +2291,79 @@ $_$;
 COMMENT ON FUNCTION tidewire.retain_oldest(keep interval) IS 'Removes the oldest chunk if all its events are older than keep; says whether there was one.';
 
 --
+-- Name: rules_by_topic(text, text[]); Type: FUNCTION; Schema: tidewire; Owner: -
+--
+
+CREATE FUNCTION tidewire.rules_by_topic(tenant text, topics text[]) RETURNS TABLE(topic text, pattern text, days integer)
+    LANGUAGE plpgsql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+#variable_conflict use_column
+DECLARE
+    _patterns text[];
+    _days     integer[];
+    _places   jsonb;
+BEGIN
+    -- By place: the most exact first. In variables, so that no plan compares each topic with each rule.
+    SELECT array_agg(r.pattern ORDER BY r.place), array_agg(r.days ORDER BY r.place), jsonb_object_agg(r.pattern, r.place)
+      INTO _patterns, _days, _places
+      FROM (SELECT o.pattern, o.days, row_number() OVER (ORDER BY o.specificity DESC, o.pattern) AS place
+              FROM tidewire.retention_rules AS o WHERE o.tenant = rules_by_topic.tenant) AS r;
+    RETURN QUERY
+    WITH split AS MATERIALIZED (
+        SELECT t.topic, w.words, cardinality(w.words) AS size FROM unnest(rules_by_topic.topics) AS t(topic)
+         CROSS JOIN LATERAL (SELECT string_to_array(t.topic, '.') AS words OFFSET 0) AS w
+    ), shape AS MATERIALIZED (
+        -- As tidewire.retention_rules.specificity has it: ~ a word, ! a star, a blank the closing star.
+        SELECT m.marks, cardinality(m.marks) AS size, m.marks[cardinality(m.marks)] = ' ' AS is_open
+          FROM (SELECT DISTINCT string_to_array(o.specificity, NULL) AS marks FROM tidewire.retention_rules AS o
+                 WHERE o.tenant = rules_by_topic.tenant) AS m
+    ), tried AS (
+        SELECT s.topic, concat_ws('.',   -- NULL, beyond the shape's end, is left out.
+                   CASE WHEN h.marks[1] = '~' THEN s.words[1] WHEN h.size >= 1 THEN '*' END,
+                   CASE WHEN h.marks[2] = '~' THEN s.words[2] WHEN h.size >= 2 THEN '*' END,
+                   CASE WHEN h.marks[3] = '~' THEN s.words[3] WHEN h.size >= 3 THEN '*' END,
+                   CASE WHEN h.marks[4] = '~' THEN s.words[4] WHEN h.size >= 4 THEN '*' END,
+                   CASE WHEN h.marks[5] = '~' THEN s.words[5] WHEN h.size >= 5 THEN '*' END,
+                   CASE WHEN h.marks[6] = '~' THEN s.words[6] WHEN h.size >= 6 THEN '*' END,
+                   CASE WHEN h.marks[7] = '~' THEN s.words[7] WHEN h.size >= 7 THEN '*' END,
+                   CASE WHEN h.marks[8] = '~' THEN s.words[8] WHEN h.size >= 8 THEN '*' END) AS pattern
+          FROM shape AS h JOIN split AS s ON s.size = h.size OR (h.is_open AND s.size > h.size)
+        OFFSET 0
+    ), best AS (
+        SELECT t.topic, min((_places -> t.pattern)::integer) AS place FROM tried AS t
+         WHERE starts_with(t.pattern, 'tidewire.') OR NOT starts_with(t.topic, 'tidewire.')
+         GROUP BY t.topic
+    )
+    SELECT b.topic, _patterns[b.place], _days[b.place] FROM best AS b WHERE b.place IS NOT NULL;
+END
+$$;
+
+--
+-- Name: FUNCTION rules_by_topic(tenant text, topics text[]); Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON FUNCTION tidewire.rules_by_topic(tenant text, topics text[]) IS 'Which of a tenant''s retention rules counts for each topic; for tidewire.find_due() and tidewire.lost_by_rules().';
+
+--
+-- Name: rules_of(text[]); Type: FUNCTION; Schema: tidewire; Owner: -
+--
+
+CREATE FUNCTION tidewire.rules_of(tenants text[]) RETURNS text
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    SELECT coalesce(string_agg(concat_ws(' ', r.tenant, r.pattern, r.days), E'\n' ORDER BY r.tenant, r.pattern), '')
+      FROM tidewire.retention_rules AS r WHERE r.tenant = ANY (rules_of.tenants);
+$$;
+
+--
+-- Name: FUNCTION rules_of(tenants text[]); Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON FUNCTION tidewire.rules_of(tenants text[]) IS 'Tenants'' retention rules as a text to compare; for tidewire.retain_by_rules().';
+
+--
 -- Name: sees_reserved(); Type: FUNCTION; Schema: tidewire; Owner: -
 --
 
@@ -2026,6 +2392,59 @@ CREATE FUNCTION tidewire.topic_matches(topic text, pattern text) RETURNS boolean
 --
 
 COMMENT ON FUNCTION tidewire.topic_matches(topic text, pattern text) IS 'Whether a topic is one that a topic pattern stands for.';
+
+--
+-- Name: undue_locks(integer, integer); Type: FUNCTION; Schema: tidewire; Owner: -
+--
+
+CREATE FUNCTION tidewire.undue_locks(class integer DEFAULT NULL::integer, key integer DEFAULT NULL::integer) RETURNS TABLE(class integer, key integer, purpose text, pid integer, holder text)
+    LANGUAGE sql STABLE
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+    WITH kept (class, key, purpose, is_for_long) AS (
+        VALUES (1953064033, NULL::integer, 'a server''s slot', true),
+               (1953064034, 0, 'the removal of chunks', false),
+               (1953064034, 1, 'tenants'' retention', false),
+               (1953064034, 2, 'the log''s epochs', false),
+               (1953064038, NULL, 'a tenant''s rules of retention', false),
+               (1953064040, NULL, 'a consumer', true),
+               (1953064041, 0, 'watches', false)
+    ), held AS MATERIALIZED (
+        SELECT k.class, l.objid::bigint::bit(32)::integer AS key, k.purpose, l.pid, coalesce(a.usesysid, r.oid) AS role_oid,
+               a.application_name, a.state,
+               NOT k.is_for_long AND coalesce(CASE WHEN starts_with(a.state, 'idle') THEN a.state_change END, x.prepared)
+                   < clock_timestamp() - interval '1 minute' AS is_left
+          FROM kept AS k
+          JOIN pg_locks AS l ON l.locktype = 'advisory' AND l.objsubid = 2 AND l.granted AND l.classid = k.class::oid
+               AND (k.key IS NULL OR l.objid = k.key::oid) AND l.pid IS DISTINCT FROM pg_backend_pid()
+               AND l.database = (SELECT d.oid FROM pg_database AS d WHERE d.datname = current_database())
+          LEFT JOIN pg_stat_activity AS a ON a.pid = l.pid
+          LEFT JOIN pg_prepared_xacts AS x ON l.pid IS NULL AND x.transaction::text = split_part(l.virtualtransaction, '/', 2)
+          LEFT JOIN pg_roles AS r ON r.rolname = x.owner
+         WHERE k.class = coalesce(undue_locks.class, k.class)
+    )
+    SELECT h.class, h.key, h.purpose, h.pid,
+           format('%s (%s, role %s, %s)', coalesce('process ' || h.pid, 'a prepared transaction'),
+                  coalesce(nullif(h.application_name, ''), 'without a name'), coalesce(quote_ident(r.rolname), 'unknown'),
+                  coalesce(h.state, 'state unknown'))
+      FROM held AS h LEFT JOIN pg_roles AS r ON r.oid = h.role_oid
+     WHERE h.key = coalesce(undue_locks.key, h.key)
+       AND (h.is_left IS TRUE OR NOT coalesce(
+               pg_has_role(h.role_oid, (SELECT c.relowner FROM pg_class AS c WHERE c.oid = 'tidewire.events'::regclass), 'MEMBER')
+               OR has_table_privilege(h.role_oid, 'tidewire.retention_rules', 'INSERT, UPDATE, DELETE')
+               OR has_table_privilege(h.role_oid, 'tidewire.watches', 'INSERT, UPDATE, DELETE')
+               OR EXISTS (SELECT FROM pg_proc AS p
+                           WHERE p.pronamespace = 'tidewire'::regnamespace
+                             AND p.proname IN ('apply_retention', 'retain_by_rules', 'erase_subject')
+                             AND has_function_privilege(h.role_oid, p.oid, 'EXECUTE')), false))
+     ORDER BY h.class, h.key, h.pid;
+$$;
+
+--
+-- Name: FUNCTION undue_locks(class integer, key integer); Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON FUNCTION tidewire.undue_locks(class integer, key integer) IS 'Advisory locks of the log that somebody holds who is not at its work; empty where all is well.';
 
 --
 -- Name: users_of(regclass); Type: FUNCTION; Schema: tidewire; Owner: -
@@ -2082,6 +2501,60 @@ $$;
 --
 
 COMMENT ON FUNCTION tidewire.wake_servers() IS 'Sends NOTIFY tidewire if a server sleeps.';
+
+--
+-- Name: watch_signs(text[], text[], text[], bigint[], timestamp with time zone[], timestamp with time zone[], bigint); Type: FUNCTION; Schema: tidewire; Owner: -
+--
+
+CREATE FUNCTION tidewire.watch_signs(tenants text[], watches text[], subjects text[], seqs bigint[], seen_ats timestamp with time zone[], due_ats timestamp with time zone[], subjects_max bigint) RETURNS void
+    LANGUAGE plpgsql SECURITY DEFINER
+    SET search_path TO 'pg_catalog', 'pg_temp'
+    AS $$
+DECLARE
+    _known bigint;
+BEGIN
+    UPDATE tidewire.watched AS o
+       SET last_seen_seq = s.seq, last_seen_at = s.seen_at, due_at = greatest(o.due_at, s.due_at)
+      FROM unnest(watch_signs.tenants, watch_signs.watches, watch_signs.subjects, watch_signs.seqs, watch_signs.seen_ats,
+                  watch_signs.due_ats) AS s(tenant, watch, subject, seq, seen_at, due_at)
+     WHERE o.tenant = s.tenant AND o.watch = s.watch AND o.subject = s.subject;
+    GET DIAGNOSTICS _known = ROW_COUNT;
+    IF _known = cardinality(watch_signs.subjects) THEN
+        RETURN;
+    END IF;
+    WITH unknown AS (
+        SELECT s.*, row_number() OVER (PARTITION BY s.tenant, s.watch ORDER BY s.seq) AS nth
+          FROM unnest(watch_signs.tenants, watch_signs.watches, watch_signs.subjects, watch_signs.seqs, watch_signs.seen_ats,
+                      watch_signs.due_ats) AS s(tenant, watch, subject, seq, seen_at, due_at)
+         WHERE NOT EXISTS (SELECT FROM tidewire.watched AS o
+                            WHERE o.tenant = s.tenant AND o.watch = s.watch AND o.subject = s.subject)
+    ), room AS (
+        SELECT u.tenant, u.watch, max(u.nth) AS wanted, watch_signs.subjects_max - (
+                   SELECT count(*) FROM tidewire.watched AS o WHERE o.tenant = u.tenant AND o.watch = u.watch) AS free
+          FROM unknown AS u GROUP BY u.tenant, u.watch
+    ), entered AS (
+        INSERT INTO tidewire.watched (tenant, watch, subject, last_seen_seq, last_seen_at, due_at)
+        SELECT u.tenant, u.watch, u.subject, u.seq, u.seen_at, u.due_at
+          FROM unknown AS u JOIN room AS r ON r.tenant = u.tenant AND r.watch = u.watch
+         WHERE u.nth <= r.free
+    ), overflowed AS (
+        UPDATE tidewire.watches AS w SET overflowed_at = clock_timestamp()
+          FROM room AS r
+         WHERE w.tenant = r.tenant AND w.name = r.watch AND r.wanted > r.free AND w.overflowed_at IS NULL
+        RETURNING w.tenant, w.name, w.topics
+    )
+    INSERT INTO tidewire.events (tenant, id, topic, source, data)
+    SELECT f.tenant, tidewire.new_id(), 'tidewire.watch.full', 'tidewire.watch',
+           jsonb_build_object('watch', f.name, 'topics', f.topics, 'subjects_max', watch_signs.subjects_max)
+      FROM overflowed AS f;
+END
+$$;
+
+--
+-- Name: FUNCTION watch_signs(tenants text[], watches text[], subjects text[], seqs bigint[], seen_ats timestamp with time zone[], due_ats timestamp with time zone[], subjects_max bigint); Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON FUNCTION tidewire.watch_signs(tenants text[], watches text[], subjects text[], seqs bigint[], seen_ats timestamp with time zone[], due_ats timestamp with time zone[], subjects_max bigint) IS 'Takes note of when watched subjects were last heard of; for the server.';
 
 --
 -- Name: watermark(); Type: FUNCTION; Schema: tidewire; Owner: -
@@ -2231,6 +2704,40 @@ COMMENT ON COLUMN tidewire.api_keys.key_id IS 'The public part of the key: tw_<k
 COMMENT ON COLUMN tidewire.api_keys.last_used_at IS 'Written once a minute at most, so as old as that.';
 
 --
+-- Name: consumers; Type: TABLE; Schema: tidewire; Owner: -
+--
+
+CREATE TABLE tidewire.consumers (
+    name text NOT NULL COLLATE pg_catalog."C",
+    seq bigint DEFAULT 0 NOT NULL,
+    recorded_at timestamp with time zone DEFAULT to_timestamp((0)::double precision) NOT NULL,
+    epoch smallint DEFAULT 0 NOT NULL,
+    moved_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    paused_at timestamp with time zone,
+    paused_by text,
+    CONSTRAINT consumers_name_is_one CHECK ((name ~ '^[a-z][a-z_]{0,62}$'::text)),
+    CONSTRAINT consumers_paused_is_whole CHECK (((paused_at IS NULL) = (paused_by IS NULL)))
+);
+
+--
+-- Name: TABLE consumers; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON TABLE tidewire.consumers IS 'Named readers of the log and how far each has come.';
+
+--
+-- Name: COLUMN consumers.paused_at; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON COLUMN tidewire.consumers.paused_at IS 'Since when it takes no step, wherever it runs; null while it goes on.';
+
+--
+-- Name: COLUMN consumers.paused_by; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON COLUMN tidewire.consumers.paused_by IS 'Who paused it.';
+
+--
 -- Name: credential_changes; Type: TABLE; Schema: tidewire; Owner: -
 --
 
@@ -2286,6 +2793,8 @@ CREATE TABLE tidewire.declared_topics (
     description text,
     changed_at timestamp with time zone DEFAULT now() NOT NULL,
     changed_by text DEFAULT SESSION_USER NOT NULL,
+    priority tidewire.priority,
+    specificity text GENERATED ALWAYS AS (replace(regexp_replace(regexp_replace((pattern || '.'::text), '[a-z0-9_-]+\.'::text, '~'::text, 'g'::text), '\*\.$'::text, ' '::text), '*.'::text, '!'::text)) STORED NOT NULL COLLATE pg_catalog."C",
     CONSTRAINT declared_topics_description_is_short CHECK ((octet_length(description) <= 4096)),
     CONSTRAINT declared_topics_in_sql_is_one CHECK ((in_sql = ANY (ARRAY['refuse'::text, 'unchecked'::text]))),
     CONSTRAINT declared_topics_pattern_is_one CHECK (((octet_length(pattern) <= 255) AND (pattern ~ '^([a-z0-9_-]+|\*)(\.([a-z0-9_-]+|\*)){0,7}$'::text) AND (NOT starts_with(pattern, 'tidewire.'::text)))),
@@ -2310,6 +2819,12 @@ COMMENT ON COLUMN tidewire.declared_topics.schema IS 'JSON Schema of the data; t
 --
 
 COMMENT ON COLUMN tidewire.declared_topics.in_sql IS 'What tidewire.append() does with a topic that has a schema: refuse, or store it unchecked.';
+
+--
+-- Name: COLUMN declared_topics.priority; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON COLUMN tidewire.declared_topics.priority IS 'Of events that name none, over HTTP and with tidewire.append(); the most exact pattern counts that has one.';
 
 --
 -- Name: definitions; Type: TABLE; Schema: tidewire; Owner: -
@@ -2493,37 +3008,6 @@ CREATE TABLE tidewire.retained_tenants (
 COMMENT ON TABLE tidewire.retained_tenants IS 'The beginning of a tenant''s events where its rules moved it beyond that of the log.';
 
 --
--- Name: retention_rules; Type: TABLE; Schema: tidewire; Owner: -
---
-
-CREATE TABLE tidewire.retention_rules (
-    tenant text NOT NULL COLLATE pg_catalog."C",
-    pattern text NOT NULL COLLATE pg_catalog."C",
-    days integer NOT NULL,
-    changed_by text DEFAULT SESSION_USER NOT NULL,
-    changed_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    applied_seq bigint DEFAULT 0 NOT NULL,
-    removed bigint DEFAULT 0 NOT NULL,
-    removed_at timestamp with time zone,
-    is_reserved boolean GENERATED ALWAYS AS (starts_with(pattern, 'tidewire.'::text)) STORED NOT NULL,
-    topic_regex text GENERATED ALWAYS AS ((('^'::text || replace(replace(replace(regexp_replace(pattern, '\*$'::text, '@'::text), '.'::text, '\.'::text), '*'::text, '[^.]+'::text), '@'::text, '.+'::text)) || '$'::text)) STORED NOT NULL COLLATE pg_catalog."C",
-    specificity text GENERATED ALWAYS AS (replace(regexp_replace(regexp_replace((pattern || '.'::text), '[a-z0-9_-]+\.'::text, '~'::text, 'g'::text), '\*\.$'::text, ' '::text), '*.'::text, '!'::text)) STORED NOT NULL COLLATE pg_catalog."C",
-    looked_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
-    through_at timestamp with time zone,
-    young_at timestamp with time zone,
-    CONSTRAINT retention_rules_days_are_some CHECK (((days >= 1) AND (days <= 36500))),
-    CONSTRAINT retention_rules_keep_the_audit CHECK (((days >= 365) OR (NOT starts_with(pattern, 'tidewire.'::text)))),
-    CONSTRAINT retention_rules_pattern_is_one CHECK (((octet_length(pattern) <= 255) AND (pattern ~ '^([a-z0-9_-]+|\*)(\.([a-z0-9_-]+|\*)){0,7}$'::text))),
-    CONSTRAINT retention_rules_tenant_is_a_name CHECK ((tenant ~ '^[A-Za-z0-9._-]{1,64}$'::text))
-);
-
---
--- Name: TABLE retention_rules; Type: COMMENT; Schema: tidewire; Owner: -
---
-
-COMMENT ON TABLE tidewire.retention_rules IS 'How many days a tenant keeps the events of a topic pattern, and what that has removed.';
-
---
 -- Name: retention_turns; Type: TABLE; Schema: tidewire; Owner: -
 --
 
@@ -2676,6 +3160,12 @@ CREATE VIEW tidewire.tenant_role_issues AS
              JOIN pg_depend d ON (((d.classid = ('pg_proc'::regclass)::oid) AND (d.objid = p.oid) AND (d.deptype = 'e'::"char"))))
              JOIN pg_extension x ON (((x.oid = d.refobjid) AND (x.extname = 'timescaledb'::name))))
           WHERE (has_function_privilege('public'::name, p.oid, 'EXECUTE'::text) AND ((p.proname = 'drop_chunk'::name) OR ((p.proname = 'merge_chunks'::name) AND (current_setting('timescaledb.license'::text, true) = 'apache'::text))))
+        ), locking AS MATERIALIZED (
+         SELECT p.oid,
+            p.proowner,
+            p.proacl
+           FROM pg_proc p
+          WHERE ((p.pronamespace = ('pg_catalog'::regnamespace)::oid) AND starts_with(replace((p.proname)::text, 'try_'::text, ''::text), 'pg_advisory_'::text) AND (strpos((p.proname)::text, 'unlock'::text) = 0))
         ), issue AS (
          SELECT m.role,
             m.tenant,
@@ -2754,6 +3244,25 @@ CREATE VIEW tidewire.tenant_role_issues AS
           WHERE (m.oid = m.role_oid)
           GROUP BY m.role, m.tenant
         UNION ALL
+         SELECT m.role,
+            m.tenant,
+            (((m.who || ' has been given '::text) || string_agg(((l.oid)::regprocedure)::text, ', '::text ORDER BY ((l.oid)::regprocedure)::text)) || ', and so may take the log''s advisory locks'::text)
+           FROM (member m
+             JOIN locking l ON ((EXISTS ( SELECT
+                   FROM aclexplode(l.proacl) x(grantor, grantee, privilege_type, is_grantable)
+                  WHERE ((x.grantee = m.oid) AND (x.grantee <> l.proowner))))))
+          WHERE ((NOT m.rolsuper) AND (m.oid <> ( SELECT d.datdba
+                   FROM pg_database d
+                  WHERE (d.datname = current_database()))))
+          GROUP BY m.role, m.tenant, m.who
+        UNION ALL
+         SELECT NULL::name,
+            NULL::text,
+            ('whoever may connect may take the log''s advisory locks, and so hold up retention, readers and servers: '::text || 'run sql/roles/locks.sql'::text)
+          WHERE (EXISTS ( SELECT
+                   FROM locking l
+                  WHERE has_function_privilege('public'::name, l.oid, 'EXECUTE'::text)))
+        UNION ALL
          SELECT t.role,
             t.tenant,
             'there is no such role: whoever creates one of this name gets the tenant'::text
@@ -2828,6 +3337,88 @@ COMMENT ON COLUMN tidewire.tenant_settings.consent IS 'What becomes of an event 
 COMMENT ON COLUMN tidewire.tenant_settings.consent_topics IS 'To which topics that applies.';
 
 --
+-- Name: watch_changes; Type: SEQUENCE; Schema: tidewire; Owner: -
+--
+
+CREATE SEQUENCE tidewire.watch_changes
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1;
+
+--
+-- Name: watch_clock; Type: TABLE; Schema: tidewire; Owner: -
+--
+
+CREATE TABLE tidewire.watch_clock (
+    is_only boolean DEFAULT true NOT NULL,
+    looked_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    blind_ms bigint DEFAULT 0 NOT NULL,
+    gap_from timestamp with time zone,
+    gap_to timestamp with time zone,
+    CONSTRAINT watch_clock_has_one_row CHECK (is_only)
+);
+
+--
+-- Name: TABLE watch_clock; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON TABLE tidewire.watch_clock IS 'How long tidewire.watched was looked at by nobody. One row.';
+
+--
+-- Name: watched; Type: TABLE; Schema: tidewire; Owner: -
+--
+
+CREATE TABLE tidewire.watched (
+    tenant text NOT NULL COLLATE pg_catalog."C",
+    watch text NOT NULL COLLATE pg_catalog."C",
+    subject text NOT NULL COLLATE pg_catalog."C",
+    last_seen_seq bigint NOT NULL,
+    last_seen_at timestamp with time zone NOT NULL,
+    due_at timestamp with time zone NOT NULL,
+    is_stalled boolean DEFAULT false NOT NULL,
+    since timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    silent_seq bigint,
+    silent_at timestamp with time zone
+);
+ALTER TABLE ONLY tidewire.watched ALTER COLUMN subject SET STATISTICS 0;
+
+--
+-- Name: TABLE watched; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON TABLE tidewire.watched IS 'Subjects of a watch: when each was last heard of, and whether it has stalled.';
+
+--
+-- Name: watches; Type: TABLE; Schema: tidewire; Owner: -
+--
+
+CREATE TABLE tidewire.watches (
+    tenant text NOT NULL COLLATE pg_catalog."C",
+    name text NOT NULL COLLATE pg_catalog."C",
+    topics text[] NOT NULL,
+    within_s integer NOT NULL,
+    created_by text DEFAULT SESSION_USER NOT NULL,
+    created_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    changed_by text DEFAULT SESSION_USER NOT NULL,
+    changed_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    since_seq bigint DEFAULT pg_sequence_last_value('tidewire.events_seq'::regclass) NOT NULL,
+    since_at timestamp with time zone DEFAULT clock_timestamp() NOT NULL,
+    overflowed_at timestamp with time zone,
+    CONSTRAINT watches_name_is_one CHECK ((name ~ '^[A-Za-z0-9._-]{1,64}$'::text)),
+    CONSTRAINT watches_tenant_is_a_name CHECK ((tenant ~ '^[A-Za-z0-9._-]{1,64}$'::text)),
+    CONSTRAINT watches_topics_are_few CHECK (((cardinality(topics) >= 1) AND (cardinality(topics) <= 10))),
+    CONSTRAINT watches_within_is_a_week_at_most CHECK (((within_s >= 1) AND (within_s <= 604800)))
+);
+
+--
+-- Name: TABLE watches; Type: COMMENT; Schema: tidewire; Owner: -
+--
+
+COMMENT ON TABLE tidewire.watches IS 'What a tenant expects to hear of each subject, and how often: tidewire.watched says of whom it is heard.';
+
+--
 -- Name: writers; Type: VIEW; Schema: tidewire; Owner: -
 --
 
@@ -2859,6 +3450,13 @@ COMMENT ON VIEW tidewire.writers IS 'Open transactions that have written events;
 
 ALTER TABLE ONLY tidewire.api_keys
     ADD CONSTRAINT api_keys_pkey PRIMARY KEY (key_id);
+
+--
+-- Name: consumers consumers_pkey; Type: CONSTRAINT; Schema: tidewire; Owner: -
+--
+
+ALTER TABLE ONLY tidewire.consumers
+    ADD CONSTRAINT consumers_pkey PRIMARY KEY (name);
 
 --
 -- Name: credential_changes credential_changes_pkey; Type: CONSTRAINT; Schema: tidewire; Owner: -
@@ -2987,6 +3585,27 @@ ALTER TABLE ONLY tidewire.tenant_settings
     ADD CONSTRAINT tenant_settings_pkey PRIMARY KEY (tenant);
 
 --
+-- Name: watch_clock watch_clock_pkey; Type: CONSTRAINT; Schema: tidewire; Owner: -
+--
+
+ALTER TABLE ONLY tidewire.watch_clock
+    ADD CONSTRAINT watch_clock_pkey PRIMARY KEY (is_only);
+
+--
+-- Name: watched watched_pkey; Type: CONSTRAINT; Schema: tidewire; Owner: -
+--
+
+ALTER TABLE ONLY tidewire.watched
+    ADD CONSTRAINT watched_pkey PRIMARY KEY (tenant, watch, subject);
+
+--
+-- Name: watches watches_pkey; Type: CONSTRAINT; Schema: tidewire; Owner: -
+--
+
+ALTER TABLE ONLY tidewire.watches
+    ADD CONSTRAINT watches_pkey PRIMARY KEY (tenant, name);
+
+--
 -- Name: api_keys_by_end; Type: INDEX; Schema: tidewire; Owner: -
 --
 
@@ -3053,16 +3672,28 @@ CREATE INDEX idempotency_keys_by_time ON tidewire.idempotency_keys USING brin (r
 CREATE INDEX revoked_tokens_by_end ON tidewire.revoked_tokens USING btree (until) WHERE (until IS NOT NULL);
 
 --
--- Name: revoked_tokens_by_until; Type: INDEX; Schema: tidewire; Owner: -
---
-
-CREATE INDEX revoked_tokens_by_until ON tidewire.revoked_tokens USING btree (until) WHERE (until IS NOT NULL);
-
---
 -- Name: setting_changes_by_transaction; Type: INDEX; Schema: tidewire; Owner: -
 --
 
 CREATE INDEX setting_changes_by_transaction ON tidewire.setting_changes USING btree (changed_in);
+
+--
+-- Name: watched_by_due; Type: INDEX; Schema: tidewire; Owner: -
+--
+
+CREATE INDEX watched_by_due ON tidewire.watched USING btree (due_at) WHERE (NOT is_stalled);
+
+--
+-- Name: watched_stalled; Type: INDEX; Schema: tidewire; Owner: -
+--
+
+CREATE INDEX watched_stalled ON tidewire.watched USING btree (tenant, watch, subject) WHERE is_stalled;
+
+--
+-- Name: watched_with_a_sign; Type: INDEX; Schema: tidewire; Owner: -
+--
+
+CREATE INDEX watched_with_a_sign ON tidewire.watched USING btree (tenant, watch, subject) WHERE (is_stalled AND (last_seen_seq > silent_seq));
 
 --
 -- Name: api_keys api_keys_announce_change; Type: TRIGGER; Schema: tidewire; Owner: -
@@ -3197,6 +3828,31 @@ CREATE TRIGGER tenant_settings_record AFTER INSERT OR DELETE OR UPDATE ON tidewi
 CREATE TRIGGER ts_insert_blocker BEFORE INSERT ON tidewire.events FOR EACH ROW EXECUTE FUNCTION _timescaledb_functions.insert_blocker();
 
 --
+-- Name: watches watches_are_claimed; Type: TRIGGER; Schema: tidewire; Owner: -
+--
+
+CREATE TRIGGER watches_are_claimed BEFORE INSERT OR DELETE OR UPDATE OF tenant, name, topics, within_s ON tidewire.watches FOR EACH STATEMENT EXECUTE FUNCTION tidewire.claim_watches();
+
+--
+-- Name: watches watches_not_truncated; Type: TRIGGER; Schema: tidewire; Owner: -
+--
+
+CREATE TRIGGER watches_not_truncated BEFORE TRUNCATE ON tidewire.watches FOR EACH STATEMENT EXECUTE FUNCTION tidewire.refuse_truncate();
+
+--
+-- Name: watches watches_record; Type: TRIGGER; Schema: tidewire; Owner: -
+--
+
+CREATE TRIGGER watches_record AFTER INSERT OR DELETE OR UPDATE OF tenant, name, topics, within_s ON tidewire.watches FOR EACH ROW EXECUTE FUNCTION tidewire.record_watch();
+
+--
+-- Name: watched watched_belongs_to_a_watch; Type: FK CONSTRAINT; Schema: tidewire; Owner: -
+--
+
+ALTER TABLE ONLY tidewire.watched
+    ADD CONSTRAINT watched_belongs_to_a_watch FOREIGN KEY (tenant, watch) REFERENCES tidewire.watches(tenant, name) ON DELETE CASCADE;
+
+--
 -- Name: SCHEMA tidewire; Type: ACL; Schema: -; Owner: -
 --
 
@@ -3255,6 +3911,12 @@ REVOKE ALL ON FUNCTION tidewire.check_admission(tenant text, topic text, gdpr js
 REVOKE ALL ON FUNCTION tidewire.claim_floor() FROM PUBLIC;
 
 --
+-- Name: FUNCTION claim_watches(); Type: ACL; Schema: tidewire; Owner: -
+--
+
+REVOKE ALL ON FUNCTION tidewire.claim_watches() FROM PUBLIC;
+
+--
 -- Name: FUNCTION close_chunks(); Type: ACL; Schema: tidewire; Owner: -
 --
 
@@ -3290,6 +3952,12 @@ GRANT ALL ON FUNCTION tidewire.cursor_seq(cursor text) TO tidewire_writer;
 GRANT ALL ON FUNCTION tidewire.cursor_seq(cursor text) TO tidewire_analyst;
 
 --
+-- Name: FUNCTION default_priority(tenant text, topic text); Type: ACL; Schema: tidewire; Owner: -
+--
+
+REVOKE ALL ON FUNCTION tidewire.default_priority(tenant text, topic text) FROM PUBLIC;
+
+--
 -- Name: FUNCTION drop_tenant_role(role text); Type: ACL; Schema: tidewire; Owner: -
 --
 
@@ -3318,6 +3986,12 @@ REVOKE ALL ON FUNCTION tidewire.erased_key(tenant text, name text) FROM PUBLIC;
 --
 
 REVOKE ALL ON FUNCTION tidewire.expire_keys(row_limit integer) FROM PUBLIC;
+
+--
+-- Name: FUNCTION find_due(rule tidewire.retention_rules, watermark bigint, cutoff timestamp with time zone, row_limit bigint, bytes_limit bigint, OUT looked bigint, OUT looked_to bigint, OUT seqs bigint[], OUT earliest timestamp with time zone, OUT latest timestamp with time zone, OUT bytes bigint, OUT young_at timestamp with time zone); Type: ACL; Schema: tidewire; Owner: -
+--
+
+REVOKE ALL ON FUNCTION tidewire.find_due(rule tidewire.retention_rules, watermark bigint, cutoff timestamp with time zone, row_limit bigint, bytes_limit bigint, OUT looked bigint, OUT looked_to bigint, OUT seqs bigint[], OUT earliest timestamp with time zone, OUT latest timestamp with time zone, OUT bytes bigint, OUT young_at timestamp with time zone) FROM PUBLIC;
 
 --
 -- Name: FUNCTION floor_class(); Type: ACL; Schema: tidewire; Owner: -
@@ -3349,6 +4023,18 @@ REVOKE ALL ON FUNCTION tidewire.idempotency_key(tenant text, id text) FROM PUBLI
 --
 
 REVOKE ALL ON FUNCTION tidewire.is_reserved(topic text) FROM PUBLIC;
+
+--
+-- Name: FUNCTION judge_watched(tenants text[], watches text[], subjects text[], verdicts text[], due_ats timestamp with time zone[]); Type: ACL; Schema: tidewire; Owner: -
+--
+
+REVOKE ALL ON FUNCTION tidewire.judge_watched(tenants text[], watches text[], subjects text[], verdicts text[], due_ats timestamp with time zone[]) FROM PUBLIC;
+
+--
+-- Name: FUNCTION lost_by_rules(chunk regclass, tenants text[]); Type: ACL; Schema: tidewire; Owner: -
+--
+
+REVOKE ALL ON FUNCTION tidewire.lost_by_rules(chunk regclass, tenants text[]) FROM PUBLIC;
 
 --
 -- Name: SEQUENCE events_seq; Type: ACL; Schema: tidewire; Owner: -
@@ -3504,6 +4190,12 @@ REVOKE ALL ON FUNCTION tidewire.record_subject_read(tenant text, subject text, a
 REVOKE ALL ON FUNCTION tidewire.record_tenant_role() FROM PUBLIC;
 
 --
+-- Name: FUNCTION record_watch(); Type: ACL; Schema: tidewire; Owner: -
+--
+
+REVOKE ALL ON FUNCTION tidewire.record_watch() FROM PUBLIC;
+
+--
 -- Name: FUNCTION redact(tenant text, seqs bigint[], recorded_from timestamp with time zone, recorded_to timestamp with time zone, person text); Type: ACL; Schema: tidewire; Owner: -
 --
 
@@ -3546,6 +4238,18 @@ REVOKE ALL ON FUNCTION tidewire.retain_by_rules() FROM PUBLIC;
 REVOKE ALL ON FUNCTION tidewire.retain_oldest(keep interval) FROM PUBLIC;
 
 --
+-- Name: FUNCTION rules_by_topic(tenant text, topics text[]); Type: ACL; Schema: tidewire; Owner: -
+--
+
+REVOKE ALL ON FUNCTION tidewire.rules_by_topic(tenant text, topics text[]) FROM PUBLIC;
+
+--
+-- Name: FUNCTION rules_of(tenants text[]); Type: ACL; Schema: tidewire; Owner: -
+--
+
+REVOKE ALL ON FUNCTION tidewire.rules_of(tenants text[]) FROM PUBLIC;
+
+--
 -- Name: FUNCTION sees_reserved(); Type: ACL; Schema: tidewire; Owner: -
 --
 
@@ -3559,6 +4263,12 @@ GRANT ALL ON FUNCTION tidewire.sees_reserved() TO tidewire_analyst;
 REVOKE ALL ON FUNCTION tidewire.topic_matches(topic text, pattern text) FROM PUBLIC;
 
 --
+-- Name: FUNCTION undue_locks(class integer, key integer); Type: ACL; Schema: tidewire; Owner: -
+--
+
+REVOKE ALL ON FUNCTION tidewire.undue_locks(class integer, key integer) FROM PUBLIC;
+
+--
 -- Name: FUNCTION users_of(relation regclass); Type: ACL; Schema: tidewire; Owner: -
 --
 
@@ -3569,6 +4279,12 @@ REVOKE ALL ON FUNCTION tidewire.users_of(relation regclass) FROM PUBLIC;
 --
 
 REVOKE ALL ON FUNCTION tidewire.wake_servers() FROM PUBLIC;
+
+--
+-- Name: FUNCTION watch_signs(tenants text[], watches text[], subjects text[], seqs bigint[], seen_ats timestamp with time zone[], due_ats timestamp with time zone[], subjects_max bigint); Type: ACL; Schema: tidewire; Owner: -
+--
+
+REVOKE ALL ON FUNCTION tidewire.watch_signs(tenants text[], watches text[], subjects text[], seqs bigint[], seen_ats timestamp with time zone[], due_ats timestamp with time zone[], subjects_max bigint) FROM PUBLIC;
 
 --
 -- Name: FUNCTION watermark(OUT watermark bigint, OUT newest bigint, OUT holder integer); Type: ACL; Schema: tidewire; Owner: -

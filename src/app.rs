@@ -6,8 +6,11 @@
 //! - Every failure of the start is a sentence that says what to do.
 
 mod credentials;
+mod error;
+mod listening;
+mod traces;
+mod validation;
 
-use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,80 +18,50 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 
 pub use credentials::{CredentialsError, development_secret};
+pub use error::StartError;
+use listening::{LISTEN, METRICS_LISTEN, listen, tls, watched};
 
-use crate::access::{Access, Registry, RegistryError, Secret, Trust};
-use crate::config::{self, NoHome};
+use crate::access::{Access, Registry, Secret, Trust};
+use crate::backoff::Backoff;
+use crate::config;
+use crate::consume::runner::Consumer as _;
+use crate::consume::{self, Standing, Watch};
 use crate::event::{Seq, Tenant};
 use crate::feed::Hub;
 use crate::feed::hub::WindowLimits;
+use crate::http::app::AppParts;
 use crate::http::audit::{self, Audit};
-use crate::http::entrance::{self, Entrance};
+use crate::http::drain::Drain;
+use crate::http::entrance::Entrance;
 use crate::http::ingest::IngestLimits;
 use crate::http::origin::Origins;
+use crate::http::pulse;
 use crate::http::serve::{Patience, serve};
-use crate::http::tls::{Tls, TlsError};
+use crate::http::sessions::Room;
+use crate::http::tls::Tls;
 use crate::http::{self, App};
 use crate::log::inbox::Inbox;
 use crate::log::listener::Listener;
 use crate::log::tail::Tail;
 use crate::log::wakeup::NotifyMode;
-use crate::log::{Appender, History, Identity, Unavailable, erasure, upkeep};
-use crate::pg::embedded::{Embedded, EmbeddedConfig, EmbeddedError};
+use crate::log::{Appender, AppenderSettings, History, Identity, Unavailable, erasure, upkeep};
+use crate::pg::embedded::{Embedded, EmbeddedConfig};
 use crate::pg::schema::{self, Plan, SchemaError};
-use crate::pg::{ConnectError, Connector};
-use crate::tasks::Tasks;
+use crate::pg::{Connector, Resource, Shortages};
+use crate::tasks::{Tasks, pause};
+use crate::telemetry::Metrics;
 
 /// How long open requests and readers may take to end.
 const DRAIN: Duration = Duration::from_secs(10);
 /// How long the floors below may take after that.
 const STOP: Duration = Duration::from_secs(5);
 
+/// A start that the database has no connection for is tried again after so long.
+const RETRY_MIN: Duration = Duration::from_millis(500);
+const RETRY_MAX: Duration = Duration::from_secs(5);
+
 /// How long reading the newest events at the start may take.
 const PRELOAD: Duration = Duration::from_secs(30);
-
-/// Why the server did not start.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The port is taken.
-    #[error(
-        "{0} is taken by another program: stop it, or choose another port with --listen {1} (TIDEWIRE_LISTEN)"
-    )]
-    PortTaken(SocketAddr, SocketAddr),
-    /// The port may not be used.
-    #[error(
-        "may not listen on {0}: ports below 1024 need root; choose another with --listen (TIDEWIRE_LISTEN)"
-    )]
-    PortForbidden(SocketAddr),
-    /// The address is not this machine's.
-    #[error(
-        "cannot listen on {0} ({1}): is this an address of this machine? See --listen (TIDEWIRE_LISTEN)"
-    )]
-    Listen(SocketAddr, std::io::Error),
-    /// The credentials' settings are not usable.
-    #[error(transparent)]
-    Credentials(#[from] CredentialsError),
-    /// The certificate's settings are not usable.
-    #[error(transparent)]
-    Tls(#[from] TlsError),
-    /// No home folder.
-    #[error(transparent)]
-    NoHome(#[from] NoHome),
-    /// The embedded database did not start.
-    #[error(transparent)]
-    Embedded(#[from] EmbeddedError),
-    /// No connection.
-    #[error(transparent)]
-    Connect(#[from] ConnectError),
-    /// The schema could not be applied.
-    #[error(transparent)]
-    Schema(#[from] SchemaError),
-    /// What the database knows of credentials cannot be read.
-    #[error(transparent)]
-    Registry(#[from] RegistryError),
-    /// The log does not answer.
-    #[error("the log does not answer: {0}")]
-    Log(#[from] Unavailable),
-}
 
 /// A running server.
 pub struct Server {
@@ -104,8 +77,12 @@ pub struct Server {
     pub patience: Patience,
     tls: Option<Tls>,
     listener: TcpListener,
+    /// For whoever watches, without credentials.
+    watching: Option<TcpListener>,
     readers: Tasks,
     log_tasks: Tasks,
+    /// Send what was traced, to the very end.
+    exports: Tasks,
     embedded: Option<Embedded>,
 }
 
@@ -115,14 +92,17 @@ impl Server {
     /// # Errors
     /// If one of them cannot.
     pub async fn start(config: config::Serve) -> Result<Self, StartError> {
-        let listener = listen(config.listen)?;
+        let listener = listen(config.listen, LISTEN)?;
+        let watched_at = config.observation.metrics_listen;
+        let watching = watched_at.map(|at| listen(at, METRICS_LISTEN));
+        let watching = watching.transpose()?;
         let address = listener
             .local_addr()
-            .map_err(|error| StartError::Listen(config.listen, error))?;
-        let log_tasks = Tasks::new();
-        let tls = tls(&config, &log_tasks).await?;
-        let (trust, development_secret) = credentials::trust(&config, &log_tasks)?;
-        let readers = Tasks::new();
+            .map_err(|error| StartError::Listen(config.listen, LISTEN, error))?;
+        let (readers, exports) = (Tasks::new(), Tasks::new());
+        let tls = tls(&config, &readers).await?;
+        let (trust, development_secret) = credentials::trust(&config, &readers)?;
+        let metrics = traces::metrics(&config.traces, &exports)?;
         let (embedded, url) = if let Some(url) = &config.database.database_url {
             (None, url.clone())
         } else {
@@ -138,17 +118,9 @@ impl Server {
             (Some(embedded), url)
         };
         let psql = embedded.as_ref().map(Embedded::psql_hint);
-        match build(
-            &config,
-            &url,
-            embedded.is_some(),
-            trust,
-            &log_tasks,
-            &readers,
-        )
-        .await
-        {
-            Ok(app) => Ok(Self {
+        let floors = (trust, metrics);
+        match build_patiently(&config, &url, embedded.is_some(), floors, &readers).await {
+            Ok((app, log_tasks)) => Ok(Self {
                 address,
                 app,
                 psql,
@@ -156,8 +128,10 @@ impl Server {
                 patience: Patience::default(),
                 tls,
                 listener,
+                watching,
                 readers,
                 log_tasks,
+                exports,
                 embedded,
             }),
             Err(error) => {
@@ -182,8 +156,10 @@ impl Server {
             app,
             tls,
             listener,
+            watching,
             readers,
             log_tasks,
+            exports,
             embedded,
             patience,
             ..
@@ -200,14 +176,23 @@ impl Server {
             receiver
         });
         let (entrance, router) = (Entrance::new(listener), http::router(app.clone()));
-        let serving = serve(entrance, tls, router, patience, &readers, DRAIN);
+        let closing = (&readers, &app.drain);
+        let serving = serve(entrance, tls, router, patience, closing, DRAIN);
         let mut serving = std::pin::pin!(serving);
+        if let Some(listener) = watching {
+            watched(listener, &app, patience, &readers);
+        }
         // Serving ends with the readers' token alone.
         tokio::select! {
             () = stop => {}
             () = &mut serving => tracing::error!("the HTTP server ended"),
         }
         tracing::info!("stopping: readers are told to come back, accepted appends are finished");
+        app.drain.begin();
+        tokio::select! {
+            _ = tokio::time::timeout(app.drain.window(), app.all_seats_free()) => {}
+            () = &mut serving => {}
+        }
         readers.token().cancel();
         let _ = tokio::time::timeout(DRAIN, async {
             serving.await;
@@ -225,6 +210,33 @@ impl Server {
             let _ = stopped.await;
         }
         log_tasks.stop(STOP).await;
+        exports.stop(STOP).await;
+    }
+}
+
+/// Builds the floors, and again for as long as nothing is in the way but that the database has no connection to spare.
+async fn build_patiently(
+    config: &config::Serve,
+    url: &Secret,
+    is_embedded: bool,
+    (trust, metrics): (Trust, Metrics),
+    readers: &Tasks,
+) -> Result<(App, Tasks), StartError> {
+    let mut backoff = Backoff::new(RETRY_MIN, RETRY_MAX);
+    loop {
+        let (log_tasks, shortages) = (Tasks::new(), Shortages::default());
+        let tasks = (&log_tasks, readers);
+        let own = (trust.clone(), metrics.clone());
+        let built = build(config, url, is_embedded, own, tasks, &shortages).await;
+        match built {
+            Ok(app) => return Ok((app, log_tasks)),
+            Err(error) if shortages.gravest() == Some(Resource::Connections) => {
+                tracing::warn!(%error, "not started yet: trying again until the database lets this server connect");
+                log_tasks.stop(STOP).await;
+                pause(backoff.next_delay()).await;
+            }
+            Err(error) => return Err(error),
+        }
     }
 }
 
@@ -232,13 +244,13 @@ async fn build(
     config: &config::Serve,
     url: &Secret,
     is_embedded: bool,
-    trust: Trust,
-    log_tasks: &Tasks,
-    readers: &Tasks,
+    (trust, metrics): (Trust, Metrics),
+    (log_tasks, readers): (&Tasks, &Tasks),
+    shortages: &Shortages,
 ) -> Result<App, StartError> {
-    let connector = Connector::parse(url.reveal(), log_tasks)?;
+    let connector = Connector::parse(url.reveal(), log_tasks)?.noting(shortages);
     let direct = match &config.database.listen_database_url {
-        Some(url) => Connector::parse(url.reveal(), log_tasks)?,
+        Some(url) => Connector::parse(url.reveal(), log_tasks)?.noting(shortages),
         None => connector.clone(),
     };
     let mut client = direct.connect("migrate").await?;
@@ -253,7 +265,7 @@ async fn build(
         schema::apply(&mut client, Plan::default()).await?
     };
     if is_embedded {
-        schema::close_timescale(&client)
+        schema::close_to_others(&client)
             .await
             .map_err(SchemaError::Query)?;
     }
@@ -269,7 +281,8 @@ async fn build(
     let listens = config.notify != NotifyMode::Never;
     let registry = Registry::start(direct.clone(), listens, log_tasks).await?;
     let access = Access::new(trust, registry);
-    let log = feed(config, connector, direct, identity, log_tasks).await?;
+    let standing = watch(direct.clone(), log_tasks, &metrics);
+    let log = feed(config, connector, direct, identity, log_tasks, &metrics).await?;
     let ingest = IngestLimits {
         data_bytes: config.data_bytes_max,
         ..IngestLimits::default()
@@ -279,17 +292,27 @@ async fn build(
         is_development: access.is_development(),
     };
     let interval = Some(config.audit_interval_s).filter(|seconds| *seconds > 0);
-    let interval = interval.map(Duration::from_secs);
-    let app = App::new(
+    let app = App::new(AppParts {
         log,
         access,
         origins,
         ingest,
-        &config.limits.allowances(),
-        Audit::new(interval),
-        readers.clone(),
-    );
-    log_tasks.spawn_until_stop(audit::run(app.clone(), interval));
+        allowances: config.limits.allowances(),
+        room: Room {
+            bytes: config.memory.session_bytes,
+            idle: config.memory.session_idle(),
+        },
+        audit: Audit::new(interval.map(Duration::from_secs)),
+        metrics,
+        consumers: vec![standing],
+        operators: config.limits.administration.operator_tenant.clone(),
+        notify: config.notify,
+        validator: Arc::new(validation::Validation::default()),
+        tasks: readers.clone(),
+        drain: Drain::new(config.drain.window(), readers.token().clone()),
+    });
+    log_tasks.spawn_until_stop(pulse::run(app.clone()));
+    log_tasks.spawn_until_stop(audit::run(app.clone()));
     Ok(app)
 }
 
@@ -300,11 +323,23 @@ async fn feed(
     direct: Connector,
     identity: Identity,
     log_tasks: &Tasks,
+    metrics: &Metrics,
 ) -> Result<(Arc<Hub>, Appender, History), StartError> {
     let inbox = Arc::new(Inbox::default());
     let listener = Listener::start(config.notify, direct, Arc::clone(&inbox), log_tasks);
-    let appender = Appender::start(&connector, &identity, &inbox, &listener, log_tasks)
-        .in_region(config.privacy.region.clone());
+    let appender = Appender::start(
+        &connector,
+        &identity,
+        &inbox,
+        &listener,
+        log_tasks,
+        metrics,
+        AppenderSettings {
+            batch_events_max: config.load.batch_events_max,
+            breaker: config.breaker.settings(),
+            region: config.privacy.region.clone(),
+        },
+    );
     let history = History::new(&connector, &identity)?;
     let (tail, status) = Tail::open(
         connector.clone(),
@@ -314,17 +349,20 @@ async fn feed(
         config.notify,
     )
     .await?;
-    let hub = Arc::new(Hub::new(
-        tail.begins_at(),
+    let hub = Hub::new(
+        (tail.begins_at(), tail.present()),
         WindowLimits {
-            events: config.window_events,
-            bytes: config.window_bytes,
+            events: config.memory.window_events,
+            bytes: config.memory.window_bytes,
         },
         status,
         identity.clone(),
         history.clone(),
         inbox,
-    ));
+        metrics.clone(),
+    );
+    let hub = Arc::new(hub.guarded_by(appender.breaker().clone()));
+    let tail = tail.guarded_by(appender.breaker().clone());
     let (sink, present) = (Arc::clone(&hub), tail.present());
     log_tasks.spawn_until_stop(async move { tail.run(|page| sink.publish(&page)).await });
     let sink = Arc::clone(&hub);
@@ -339,6 +377,14 @@ async fn feed(
     Ok((hub, appender, history))
 }
 
+/// The dead-man watch, over a direct connection: its lock is the session's.
+fn watch(direct: Connector, tasks: &Tasks, metrics: &Metrics) -> Standing {
+    let standing = Standing::new(Watch::NAME);
+    let watch = Watch::new(metrics.clone());
+    tasks.spawn_until_stop(consume::run(direct, watch, standing.clone()));
+    standing
+}
+
 /// Waits until the newest events are in the window: whoever asks for `latest` must not be given what was there before
 /// the server.
 async fn preload(hub: &Hub, present: Seq) -> Result<(), Unavailable> {
@@ -347,30 +393,4 @@ async fn preload(hub: &Hub, present: Seq) -> Result<(), Unavailable> {
     } else {
         Err(Unavailable::Silent)
     }
-}
-
-/// TLS for clients, if the settings ask for it.
-async fn tls(config: &config::Serve, tasks: &Tasks) -> Result<Option<Tls>, TlsError> {
-    let files = config.tls.clone();
-    let tls = Tls::load(files.tls_cert, files.tls_key).await?;
-    match &tls {
-        Some(tls) => tasks.spawn_until_stop(tls.clone().watch()),
-        None if !config.listen.ip().is_loopback() => tracing::warn!(
-            "other machines reach this server without TLS: set TIDEWIRE_TLS_CERT and TIDEWIRE_TLS_KEY, unless a proxy before it terminates TLS"
-        ),
-        None => {}
-    }
-    Ok(tls)
-}
-
-fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
-    entrance::listen(address).map_err(|error| match error.kind() {
-        ErrorKind::AddrInUse => {
-            let mut other = address;
-            other.set_port(address.port().checked_add(1).unwrap_or(8080));
-            StartError::PortTaken(address, other)
-        }
-        ErrorKind::PermissionDenied => StartError::PortForbidden(address),
-        _ => StartError::Listen(address, error),
-    })
 }

@@ -5,17 +5,29 @@
 //! - `docs/OPERATIONS.md` and `.env.example` list every setting with its default; a test compares.
 
 mod administration;
+mod breaker;
 mod credentials;
+mod drain;
 mod limits;
+mod load;
+mod memory;
+mod observation;
 mod privacy;
 mod tls;
+mod traces;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
 
+pub use self::breaker::Breaker;
+pub use self::drain::Drain;
 pub use self::limits::Limits;
+pub use self::load::Load;
+pub use self::memory::Memory;
+pub use self::observation::Observation;
+pub use self::traces::Traces;
 pub use administration::Administration;
 pub use credentials::Credentials;
 pub use privacy::Privacy;
@@ -109,13 +121,9 @@ pub struct Serve {
     #[command(flatten)]
     pub privacy: Privacy,
 
-    /// Events kept in memory for live and resuming readers.
-    #[arg(long, env = "TIDEWIRE_WINDOW_EVENTS", default_value_t = bounds::WINDOW_EVENTS, value_parser = at_least_2000, value_name = "COUNT")]
-    pub window_events: usize,
-
-    /// Bytes of events kept in memory.
-    #[arg(long, env = "TIDEWIRE_WINDOW_BYTES", default_value_t = bounds::WINDOW_BYTES, value_parser = at_least_1_mib, value_name = "BYTES")]
-    pub window_bytes: usize,
+    /// How much memory events and readers take.
+    #[command(flatten)]
+    pub memory: Memory,
 
     /// Largest data of one event in bytes, at most 1 MiB (the table's own bound).
     #[arg(long, env = "TIDEWIRE_DATA_BYTES_MAX", default_value_t = bounds::DATA_BYTES_MAX, value_parser = up_to_1_mib, value_name = "BYTES")]
@@ -124,6 +132,26 @@ pub struct Serve {
     /// How much a tenant and a credential may ask.
     #[command(flatten)]
     pub limits: Limits,
+
+    /// How much is done at once.
+    #[command(flatten)]
+    pub load: Load,
+
+    /// When the database is left alone.
+    #[command(flatten)]
+    pub breaker: Breaker,
+
+    /// How the server ends.
+    #[command(flatten)]
+    pub drain: Drain,
+
+    /// How the server is watched.
+    #[command(flatten)]
+    pub observation: Observation,
+
+    /// Where spans go.
+    #[command(flatten)]
+    pub traces: Traces,
 
     /// Who wrote and read what is written into the tenant's log as often as this; 0: not at all.
     #[arg(long, env = "TIDEWIRE_AUDIT_INTERVAL_S", default_value_t = 60, value_parser = clap::value_parser!(u64).range(0..=3600), value_name = "SECONDS")]
@@ -163,14 +191,6 @@ fn number(text: &str, from: usize, to: usize) -> Result<usize, String> {
         Ok(_) => Err(format!("must be {from} to {to}")),
         Err(_) => Err(format!("must be a whole number from {from} to {to}")),
     }
-}
-
-fn at_least_2000(text: &str) -> Result<usize, String> {
-    number(text, bounds::TAIL_PAGE_EVENTS, 100_000_000)
-}
-
-fn at_least_1_mib(text: &str) -> Result<usize, String> {
-    number(text, 1 << 20, 1 << 40)
 }
 
 fn up_to_1_mib(text: &str) -> Result<usize, String> {

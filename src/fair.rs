@@ -91,6 +91,13 @@ impl Fair {
         }
     }
 
+    /// So many wait for a permit.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        let state = self.state();
+        state.waiting.values().map(VecDeque::len).sum()
+    }
+
     fn permit_or_turn(
         self: &Arc<Self>,
         tenant: &Tenant,

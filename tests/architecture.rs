@@ -11,25 +11,57 @@ use std::path::{Path, PathBuf};
 /// For each module, the modules it may name beside itself.
 const FLOORS: &[(&str, &[&str])] = &[
     ("event", &[]),
+    ("backoff", &[]),
     ("fair", &["event"]),
     ("tasks", &[]),
-    ("telemetry", &[]),
+    ("telemetry", &["event"]),
     ("tls", &[]),
     ("pg", &["tasks", "tls"]),
-    ("log", &["event", "fair", "pg", "tasks"]),
-    ("access", &["event", "fair", "pg", "tasks"]),
-    ("feed", &["event", "fair", "log", "tasks"]),
+    (
+        "log",
+        &["backoff", "event", "fair", "pg", "tasks", "telemetry"],
+    ),
+    ("access", &["backoff", "event", "fair", "pg", "tasks"]),
+    (
+        "consume",
+        &["backoff", "event", "log", "pg", "tasks", "telemetry"],
+    ),
+    ("feed", &["event", "fair", "log", "tasks", "telemetry"]),
     (
         "http",
-        &["access", "event", "fair", "feed", "log", "tasks", "tls"],
+        &[
+            "access",
+            "consume",
+            "event",
+            "fair",
+            "feed",
+            "log",
+            "tasks",
+            "telemetry",
+            "tls",
+        ],
     ),
     // Only where settings take their types from.
     ("config", &["access", "event", "log"]),
-    ("client", &["access", "event", "tasks", "tls"]),
+    ("client", &["access", "backoff", "event", "tasks", "tls"]),
+    // Knows a server over the wire alone, as any client does.
+    ("check", &["backoff", "client", "tasks"]),
     (
         "app",
         &[
-            "access", "config", "event", "feed", "http", "log", "pg", "tasks",
+            "access",
+            "backoff",
+            "check",
+            "client",
+            "config",
+            "consume",
+            "event",
+            "feed",
+            "http",
+            "log",
+            "pg",
+            "tasks",
+            "telemetry",
         ],
     ),
     (
@@ -37,6 +69,7 @@ const FLOORS: &[(&str, &[&str])] = &[
         &[
             "access",
             "app",
+            "check",
             "client",
             "config",
             "event",
@@ -54,7 +87,7 @@ const FLOORS: &[(&str, &[&str])] = &[
 const HOMES: &[(&str, &[&str])] = &[
     ("axum", &["http", "app"]),
     ("tower_http", &["http"]),
-    ("tokio_postgres", &["access", "log", "pg"]),
+    ("tokio_postgres", &["access", "consume", "log", "pg"]),
     ("deadpool_postgres", &["log"]),
     ("postgres_types", &["log"]),
     ("scopeguard", &["feed", "log", "tasks"]),
@@ -62,14 +95,20 @@ const HOMES: &[(&str, &[&str])] = &[
     ("refinery", &["pg"]),
     ("jsonschema", &["access"]),
     ("jsonwebtoken", &["access"]),
-    ("reqwest", &["access", "client", "cli"]),
+    ("reqwest", &["access", "client", "cli", "telemetry"]),
+    ("opentelemetry", &["telemetry"]),
+    ("opentelemetry_http", &["telemetry"]),
+    ("opentelemetry_otlp", &["telemetry"]),
+    ("opentelemetry_sdk", &["telemetry"]),
     ("indicatif", &["cli"]),
     ("moka", &["access", "feed"]),
     ("anyhow", &["cli", "main"]),
     ("governor", &["access"]),
+    ("prometheus", &["telemetry"]),
     ("tracing_subscriber", &["telemetry"]),
     ("rmp_serde", &["event", "http"]),
     ("tokio_rustls", &["http"]),
+    ("tokio_tungstenite", &["client"]),
     ("tokio_postgres_rustls", &["pg"]),
     ("x509_cert", &["tls"]),
 ];
@@ -185,6 +224,43 @@ fn files_are_short_and_say_what_they_are() {
     }
 }
 
+/// Floors of many files, whose map is to be complete.
+const MAPPED: &[&str] = &["access", "event", "feed", "http", "log", "pg"];
+
+#[test]
+fn the_code_map_names_every_noun() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let map = fs::read_to_string(root.join("docs/ARCHITECTURE.md")).unwrap();
+    for floor in MAPPED {
+        let row = format!("| `src/{floor}/` |");
+        let mut rows = map.lines().filter(|line| line.starts_with(&row));
+        let row = rows.next().unwrap_or_else(|| panic!("no row for {floor}"));
+        let named: Vec<&str> = row.split('`').skip(1).step_by(2).collect();
+        let folder = root.join("src").join(floor);
+        for entry in fs::read_dir(&folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            // A folder beside its file stands for the same; what is only there for tests or pages is no noun.
+            let noun = match (path.is_dir(), path.extension().is_some_and(|e| e == "rs")) {
+                (true, _) if path.with_extension("rs").exists() => continue,
+                (true, _) => format!("{name}/"),
+                (false, true) if name != "mod.rs" => name,
+                (false, _) => continue,
+            };
+            assert!(
+                named.contains(&noun.as_str()),
+                "the map of src/{floor}/ in docs/ARCHITECTURE.md lacks `{noun}`"
+            );
+        }
+        for noun in named.iter().filter(|name| name.contains(".rs")) {
+            assert!(
+                folder.join(noun).exists(),
+                "the map has {floor}/{noun}, which is not there"
+            );
+        }
+    }
+}
+
 #[test]
 fn migrations_have_names_that_are_run() {
     for entry in fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations")).unwrap() {
@@ -198,5 +274,112 @@ fn migrations_have_names_that_are_run() {
                 .extension()
                 .is_some_and(|extension| extension == "sql");
         assert!(is_run, "refinery would skip migrations/{name}");
+    }
+}
+
+/// A class of advisory locks, the key if the code writes it as a number, and the file.
+type LockUse = (i64, Option<i64>, String);
+
+/// What stands in the table of docs/ARCHITECTURE.md.
+fn listed_locks() -> Vec<LockUse> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/ARCHITECTURE.md");
+    let text = fs::read_to_string(path).unwrap();
+    let (_, section) = text.split_once("## Advisory locks").expect("a section");
+    let section = section.split("\n## ").next().unwrap_or_default();
+    let mut rows: Vec<(i64, Option<i64>)> = Vec::new();
+    let mut listed = Vec::new();
+    for line in section.lines() {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        let [_, class, key, _, files, _] = cells[..] else {
+            continue;
+        };
+        let Ok(class) = class.parse::<i64>() else {
+            continue;
+        };
+        let key = key.parse::<i64>().ok();
+        for (other, other_key) in &rows {
+            let is_apart = key.is_some() && other_key.is_some() && key != *other_key;
+            assert!(*other != class || is_apart, "{class} has two meanings");
+        }
+        rows.push((class, key));
+        let files = files.split('`').skip(1).step_by(2);
+        listed.extend(files.map(|file| (class, key, file.to_owned())));
+    }
+    listed
+}
+
+/// Numbers that classes are taken from, each with what follows it.
+fn classes(line: &str) -> Vec<(i64, String)> {
+    let line = line.replace('_', "");
+    let class = |(at, _)| {
+        let (number, after) = line.split_at(at).1.split_at_checked(10)?;
+        Some((number.parse().ok()?, after.to_owned()))
+    };
+    line.match_indices("1953064").filter_map(class).collect()
+}
+
+fn used_locks() -> Vec<LockUse> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut texts: Vec<(PathBuf, String)> = sources()
+        .into_iter()
+        .map(|(path, text)| (path, code(&text).collect::<Vec<_>>().join("\n")))
+        .collect();
+    for folder in ["functions", "triggers", "views", "grants", "roles"] {
+        for entry in fs::read_dir(root.join("sql").join(folder)).unwrap() {
+            let path = entry.unwrap().path();
+            let text = fs::read_to_string(&path).unwrap();
+            let lines = text.lines().map(|line| line.split("--").next().unwrap());
+            texts.push((path.clone(), lines.collect::<Vec<_>>().join("\n")));
+        }
+    }
+    let mut used = Vec::new();
+    for (path, text) in texts {
+        let file = path.strip_prefix(root).unwrap().display().to_string();
+        for line in text.lines() {
+            used.extend(classes(line).into_iter().map(|(class, after)| {
+                let key = after.strip_prefix(", ").map(|rest| {
+                    let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(0);
+                    rest.split_at(end).0
+                });
+                let key = key.and_then(|key| key.parse::<i64>().ok());
+                (class, key, file.clone())
+            }));
+            // No lock goes by numbers that this does not see.
+            for call in line.split("advisory_").skip(1) {
+                let Some((_, argument)) = call.split_once('(') else {
+                    continue;
+                };
+                assert!(
+                    argument.starts_with("$1") || !classes(argument).is_empty(),
+                    "{file}: {line}"
+                );
+            }
+        }
+    }
+    used
+}
+
+/// Two that mean something else by one number wait for each other, or take each other's word.
+#[test]
+fn a_number_of_an_advisory_lock_has_one_meaning() {
+    let listed = listed_locks();
+    let has_written_keys = |class| {
+        listed
+            .iter()
+            .any(|(other, key, _)| *other == class && key.is_some())
+    };
+    let used: Vec<LockUse> = used_locks()
+        .into_iter()
+        .map(|(class, key, file)| (class, key.filter(|_| has_written_keys(class)), file))
+        .collect();
+    assert!(used.len() > 10, "{used:?}");
+    for one in &used {
+        assert!(
+            listed.contains(one),
+            "{one:?}: docs/ARCHITECTURE.md says otherwise"
+        );
+    }
+    for one in &listed {
+        assert!(used.contains(one), "{one:?} is used nowhere");
     }
 }

@@ -38,6 +38,7 @@ fn variables_are_those_that_the_program_reads() {
         "DATABASE_URL",
         "TIDEWIRE_JWT_SECRET",
         "TIDEWIRE_LISTEN",
+        "TIDEWIRE_METRICS_LISTEN",
         "TIDEWIRE_TOKEN",
     ];
     assert_eq!(seen, BTreeSet::from(wanted));

@@ -1,6 +1,7 @@
 //! The figures of docs/BENCHMARKS.md: each a ratio whose two sides are measured in the same run.
 //!
-//! `script/bench [figure…]`; without names all of them. Prints one table.
+//! `script/bench [figure…]`; without names all of them. Prints one table. `soak` and `overload` are runs of their own with
+//! verdicts, which the exit code says.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -18,9 +19,16 @@ mod append;
 mod history;
 mod latency;
 mod live;
+mod machine;
 mod noisy;
+mod overload;
+mod readers;
 mod server;
+mod soak;
 mod wire;
+
+use std::process::ExitCode;
+use std::time::Duration;
 
 /// One line of the table.
 struct Figure {
@@ -41,12 +49,46 @@ impl Figure {
 }
 
 #[tokio::main]
-async fn main() {
+async fn main() -> ExitCode {
     // `cargo bench` adds flags of its own.
-    let wanted: Vec<String> = std::env::args()
+    let mut wanted: Vec<String> = std::env::args()
         .skip(1)
         .filter(|arg| !arg.starts_with('-'))
         .collect();
+    let mut have_passed = true;
+    let mut runs = |name: &str| {
+        let at = wanted
+            .iter()
+            .position(|one| one.split('=').next() == Some(name))?;
+        Some(wanted.remove(at))
+    };
+    let (overload, soak) = (runs("overload"), runs("soak"));
+    if overload.is_some() {
+        have_passed &= overload::run().await;
+    }
+    if let Some(soak) = &soak {
+        let seconds = soak
+            .split('=')
+            .nth(1)
+            .map_or(600, |text| text.parse().unwrap());
+        have_passed &= soak::run(Duration::from_secs(seconds)).await;
+    }
+    if wanted.is_empty() && (overload.is_some() || soak.is_some()) {
+        return if have_passed {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        };
+    }
+    figures(&wanted).await;
+    if have_passed {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    }
+}
+
+async fn figures(wanted: &[String]) {
     let is_wanted = |name: &str| wanted.is_empty() || wanted.iter().any(|one| one == name);
     println!("| what | ours | against | ratio | reach |\n|---|---|---|---|---|");
     if is_wanted("posts") {

@@ -88,7 +88,7 @@ impl Server {
                 "--listen",
                 "127.0.0.1:0",
                 "--log",
-                "warn",
+                "error",
                 "--database-url",
                 &database.url,
                 "--data-dir",
@@ -106,6 +106,10 @@ impl Server {
             address: first.rsplit("http://").next().unwrap().to_owned(),
             child,
         }
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id().unwrap()
     }
 
     /// Resident memory in KiB.

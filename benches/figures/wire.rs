@@ -1,5 +1,7 @@
 //! HTTP/1.1 and WebSocket with as little of the machine as possible: the load shares two cores with what is measured.
 
+use std::io;
+
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::TcpStream;
 
@@ -37,12 +39,23 @@ impl Http {
         self.read().await
     }
 
+    /// The same, if the line holds.
+    pub async fn try_send(&mut self, request: &[u8]) -> io::Result<(u16, Vec<u8>)> {
+        self.stream.get_mut().write_all(request).await?;
+        self.try_read().await
+    }
+
     async fn read(&mut self) -> (u16, Vec<u8>) {
-        let status = self.line().await;
-        let status = status.split(' ').nth(1).unwrap().parse().unwrap();
+        self.try_read().await.unwrap()
+    }
+
+    async fn try_read(&mut self) -> io::Result<(u16, Vec<u8>)> {
+        let status = self.line().await?;
+        let status = status.split(' ').nth(1);
+        let status = status.ok_or(io::ErrorKind::UnexpectedEof)?.parse().unwrap();
         let mut length = 0;
         loop {
-            let line = self.line().await;
+            let line = self.line().await?;
             if line.is_empty() {
                 break;
             }
@@ -51,15 +64,15 @@ impl Http {
             }
         }
         let mut body = vec![0; length];
-        self.stream.read_exact(&mut body).await.unwrap();
-        (status, body)
+        self.stream.read_exact(&mut body).await?;
+        Ok((status, body))
     }
 
-    async fn line(&mut self) -> String {
+    async fn line(&mut self) -> io::Result<String> {
         use tokio::io::AsyncBufReadExt as _;
         self.line.clear();
-        self.stream.read_until(b'\n', &mut self.line).await.unwrap();
-        String::from_utf8_lossy(&self.line).trim_end().to_owned()
+        self.stream.read_until(b'\n', &mut self.line).await?;
+        Ok(String::from_utf8_lossy(&self.line).trim_end().to_owned())
     }
 
     /// Sends a streaming upload and reads until the server closes.

@@ -1,9 +1,11 @@
 -- Empties a batch of events that tenants' rules keep no longer, in their places: row_limit events looked at a call, and 32 MB of
 -- data as it is stored, or the event that goes beyond. Returns how many, and whether there is nothing left to look at for now;
--- where another session does it, or removes a chunk, for half a second, that is so as well, and a NOTICE says so.
+-- where another session does it, or removes a chunk, for half a second, that is so as well, and a NOTICE says so. Where somebody
+-- holds that lock who is not at that work (tidewire.undue_locks()), is_complete is NULL, and a WARNING says who.
 --
 -- Where a tenant's batch fails or takes too long (statement_timeout), the call ends and is_complete is NULL; a WARNING says whose
--- and why. What it has done before stays done, and that tenant and that rule have had their turn: others are first in the next.
+-- and why. What it has done before stays done, and that tenant and that rule have had their turn: others are first in the next. If
+-- it took too long, that rule's next batch is half as large (batch_rows), and grows again with each that ends in time.
 -- Where somebody holds a tenant's rows or a chunk of its events for half a second it is said likewise, and the call goes on with the
 -- next tenant. An erasure holds up all of them: the call ends, with what it has done.
 --
@@ -18,13 +20,18 @@
 -- first that is younger than its days (of 24 hours each). What it has passed stays passed however its days change: all of it
 -- was due then, or is another's (see tidewire.record_retention_rule()).
 --
--- Waits for nobody who changes a rule: such a tenant is looked at in a later call. Who changes rules of a tenant that was looked
--- at waits for the end of the call, so that none is answered as set whose events go nevertheless. Hence it ends after a second
--- without round_at as well, once it has emptied anything.
+-- Waits for nobody who changes a rule: such a tenant is looked at in a later call, and a NOTICE says so. Where somebody holds the
+-- tenant's lock who is not at that work, is_complete is NULL for one call of the round, and a WARNING says who. Who changes rules
+-- of a tenant that was looked at waits for the end of the call, so that none is answered as set whose events go nevertheless. Hence
+-- it ends after a second without round_at as well, once it has emptied anything.
 --
 -- At its end it writes tidewire.audit.retention.applied into the log of each tenant, for each rule that has emptied any.
 --
--- Locks, in the order of tidewire.retain_by_rules(): the rules, the version of erasures.
+-- Locks, in the order of tidewire.retain_by_rules(), until the end of the transaction: that rules are applied (advisory, 1953064034, 1);
+-- the table of rules, against who locks all of it; of one tenant after the other its rules (advisory, 1953064038), its row in
+-- tidewire.retention_turns and the rows of its rules, of all of which but the turn only what is free; with the first that has something
+-- due the version of erasures, and the rows of events that are emptied. As whoever reads them it keeps the chunks in which it has
+-- looked from being removed: tidewire.retain_oldest() waits half a second for that, and then leaves them to a later round.
 -- Refuses: TW400 a transaction that does not see what is committed · 55P03 who holds all rules for half a second (LOCK TABLE).
 CREATE OR REPLACE FUNCTION tidewire.apply_retention(row_limit integer DEFAULT 5000, round_at timestamptz DEFAULT NULL)
 RETURNS TABLE (removed bigint, is_complete boolean)
@@ -38,17 +45,23 @@ DECLARE
     _rested    timestamptz := CASE WHEN apply_retention.round_at IS NULL THEN 'infinity' ELSE _began - interval '6 hours' END;
     _is_over   boolean := false;
     _tenant    text;
+    _turn_at   timestamptz;
+    _holders   text;
+    _undue     jsonb;
     _rule      tidewire.retention_rules;
     _cutoff    timestamptz;
-    _stop      bigint;
-    _young_at  timestamptz;
     _found     record;
     _room      bigint;
+    _rows      bigint;
     _room_bytes bigint;
     _bytes     bigint := 0;
     _is_ours   boolean;
     _is_held   boolean := false;
+    _is_left   boolean := false;
     _failure   text;
+    _is_late   boolean := false;
+    _constraint text;
+    _table     text;
     _looked    bigint := 0;
     _removed   bigint := 0;
     _emptied   bigint;
@@ -64,6 +77,12 @@ BEGIN
     BEGIN
         PERFORM pg_advisory_xact_lock(1953064034, 1);
     EXCEPTION WHEN lock_not_available THEN
+        SELECT string_agg(u.holder, ', ') INTO _holders FROM tidewire.undue_locks(1953064034, 1) AS u;
+        IF _holders IS NOT NULL THEN
+            RAISE WARNING 'retention of all tenants is held up by %: its advisory lock is not theirs', _holders;
+            RETURN QUERY SELECT 0::bigint, NULL::boolean;
+            RETURN;
+        END IF;
         RAISE NOTICE 'another session applies tenants'' rules: they are left to it';
         RETURN QUERY SELECT 0::bigint, true;
         RETURN;
@@ -73,16 +92,31 @@ BEGIN
     -- Before the events are read: whoever is not seen here takes a place above it.
     SELECT w.watermark INTO _watermark FROM tidewire.watermark() AS w;
     <<turns>>
-    FOR _tenant IN
-        SELECT r.tenant FROM tidewire.retention_rules AS r LEFT JOIN tidewire.retention_turns AS t ON t.tenant = r.tenant
+    FOR _tenant, _turn_at IN
+        SELECT r.tenant, t.looked_at FROM tidewire.retention_rules AS r LEFT JOIN tidewire.retention_turns AS t ON t.tenant = r.tenant
          WHERE r.through_at IS NULL
             OR r.through_at < _round AND (r.through_at < _rested OR r.young_at < _began - r.days * interval '24 hours')
          GROUP BY r.tenant, t.looked_at ORDER BY t.looked_at NULLS FIRST, r.tenant
     LOOP
         -- Before the tenant's rules are read, until the end: as whoever changes them does (tidewire.record_retention_rule()).
-        CONTINUE WHEN NOT pg_try_advisory_xact_lock(1953064033, hashtext(_tenant));
+        _holders := NULL;
+        IF NOT pg_try_advisory_xact_lock(1953064038, hashtext(_tenant)) THEN
+            -- Once for all tenants: who has one of these numbers may have many.
+            _undue := coalesce(_undue, (
+                SELECT coalesce(jsonb_object_agg(u.key, u.holder), '{}') FROM tidewire.undue_locks(1953064038, NULL) AS u));
+            _holders := _undue ->> hashtext(_tenant)::text;
+            IF _holders IS NULL THEN
+                RAISE NOTICE 'rules of tenant % are being changed: they are left to a later call', _tenant;
+                CONTINUE;
+            END IF;
+            -- Once a round: it costs the others no call.
+            CONTINUE WHEN _turn_at >= _round;
+            RAISE WARNING 'retention of tenant % is held up by %: its advisory lock is not theirs', _tenant, _holders;
+            _is_held := true;
+        END IF;
         INSERT INTO tidewire.retention_turns AS t (tenant, looked_at) VALUES (_tenant, clock_timestamp())
             ON CONFLICT (tenant) DO UPDATE SET looked_at = excluded.looked_at;
+        CONTINUE WHEN _holders IS NOT NULL;
         FOR _rule IN
             SELECT r.* FROM tidewire.retention_rules AS r
              WHERE r.tenant = _tenant AND (r.through_at IS NULL
@@ -91,37 +125,12 @@ BEGIN
         LOOP
             _cutoff := clock_timestamp() - _rule.days * interval '24 hours';
             _room := apply_retention.row_limit - _looked;
+            _rows := least(_room, _rule.batch_rows);
             _room_bytes := _bytes_max - _bytes;
             _emptied := 0;
-            _found := NULL;
             _is_ours := true;
             BEGIN
-                SELECT e.seq, e.recorded_at INTO _stop, _young_at FROM tidewire.events AS e
-                 WHERE e.tenant = _rule.tenant AND e.seq > _rule.applied_seq AND e.recorded_at >= _cutoff ORDER BY e.seq LIMIT 1;
-                WITH looked AS MATERIALIZED (
-                    SELECT e.seq, e.recorded_at, e.bytes,
-                           e.erased_at IS NULL AND e.topic ~ _rule.topic_regex
-                           AND (_rule.is_reserved OR NOT starts_with(e.topic, 'tidewire.'))
-                           AND NOT EXISTS (
-                               SELECT FROM tidewire.retention_rules AS o
-                                WHERE o.tenant = _rule.tenant AND o.specificity > _rule.specificity AND e.topic ~ o.topic_regex
-                                  AND (o.is_reserved OR NOT starts_with(e.topic, 'tidewire.'))) AS is_due
-                      FROM (SELECT s.seq, s.recorded_at, s.topic, s.erased_at,
-                                   coalesce(pg_column_size(s.data), 0) + coalesce(pg_column_size(s.bytes), 0) AS bytes
-                              FROM tidewire.events AS s
-                             WHERE s.tenant = _rule.tenant AND s.seq > _rule.applied_seq AND s.seq <= _watermark
-                               AND s.seq < coalesce(_stop, _watermark + 1) AND s.recorded_at < _cutoff
-                             ORDER BY s.seq LIMIT _room) AS e
-                ), weighed AS (
-                    SELECT d.*, coalesce(sum(d.bytes) FILTER (WHERE d.is_due) OVER (
-                               ORDER BY d.seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) AS bytes_before
-                      FROM looked AS d
-                )
-                SELECT count(*) AS looked, max(l.seq) AS looked_to, array_agg(l.seq) FILTER (WHERE l.is_due) AS seqs,
-                       min(l.recorded_at) FILTER (WHERE l.is_due) AS earliest,
-                       max(l.recorded_at) FILTER (WHERE l.is_due) AS latest,
-                       coalesce(sum(l.bytes) FILTER (WHERE l.is_due), 0) AS bytes
-                  INTO _found FROM weighed AS l WHERE l.bytes_before < _room_bytes;
+                SELECT f.* INTO _found FROM tidewire.find_due(_rule, _watermark, _cutoff, _rows, _room_bytes) AS f;
                 IF _found.seqs IS NOT NULL THEN
                     _is_ours := false;
                     UPDATE tidewire.erasure_changes AS c SET version = c.version + 1;
@@ -141,19 +150,26 @@ BEGIN
                     EXIT turns WHEN clock_timestamp() > _began + interval '1 second';
                     CONTINUE turns;
                 WHEN query_canceled OR OTHERS THEN
-                    _failure := SQLERRM;
+                    -- As src/pg/advice.rs: what may quote a row does not go into the database's log.
+                    _is_late := SQLSTATE = '57014';
+                    GET STACKED DIAGNOSTICS _constraint = CONSTRAINT_NAME, _table = TABLE_NAME;
+                    _failure := concat_ws(', ', 'SQLSTATE ' || SQLSTATE
+                        || CASE WHEN SQLSTATE ~ '^(08|25|28|3D|42|53|54|55|57|58|TW400|TW503)' THEN ': ' || SQLERRM ELSE '' END,
+                        'constraint ' || nullif(_constraint, ''), 'table ' || nullif(_table, ''));
             END;
             IF _failure IS NOT NULL THEN
                 RAISE WARNING 'retention of tenant % by its rule % has failed: %', _rule.tenant, _rule.pattern, _failure;
-                UPDATE tidewire.retention_rules AS r SET looked_at = clock_timestamp()
+                UPDATE tidewire.retention_rules AS r
+                   SET looked_at = clock_timestamp(), batch_rows = CASE WHEN _is_late THEN greatest(_rows / 2, 1) ELSE r.batch_rows END
                  WHERE r.tenant = _rule.tenant AND r.pattern = _rule.pattern;
                 EXIT turns;
             END IF;
             UPDATE tidewire.retention_rules AS r
                SET applied_seq = coalesce(_found.looked_to, r.applied_seq), removed = r.removed + _emptied,
                    removed_at = CASE WHEN _emptied > 0 THEN clock_timestamp() ELSE r.removed_at END,
-                   looked_at = clock_timestamp(), young_at = _young_at,
-                   through_at = CASE WHEN _found.looked < _room AND _found.bytes < _room_bytes THEN clock_timestamp() END
+                   looked_at = clock_timestamp(), young_at = _found.young_at,
+                   batch_rows = CASE WHEN r.batch_rows < apply_retention.row_limit / 2 THEN r.batch_rows * 2 END,
+                   through_at = CASE WHEN _found.looked < _rows AND _found.bytes < _room_bytes THEN clock_timestamp() END
              WHERE r.tenant = _rule.tenant AND r.pattern = _rule.pattern;
             _removed := _removed + _emptied;
             IF _emptied > 0 THEN
@@ -162,6 +178,7 @@ BEGIN
             END IF;
             _looked := _looked + _found.looked;
             _bytes := _bytes + _found.bytes;
+            _is_left := _is_left OR (_rows < _room AND _found.looked >= _rows);
             -- After a rule, not before the first: each call comes further.
             _is_over := _looked >= apply_retention.row_limit OR _bytes >= _bytes_max
                 OR ((apply_retention.round_at IS NOT NULL OR _removed > 0) AND clock_timestamp() > _began + interval '1 second');
@@ -172,7 +189,7 @@ BEGIN
     INSERT INTO tidewire.events (tenant, id, topic, source, data)
     SELECT a.one ->> 'tenant', tidewire.new_id(), 'tidewire.audit.retention.applied', session_user, a.one -> 'said'
       FROM jsonb_array_elements(_applied) AS a(one);
-    RETURN QUERY SELECT _removed, CASE WHEN _failure IS NULL AND NOT _is_held THEN NOT _is_over END;
+    RETURN QUERY SELECT _removed, CASE WHEN _failure IS NULL AND NOT _is_held THEN NOT (_is_over OR _is_left) END;
 END
 $fn$;
 COMMENT ON FUNCTION tidewire.apply_retention(integer, timestamptz) IS

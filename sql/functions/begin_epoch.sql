@@ -15,7 +15,7 @@ DECLARE
     _current  tidewire.epochs;
     _newest   bigint;
 BEGIN
-    PERFORM pg_advisory_xact_lock(1953064034, 1);
+    PERFORM pg_advisory_xact_lock(1953064034, 2);
     SELECT e.* INTO _current FROM tidewire.epochs AS e ORDER BY e.epoch DESC LIMIT 1;
     IF _current.epoch IS NOT NULL AND NOT begin_epoch.force
        AND _current.system_identifier = _system AND _current.timeline = _timeline

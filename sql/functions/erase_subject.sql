@@ -12,8 +12,11 @@
 -- transaction: who and how many, and the hash of the subject. seq and recorded_at are that event's, NULL if there is none;
 -- through_seq is the last place that was changed by this call.
 --
--- Locks: rows that are changed, and the version of erasures, so that they come one after the other. Writers and readers wait for
--- none of these. What the planner has sampled: tidewire.forget_samples().
+-- Of watches the subject is forgotten, with each call. Nobody looks at watches until its end (1953064041): who has read these
+-- events before takes no note of them afterwards, and says nothing of the subject meanwhile.
+--
+-- Locks: rows that are changed, the version of erasures, so that they come one after the other, and the watches. Writers and readers
+-- wait for none of these. What the planner has sampled: tidewire.forget_samples().
 -- Refuses: TW400 what is no subject, or a transaction that does not see what is committed · 55P03 another erasure for two seconds.
 CREATE OR REPLACE FUNCTION tidewire.erase_subject(tenant text, subject text, actor text DEFAULT session_user,
     row_limit integer DEFAULT 1000, look_limit integer DEFAULT 20000)
@@ -39,6 +42,12 @@ BEGIN
         RAISE EXCEPTION 'erasure needs a READ COMMITTED transaction' USING ERRCODE = 'TW400';
     END IF;
     UPDATE tidewire.erasure_changes AS c SET version = c.version + 1;
+    IF EXISTS (SELECT FROM tidewire.watches AS w WHERE w.tenant = erase_subject.tenant) THEN
+        PERFORM pg_advisory_xact_lock(1953064041, 0);
+        DELETE FROM tidewire.watched AS o USING tidewire.watches AS w
+         WHERE w.tenant = erase_subject.tenant AND o.tenant = w.tenant AND o.watch = w.name
+           AND o.subject = erase_subject.subject;
+    END IF;
     INSERT INTO tidewire.erasures AS j (tenant, subject_sha256, asked_by)
     VALUES (erase_subject.tenant, _hash, erase_subject.actor)
         ON CONFLICT (tenant, subject_sha256) DO UPDATE

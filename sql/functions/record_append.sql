@@ -3,7 +3,7 @@
 -- 1. Remembers the ids. A second use within the window is a unique violation (event_id_is_unique), also where the first
 --    event has been erased.
 -- 2. Refuses places and times that the log did not give (TW422): a row whose seq lies at or below the writer's floor
---    could already have been passed by a reader.
+--    could already have been passed by a reader. Where the clock was set back meanwhile the writer is to try again (40001).
 -- 3. Wakes the servers that sleep. A server that is busy reading holds no lock and needs no NOTIFY, which would take a
 --    database-wide lock until the commit is over. See tidewire.wake_servers.
 -- 4. Remembers for the audit which role wrote it (session_user), and of which topics. Rows are only ever added, so that nobody
@@ -43,6 +43,9 @@ BEGIN
     END IF;
     -- The statement may have run for long (COPY), so only its start and its end bound the times of its rows.
     IF _earliest < statement_timestamp() - interval '1 minute' OR _latest > _now + interval '1 minute' THEN
+        IF _now < statement_timestamp() THEN
+            RAISE EXCEPTION 'the clock was set back while this was written: try again' USING ERRCODE = '40001';
+        END IF;
         RAISE EXCEPTION 'recorded_at is given by the log: leave the column out, or use occurred_at'
             USING ERRCODE = 'TW422', COLUMN = 'recorded_at', TABLE = 'events', SCHEMA = 'tidewire';
     END IF;

@@ -18,7 +18,7 @@ BEGIN
         _is_other := (OLD.tenant, OLD.pattern) <> (NEW.tenant, NEW.pattern);
     END IF;
     IF TG_OP = 'DELETE' OR _is_other THEN
-        PERFORM pg_advisory_xact_lock(1953064033, hashtext(OLD.tenant));
+        PERFORM pg_advisory_xact_lock(1953064038, hashtext(OLD.tenant));
         UPDATE tidewire.retention_rules AS r SET applied_seq = 0, through_at = NULL
          WHERE r.tenant = OLD.tenant AND r.specificity < OLD.specificity
            AND NOT EXISTS (
@@ -26,9 +26,9 @@ BEGIN
                 WHERE s.own <> s.gone AND s.own <> '*' AND s.gone <> '*');
     END IF;
     IF TG_OP = 'INSERT' THEN
-        PERFORM pg_advisory_xact_lock(1953064033, hashtext(NEW.tenant));
+        PERFORM pg_advisory_xact_lock(1953064038, hashtext(NEW.tenant));
     ELSIF _is_other THEN
-        PERFORM pg_advisory_xact_lock(1953064033, hashtext(NEW.tenant));
+        PERFORM pg_advisory_xact_lock(1953064038, hashtext(NEW.tenant));
         UPDATE tidewire.retention_rules AS r SET applied_seq = 0, through_at = NULL
          WHERE r.tenant = NEW.tenant AND r.pattern = NEW.pattern;
     END IF;

@@ -36,6 +36,11 @@ WITH member AS MATERIALIZED (
      WHERE has_function_privilege('public', p.oid, 'EXECUTE')
        AND (p.proname = 'drop_chunk'
             OR (p.proname = 'merge_chunks' AND current_setting('timescaledb.license', true) = 'apache'))
+), locking AS MATERIALIZED (
+    -- What takes an advisory lock, and so the log's.
+    SELECT p.oid, p.proowner, p.proacl FROM pg_proc AS p
+     WHERE p.pronamespace = 'pg_catalog'::regnamespace AND starts_with(replace(p.proname, 'try_', ''), 'pg_advisory_')
+       AND strpos(p.proname, 'unlock') = 0
 ), issue AS (
     SELECT m.role, m.tenant, m.who || ' is a superuser' AS issue FROM member AS m WHERE m.rolsuper
     UNION ALL
@@ -74,6 +79,17 @@ WITH member AS MATERIALIZED (
     UNION ALL
     SELECT m.role, m.tenant, 'PUBLIC, and so it as well, has been given ' || string_agg(g.what, ', ' ORDER BY g.what)
       FROM member AS m JOIN granted AS g ON g.grantee = 0 WHERE m.oid = m.role_oid GROUP BY m.role, m.tenant
+    UNION ALL
+    -- Not a superuser's or the database's owner, who are named above.
+    SELECT m.role, m.tenant, m.who || ' has been given ' || string_agg(l.oid::regprocedure::text, ', ' ORDER BY l.oid::regprocedure::text)
+           || ', and so may take the log''s advisory locks'
+      FROM member AS m JOIN locking AS l ON EXISTS (SELECT FROM aclexplode(l.proacl) AS x WHERE x.grantee = m.oid AND x.grantee <> l.proowner)
+     WHERE NOT m.rolsuper AND m.oid <> (SELECT d.datdba FROM pg_database AS d WHERE d.datname = current_database())
+     GROUP BY m.role, m.tenant, m.who
+    UNION ALL
+    SELECT NULL, NULL, 'whoever may connect may take the log''s advisory locks, and so hold up retention, readers and servers: '
+           || 'run sql/roles/locks.sql'
+     WHERE EXISTS (SELECT FROM locking AS l WHERE has_function_privilege('public', l.oid, 'EXECUTE'))
     UNION ALL
     SELECT t.role, t.tenant, 'there is no such role: whoever creates one of this name gets the tenant'
       FROM tidewire.tenant_roles AS t WHERE NOT EXISTS (SELECT FROM pg_roles AS r WHERE r.rolname = t.role)

@@ -6,6 +6,8 @@
 //! - One statement at a time on the connection, of which tenants take turns. It waits there for a lock no longer than a moment; the
 //!   rest of the time it waits elsewhere, and others have their turns.
 //! - Whoever gives up leaves one statement behind at most: each is prepared first, which is answered after all that was sent before.
+//! - No attempt is begun for a credential whose end is in force here, and what a change ends has ended before the tenant's next change
+//!   is begun, if who asked for it waits that long. An attempt that was begun before may still be made: it waits for a lock no longer than a moment.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -13,20 +15,22 @@ use std::time::{Duration, Instant};
 
 use tokio_postgres::Client;
 
+use super::jwt::Denied;
+use super::lease::Lease;
 use super::ledger::LedgerError;
 use super::registry::Registry;
 use crate::event::Tenant;
-use crate::event::limits::ADMINISTRATION_WAITING_MAX;
+use crate::event::limits::{ADMINISTRATION_WAITING_MAX, CREDENTIALS_TURN_MAX};
 use crate::fair::{Fair, NoPermit, Permit};
 use crate::tasks::pause;
 
-/// How long a turn is waited for.
-pub(super) const TURN_WAIT: Duration = Duration::from_secs(2);
 /// How long a change that is held up is tried again.
 const PATIENCE: Duration = Duration::from_millis(1_500);
 /// Rests between attempts: each twice as long as the one before.
 const REST_MIN: Duration = Duration::from_millis(25);
 const REST_MAX: Duration = Duration::from_millis(400);
+/// How long an attempt that was begun before the credential's end is waited for after it: who has ended its own is answered.
+const LAST_ATTEMPT_MAX: Duration = Duration::from_millis(500);
 
 /// What is changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,7 +73,7 @@ impl Changes {
 
 /// Waits for a place, as long as an administrator does.
 pub(super) async fn soon(places: &Arc<Fair>, tenant: &Tenant) -> Result<Permit, LedgerError> {
-    let permit = places.acquire_soon(tenant, ADMINISTRATION_WAITING_MAX, TURN_WAIT);
+    let permit = places.acquire_soon(tenant, ADMINISTRATION_WAITING_MAX, CREDENTIALS_TURN_MAX);
     permit.await.map_err(|why| match why {
         NoPermit::Crowded => LedgerError::Crowded,
         NoPermit::Late => LedgerError::Unavailable,
@@ -97,35 +101,79 @@ impl Own {
 }
 
 impl Registry {
-    /// Changes something of the tenant, by one statement that is sent again if another transaction is in its way.
+    /// Changes something of the tenant, by one statement that is sent again if another transaction is in its way; for as long as the
+    /// lease lasts.
     ///
     /// # Errors
     /// [`LedgerError::HeldUp`] if one is for too long, [`LedgerError::Crowded`] if too many of the tenant wait,
-    /// [`LedgerError::Unavailable`] if its turn does not come or there is no answer; else as what is asked.
+    /// [`LedgerError::Unavailable`] if its turn does not come or there is no answer, [`LedgerError::Ended`] if the credential ends before;
+    /// else as what is asked.
     pub(super) async fn change<T, F>(
         &self,
         of: Of,
-        tenant: &Tenant,
+        (tenant, lease): (&Tenant, &Lease),
         ask: impl Fn(Arc<Client>) -> F,
     ) -> Result<T, LedgerError>
     where
         F: Future<Output = Result<T, LedgerError>>,
     {
-        let changes = &self.0.changes;
-        let _place = changes.place(of, tenant).await?;
+        let _place = lease.run(self.0.changes.place(of, tenant)).await??;
+        self.attempt((tenant, lease), ask).await
+    }
+
+    /// The same, and what it ends has ended here when it returns, before the tenant's next change is begun.
+    ///
+    /// # Errors
+    /// As [`Registry::change`], and if what has changed cannot be read.
+    pub(super) async fn change_at_once<T, F>(
+        &self,
+        of: Of,
+        (tenant, lease): (&Tenant, &Lease),
+        ask: impl Fn(Arc<Client>) -> F,
+    ) -> Result<T, LedgerError>
+    where
+        F: Future<Output = Result<T, LedgerError>>,
+    {
+        let _place = lease.run(self.0.changes.place(of, tenant)).await??;
+        let changed = self.attempt((tenant, lease), ask).await?;
+        // Whatever becomes of who asked: it may have ended its own credential.
+        self.look_now().await?;
+        Ok(changed)
+    }
+
+    async fn attempt<T, F>(
+        &self,
+        (tenant, lease): (&Tenant, &Lease),
+        ask: impl Fn(Arc<Client>) -> F,
+    ) -> Result<T, LedgerError>
+    where
+        F: Future<Output = Result<T, LedgerError>>,
+    {
         let began = Instant::now();
         let mut rest = REST_MIN;
         loop {
-            let turn = soon(&changes.line, tenant).await?;
+            let turn = lease.run(soon(&self.0.changes.line, tenant)).await??;
             let lines = self.0.lines()?;
             let line = &lines.changes;
-            let answer = line.ask(ask(Arc::clone(line.client()))).await;
+            lease.check()?;
+            let answer = tokio::select! {
+                biased;
+                answer = line.ask(ask(Arc::clone(line.client()))) => answer,
+                why = long_ended(lease) => Err(why.into()),
+            };
             drop(turn);
             if !matches!(answer, Err(LedgerError::HeldUp)) || began.elapsed() >= PATIENCE {
                 return answer;
             }
-            pause(rest).await;
+            lease.run(pause(rest)).await?;
             rest = rest.saturating_mul(2).min(REST_MAX);
         }
     }
+}
+
+/// Waits until the credential has ended, and as long as an attempt may take after it.
+async fn long_ended(lease: &Lease) -> Denied {
+    let why = lease.ended().await;
+    pause(LAST_ATTEMPT_MAX).await;
+    why
 }

@@ -37,9 +37,15 @@ pub enum Denied {
     /// Withdrawn.
     #[error("the credential has been revoked")]
     Revoked,
+    /// Withdrawn, or changed in what it grants, since something was begun with it.
+    #[error("the credential has been revoked, or what it grants was changed: ask again")]
+    Ended,
     /// Not known here, and who knows, the database or the identity provider, cannot be asked.
     #[error("the credential cannot be checked at the moment")]
     Unavailable,
+    /// Of a tenant that is the server's own.
+    #[error("the token's tenant is one in which servers check themselves: nobody else is let in")]
+    Reserved,
     /// Valid, but a claim is missing or is not what it should be.
     #[error("the token's claim {0} is missing or not usable")]
     Claim(String),

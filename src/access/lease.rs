@@ -9,15 +9,16 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
-use tokio::time::Instant;
-use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
+use tokio_util::sync::CancellationToken;
 
 use super::api_key::KeyId;
 use super::jwt::Denied;
 use super::principal::{Credential, Principal};
+use crate::tasks::pause;
 
-/// A wait that nobody waits for.
-const FAR: Duration = Duration::from_hours(30 * 24);
+/// The end of a credential is waited for this long at a time: the server's clock may be set meanwhile, and a timer does not go as
+/// far as an end may lie.
+const WAIT_MAX: Duration = Duration::from_hours(1);
 
 /// Ends with its credential. Let go when dropped.
 #[derive(Debug)]
@@ -34,23 +35,17 @@ impl Lease {
         self.place.number
     }
 
-    /// When the credential ends by itself; far away if it does not.
-    #[must_use]
-    pub fn deadline(&self) -> Instant {
-        let left = self.expires_at.map_or(FAR, |at| {
-            let ends = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(at));
-            ends.and_then(|ends| ends.duration_since(SystemTime::now()).ok())
-                .unwrap_or_default()
-                .min(FAR)
-        });
-        Instant::now()
-            .checked_add(left)
-            .unwrap_or_else(Instant::now)
-    }
-
-    /// Waits for the revocation, for ever if there is none.
-    pub fn revoked(&self) -> WaitForCancellationFutureOwned {
-        self.revoked.clone().cancelled_owned()
+    /// Waits for the end of the credential, by time or by revocation, and says which; for ever if there is none. It goes on waiting for
+    /// this one when the lease is gone.
+    pub fn ended(&self) -> impl Future<Output = Denied> + Send + use<> {
+        let (expires_at, revoked) = (self.expires_at, self.revoked.clone());
+        async move {
+            tokio::select! {
+                biased;
+                () = revoked.cancelled() => Denied::Ended,
+                () = expired(expires_at) => Denied::Expired,
+            }
+        }
     }
 
     /// Whether it still counts.
@@ -59,8 +54,8 @@ impl Lease {
     /// Why it has ended.
     pub fn check(&self) -> Result<(), Denied> {
         if self.revoked.is_cancelled() {
-            Err(Denied::Revoked)
-        } else if self.expires_at.is_some() && self.deadline() <= Instant::now() {
+            Err(Denied::Ended)
+        } else if self.expires_at.is_some_and(has_passed) {
             Err(Denied::Expired)
         } else {
             Ok(())
@@ -74,11 +69,32 @@ impl Lease {
     pub async fn run<T>(&self, work: impl Future<Output = T>) -> Result<T, Denied> {
         tokio::select! {
             biased;
-            () = self.revoked.cancelled() => Err(Denied::Revoked),
-            () = tokio::time::sleep_until(self.deadline()), if self.expires_at.is_some() => Err(Denied::Expired),
+            why = self.ended() => Err(why),
             done = work => Ok(done),
         }
     }
+}
+
+/// Waits for a time in seconds since 1970; for ever if there is none.
+async fn expired(at: Option<u64>) {
+    let Some(at) = at else {
+        return std::future::pending().await;
+    };
+    while let Some(left) = left(at) {
+        pause(left.min(WAIT_MAX)).await;
+    }
+}
+
+/// What is left until a time in seconds since 1970, if anything.
+fn left(at: u64) -> Option<Duration> {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    let left = Duration::from_secs(at).checked_sub(now.unwrap_or_default());
+    left.filter(|left| !left.is_zero())
+}
+
+/// Whether a credential that ends then, in seconds since 1970, has ended.
+pub(super) fn has_passed(at: u64) -> bool {
+    left(at).is_none()
 }
 
 /// All leases of a server.
@@ -149,5 +165,47 @@ impl Leases {
         held.values()
             .filter_map(|(holder, _)| key(holder))
             .collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::tasks::pause;
+
+    const DAY: Duration = Duration::from_hours(24);
+
+    /// Of a credential that ends so many days from now.
+    fn lease(all: &Leases, days: Option<u64>) -> Lease {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        let now = now.unwrap().as_secs();
+        all.begin(&Principal {
+            expires_at: days.map(|days| now.saturating_add(days.saturating_mul(DAY.as_secs()))),
+            ..Principal::development()
+        })
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_ends_in_months_or_never_has_not_expired_after_one() {
+        let all = Leases::default();
+        for days in [None, Some(60), Some(10_000), Some(u64::MAX)] {
+            let lease = lease(&all, days);
+            assert_eq!(lease.check(), Ok(()), "{days:?}");
+            let work = pause(DAY.saturating_mul(40));
+            assert_eq!(lease.run(work).await, Ok(()), "{days:?}");
+        }
+    }
+    #[tokio::test(start_paused = true)]
+    async fn what_ends_says_how() {
+        let all = Leases::default();
+        let (expired, revoked) = (lease(&all, Some(0)), lease(&all, Some(60)));
+        assert_eq!(expired.check(), Err(Denied::Expired));
+        assert_eq!(expired.ended().await, Denied::Expired);
+        let (never, ended) = (lease(&all, None).ended(), revoked.ended());
+        let year = DAY.saturating_mul(365);
+        assert!(tokio::time::timeout(year, never).await.is_err());
+        all.end_where(|holder| holder.expires_at.is_some());
+        assert_eq!(ended.await, Denied::Ended);
+        assert_eq!(revoked.run(pause(DAY)).await, Err(Denied::Ended));
     }
 }

@@ -13,19 +13,22 @@ use tokio_postgres::{Client, Row};
 
 use super::Role;
 use super::api_key::{ApiKey, Grant, KeyId, KnownKey};
-use super::tenants::{TENANT_PATTERNS_MAX, TENANT_VALUES_MAX};
+use super::jwt::Denied;
+use super::rows::{self, LIST_ROWS, is_full};
+use crate::event::limits::{KEYS_MAX, TENANT_PATTERNS_MAX, TENANT_VALUES_MAX};
 use crate::event::{Label, Tenant, TopicPattern};
 use crate::pg::told;
 
-/// Keys of a tenant that may be in force at once.
-pub const KEYS_MAX: i64 = 10_000;
 const TOO_MANY_KEYS: LedgerError = LedgerError::TooMany {
     most: KEYS_MAX,
     what: "API keys in force",
     remedy: "revoke some",
 };
-/// Keys or revocations in one answer.
-pub const LIST_MAX: i64 = 1_000;
+/// Days for which keys that have ended are kept, and listed. As many as `tidewire.record_credential()` says.
+pub const KEPT_DAYS: i32 = 90;
+
+/// Keys that are removed in one statement.
+const FORGET_MAX: i64 = 1_000;
 
 const KEYS: &str = "
     SELECT k.key_id, k.tenant, k.name, k.role, k.read_topics, k.write_topics,
@@ -58,12 +61,12 @@ const USED: &str = "
          WHERE k.key_id = u.key_id AND (k.last_used_at IS NULL OR k.last_used_at < u.at)
     )
     SELECT k.key_id FROM tidewire.api_keys AS k WHERE k.key_id = ANY ($1::text[]) AND k.key_id NOT IN (SELECT f.key_id FROM free AS f)";
-/// As long after they have ended as `tidewire.record_credential()` says. Until then lists show them.
+/// [`KEPT_DAYS`] after they have ended.
 const FORGET_KEYS: &str = "
     DELETE FROM tidewire.api_keys AS k
      WHERE k.key_id = ANY (ARRAY(
         SELECT o.key_id FROM tidewire.api_keys AS o
-         WHERE least(o.revoked_at, o.expires_at) < now() - interval '90 days'
+         WHERE least(o.revoked_at, o.expires_at) < now() - make_interval(days => $2)
          ORDER BY least(o.revoked_at, o.expires_at) LIMIT $1 FOR UPDATE SKIP LOCKED))";
 
 /// Statements of this file, for the test that prepares each.
@@ -86,6 +89,9 @@ pub enum LedgerError {
     /// Another transaction has held what is asked for or changed, for as long as this waits.
     #[error("another transaction in the database is in the way")]
     HeldUp,
+    /// The credential of who asks has ended. Nothing is done any more for it; what was under way may be done nonetheless.
+    #[error(transparent)]
+    Ended(#[from] Denied),
     /// As many of the tenant's administrative requests wait already as may.
     #[error("too many administrative requests of this tenant are waiting")]
     Crowded,
@@ -230,44 +236,39 @@ fn time(seconds: u64) -> DateTime<Utc> {
         .map_or(DateTime::<Utc>::MAX_UTC, DateTime::<Utc>::from)
 }
 
-/// The tenant's keys after this id, by their ids; [`LIST_MAX`] at most, and whether there are more. With a name: those of this name.
+/// The tenant's keys after this id, by their ids; [`LIST_MAX`](crate::event::limits::LIST_MAX) at most, and whether there are more. With a name: those of this name.
 pub(super) async fn list_keys(
     client: &Client,
     tenant: &Tenant,
     after: &str,
     name: Option<&Label>,
 ) -> Result<(Vec<ListedKey>, bool), LedgerError> {
-    let mut rows = client
+    let rows = client
         .query(
             LIST_KEYS,
             &[
                 &tenant.as_str(),
                 &after,
-                &LIST_MAX.saturating_add(1),
+                &LIST_ROWS,
                 &name.map(Label::as_str),
             ],
         )
         .await?;
-    let most = usize::try_from(LIST_MAX).unwrap_or(usize::MAX);
-    let has_more = rows.len() > most;
-    rows.truncate(most);
-    let listed = |row: &Row| {
+    rows::page(&rows, |row| {
         Ok(ListedKey {
             id: row.try_get(0)?,
             name: row.try_get(1)?,
             role: row.try_get(2)?,
-            read: row.try_get(3)?,
-            write: row.try_get(4)?,
-            created_at: row.try_get(5)?,
+            read: rows::patterns(row, 3),
+            write: rows::patterns(row, 4),
+            created_at: rows::time(row, 5).unwrap_or_default(),
             created_by: row.try_get(6)?,
-            expires_at: row.try_get(7)?,
-            revoked_at: row.try_get(8)?,
+            expires_at: rows::time(row, 7),
+            revoked_at: rows::time(row, 8),
             revoked_by: row.try_get(9)?,
-            last_used_at: row.try_get(10)?,
+            last_used_at: rows::time(row, 10),
         })
-    };
-    let listed: Result<_, LedgerError> = rows.iter().map(listed).collect();
-    Ok((listed?, has_more))
+    })
 }
 
 /// Revokes a key of the tenant; whether there is one.
@@ -308,8 +309,10 @@ pub(super) async fn used(
     Ok(left)
 }
 
-/// Forgets keys that ended long ago, [`LIST_MAX`] at most; whether there may be more.
+/// Forgets keys that ended long ago, [`FORGET_MAX`] at most; whether there may be more.
 pub(super) async fn forget_keys(client: &Client) -> Result<bool, LedgerError> {
-    let forgotten = client.execute(FORGET_KEYS, &[&LIST_MAX]).await?;
-    Ok(i64::try_from(forgotten).is_ok_and(|count| count >= LIST_MAX))
+    let forgotten = client
+        .execute(FORGET_KEYS, &[&FORGET_MAX, &KEPT_DAYS])
+        .await?;
+    Ok(is_full(forgotten, FORGET_MAX))
 }

@@ -17,8 +17,9 @@ use super::ledger::LedgerError;
 
 /// A connection that has answered nobody for this time is replaced.
 pub(super) const ANSWER_TIMEOUT: Duration = Duration::from_secs(2);
-/// No statement takes longer: the others wait behind it.
-const STATEMENT_MAX: Duration = Duration::from_millis(1_500);
+/// No statement takes longer: the others wait behind it. Shorter than [`STATEMENT_MAX`](crate::event::limits::STATEMENT_MAX), for which
+/// nobody waits in line.
+const IN_LINE_MAX: Duration = Duration::from_millis(1_500);
 /// No read waits longer for a lock, which only a change of the schema has.
 const LOCK_MAX: Duration = Duration::from_millis(300);
 /// No change waits longer for a lock while others wait for the connection: it is tried again.
@@ -89,7 +90,7 @@ impl Line {
     async fn bound(&self, lock: Duration) -> Result<(), LedgerError> {
         let bounds = format!(
             "SET statement_timeout = {}; SET lock_timeout = {}",
-            STATEMENT_MAX.as_millis(),
+            IN_LINE_MAX.as_millis(),
             lock.as_millis(),
         );
         Ok(self.client.batch_execute(&bounds).await?)

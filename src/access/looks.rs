@@ -94,6 +94,13 @@ impl Registry {
         (by > LATE_AFTER).then_some(Late { by, cause })
     }
 
+    /// How long ago credentials were looked up last.
+    #[must_use]
+    pub fn looked_before(&self) -> Duration {
+        let looked = self.0.looked.lock().unwrap_or_else(PoisonError::into_inner);
+        looked.at.elapsed()
+    }
+
     /// A look has been tried.
     pub(super) fn note_look(&self, failed: Option<Cause>) {
         let mut looked = self.0.looked.lock().unwrap_or_else(PoisonError::into_inner);

@@ -25,6 +25,7 @@ pub mod registry;
 mod remembered;
 pub mod revocations;
 pub mod revoked;
+mod rows;
 pub mod schema;
 pub mod settings;
 pub mod tenants;
@@ -129,6 +130,9 @@ impl Access {
             return self.registry.identify(&key).await;
         }
         let principal = self.trust.verifier.verify(credential).await?;
+        if principal.tenant.is_reserved() {
+            return Err(Denied::Reserved);
+        }
         self.registry.check(&principal).await?;
         Ok(principal)
     }

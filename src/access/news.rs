@@ -5,24 +5,26 @@
 //! - A mark of a credential is removed only when it was to be seen for longer than any server may go without a look.
 
 use std::collections::{HashSet, VecDeque};
+use std::time::Duration;
 
-use chrono::{DateTime, Utc};
-use tokio_postgres::{Client, Row};
+use tokio_postgres::Client;
 
 use super::api_key::KeyId;
 use super::ledger::LedgerError;
 use super::remembered::Mark;
-use super::revoked::{Claim, Revoked};
+use super::revoked::{BEYOND_HOURS, Claim, Revoked};
+use super::rows::{self, is_full};
+use super::upkeep::UPKEEP_INTERVAL;
 use crate::event::Tenant;
 
 /// Changes of credentials that are read in one statement.
 const PAGE: i64 = 5_000;
 /// Marks that are removed in one statement.
 const FORGET_MAX: i64 = 10_000;
-/// Seconds between two looks, by the database's clock, beyond which marks may have gone: everything is read anew.
-const GAP_MAX_S: f64 = 300.0;
-/// Rounds of upkeep that a mark is kept for once nobody can miss it: minutes, and twice as long as [`GAP_MAX_S`].
-const ROUNDS_KEPT: usize = 10;
+/// Time between two looks, by the database's clock, beyond which marks may have gone: everything is read anew.
+const GAP_MAX: Duration = Duration::from_mins(5);
+/// Rounds of upkeep that a mark is kept for once nobody can miss it: together twice as long as [`GAP_MAX`].
+const ROUNDS_KEPT: u32 = 10;
 
 /// What a look before did not see. Who writes during a look is seen by the next, in whatever order they commit.
 /// What is beyond the present snapshot was written in another cluster, before a restore. The second column names the server of the
@@ -51,7 +53,7 @@ const CHANGES: &str = "
                AND NOT pg_visible_in_snapshot(k.changed_in, $1::text::pg_snapshot)
              ORDER BY k.changed_in, k.change LIMIT $4) AS c
            LEFT JOIN tidewire.revoked_tokens AS r ON r.tenant = c.tenant AND r.claim = c.kind AND r.value = c.value
-                 AND (r.until IS NULL OR r.until > now() - interval '1 hour')
+                 AND (r.until IS NULL OR r.until > now() - make_interval(hours => $5))
      ORDER BY c.changed_in, c.change";
 /// Marks of transactions that were over when the snapshot was taken.
 const FORGET: &str = "
@@ -77,7 +79,7 @@ pub(super) struct Seen {
 impl Seen {
     /// Whether what this has not seen is among the marks that `next` finds.
     pub(super) fn leads_to(&self, next: &Self) -> bool {
-        self.server == next.server && (next.at - self.at).abs() <= GAP_MAX_S
+        self.server == next.server && (next.at - self.at).abs() <= GAP_MAX.as_secs_f64()
     }
 }
 
@@ -134,7 +136,7 @@ impl Default for Place {
 
 /// Some credentials that have changed.
 #[derive(Debug, Default)]
-pub(super) struct Changes {
+pub(super) struct Changed {
     /// API keys, to be read.
     pub(super) keys: HashSet<KeyId>,
     /// Revocations that are in force.
@@ -146,16 +148,16 @@ pub(super) struct Changes {
 }
 
 /// Changes of credentials that `snapshot` did not see, after this place.
-pub(super) async fn changes(
+pub(super) async fn changed(
     client: &Client,
     snapshot: &str,
     after: &Place,
-) -> Result<Changes, LedgerError> {
+) -> Result<Changed, LedgerError> {
     let (number, change) = (&after.changed_in, after.change);
     let rows = client
-        .query(CHANGES, &[&snapshot, number, &change, &PAGE])
+        .query(CHANGES, &[&snapshot, number, &change, &PAGE, &BEYOND_HOURS])
         .await?;
-    let mut changes = Changes::default();
+    let mut changed = Changed::default();
     for row in &rows {
         let (kind, value): (&str, &str) = (row.try_get(3)?, row.try_get(4)?);
         // What names no tenant or claim has revoked nothing.
@@ -163,31 +165,22 @@ pub(super) async fn changes(
         match (Claim::parse(kind), tenant) {
             (Some(claim), Some(tenant)) => {
                 if row.try_get(7)? {
-                    let (at, until) = (time(row, 5), row.try_get(6).ok().flatten());
-                    changes.revoked.add(tenant, claim, value, at, until);
+                    let (at, until) = (rows::revoked_at(row, 5), row.try_get(6).ok().flatten());
+                    changed.revoked.add(tenant, claim, value, at, until);
                 } else {
-                    changes.withdrawn.push((tenant, claim, value.into()));
+                    changed.withdrawn.push((tenant, claim, value.into()));
                 }
             }
-            _ => changes.keys.extend(KeyId::parse(value)),
+            _ => changed.keys.extend(KeyId::parse(value)),
         }
     }
-    if let Some(last) = rows.last().filter(|_| is_full(rows.len())) {
-        changes.next = Some(Place {
+    if let Some(last) = rows.last().filter(|_| is_full(rows.len(), PAGE)) {
+        changed.next = Some(Place {
             changed_in: last.try_get(0)?,
             change: last.try_get(1)?,
         });
     }
-    Ok(changes)
-}
-
-fn is_full(count: usize) -> bool {
-    i64::try_from(count).is_ok_and(|count| count >= PAGE)
-}
-
-/// A time that is none, as `infinity`: all of these tokens.
-pub(super) fn time(row: &Row, column: usize) -> DateTime<Utc> {
-    row.try_get(column).unwrap_or(DateTime::<Utc>::MAX_UTC)
+    Ok(changed)
 }
 
 /// Removes marks that every server has seen, or will not ask for; whether there may be more.
@@ -195,7 +188,7 @@ pub(super) async fn forget(client: &Client, seen: &Seen) -> Result<bool, LedgerE
     let forgotten = client
         .execute(FORGET, &[&seen.snapshot, &FORGET_MAX])
         .await?;
-    Ok(i64::try_from(forgotten).is_ok_and(|count| count >= FORGET_MAX))
+    Ok(is_full(forgotten, FORGET_MAX))
 }
 
 /// What was seen in the last rounds of upkeep, the oldest first.
@@ -208,13 +201,17 @@ impl Rounds {
         // Numbers of transactions are others there.
         self.0.retain(|before| before.server == seen.server);
         self.0.push_back(seen);
-        (self.0.len() > ROUNDS_KEPT)
+        u32::try_from(self.0.len())
+            .is_ok_and(|rounds| rounds > ROUNDS_KEPT)
             .then(|| self.0.pop_front())
             .flatten()
     }
 }
 
-const _: () = assert!(GAP_MAX_S * 2.0 <= 60.0 * 10.0 && ROUNDS_KEPT == 10);
+const _: () = assert!(
+    GAP_MAX.saturating_mul(2).as_millis()
+        <= UPKEEP_INTERVAL.saturating_mul(ROUNDS_KEPT).as_millis()
+);
 
 #[cfg(test)]
 mod tests {

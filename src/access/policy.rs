@@ -9,8 +9,8 @@ use serde_json::Value;
 
 use super::Principal;
 use super::schema::{self, Amount, Fault, Schema};
-use super::settings::{Consent, Settings, TopicMode};
-use crate::event::{NewEvent, Payload};
+use super::settings::{Consent, Declared, Settings, TopicMode};
+use crate::event::{NewEvent, Payload, Priority};
 
 /// Why an event is refused.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -101,9 +101,20 @@ impl Policy {
             }
         }
         self.ask_consent(event)?;
+        if !event.names_priority {
+            event.priority = self.default_priority(event).unwrap_or_default();
+        }
         let name = &self.principal.name;
         event.source.get_or_insert_with(|| name.clone());
         Ok(())
+    }
+
+    /// That of the most exact declared pattern which has one.
+    fn default_priority(&self, event: &NewEvent) -> Option<Priority> {
+        let topic = event.topic.as_str();
+        let mut declared = self.settings.declared.iter();
+        let is_meant = |one: &&Declared| one.priority.is_some() && one.pattern.matches(topic);
+        declared.find(is_meant).and_then(|one| one.priority)
     }
 
     fn ask_consent(&self, event: &mut NewEvent) -> Result<(), Refused> {

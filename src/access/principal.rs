@@ -138,7 +138,7 @@ impl Principal {
     #[must_use]
     pub fn may_write(&self, topic: &Topic) -> bool {
         self.role != Role::Analyst
-            && !topic.is_reserved()
+            && !topic.is_kept()
             && self.write.iter().any(|grant| grant.matches(topic.as_str()))
     }
 

@@ -12,7 +12,7 @@ use std::sync::{Arc, PoisonError};
 use super::api_key::{KeyId, KnownKey};
 use super::ledger::{self, LedgerError};
 use super::lines::Line;
-use super::news::{self, Changes, Place};
+use super::news::{self, Changed, Place};
 use super::principal::{Credential, Principal};
 use super::registry::Registry;
 use super::revocations::{self, After};
@@ -33,12 +33,12 @@ impl Registry {
     ) -> Result<(), LedgerError> {
         let mut place = Place::default();
         loop {
-            let read = news::changes(line.client(), snapshot, &place);
-            let mut changes = line.ask(read).await?;
+            let read = news::changed(line.client(), snapshot, &place);
+            let mut changed = line.ask(read).await?;
             let mut keys = Keys::new();
-            read_keys(line, &changes.keys, &mut keys).await?;
-            let next = changes.next.take();
-            self.take(changes, &keys);
+            read_keys(line, &changed.keys, &mut keys).await?;
+            let next = changed.next.take();
+            self.take(changed, &keys);
             match next {
                 Some(next) => place = next,
                 None => return Ok(()),
@@ -72,22 +72,14 @@ impl Registry {
 
     /// What is being looked up is older than something that has changed.
     fn outdate(&self) {
-        let mut version = self
-            .0
-            .version
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        *version = version.wrapping_add(1);
+        let mut version = self.0.version();
+        raise(&mut version);
     }
 
     /// The step for some changes.
-    fn take(&self, changes: Changes, keys: &Keys) {
-        let mut version = self
-            .0
-            .version
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        *version = version.wrapping_add(1);
+    fn take(&self, changed: Changed, keys: &Keys) {
+        let mut version = self.0.version();
+        raise(&mut version);
         for (id, key) in keys {
             match key {
                 Some(key) if self.0.keys.contains_key(id) => {
@@ -99,14 +91,14 @@ impl Registry {
             }
         }
         // What was revoked before has ended its own.
-        let new = changes.revoked.clone();
+        let new = changed.revoked.clone();
         {
             let all = self.0.revoked.write();
             let mut all = all.unwrap_or_else(PoisonError::into_inner);
-            for (tenant, claim, value) in &changes.withdrawn {
+            for (tenant, claim, value) in &changed.withdrawn {
                 all.remove(tenant, *claim, value);
             }
-            all.extend(changes.revoked);
+            all.extend(changed.revoked);
         }
         self.leases().end_where(|holder| match &holder.credential {
             Credential::ApiKey { id, .. } => keys
@@ -119,17 +111,13 @@ impl Registry {
 
     /// The step for everything: nothing is done if keys are in use that were not read, which are returned. Then `revoked` is taken.
     fn replace(&self, revoked: &mut Option<Revoked>, keys: &Keys) -> HashSet<KeyId> {
-        let mut version = self
-            .0
-            .version
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut version = self.0.version();
         let in_use = self.leases().keys().into_iter();
         let missing: HashSet<_> = in_use.filter(|id| !keys.contains_key(id)).collect();
         let Some(mut new) = revoked.take_if(|_| missing.is_empty()) else {
             return missing;
         };
-        *version = version.wrapping_add(1);
+        raise(&mut version);
         for id in self.known_keys() {
             match keys.get(&id) {
                 Some(Some(key)) => self.0.keys.insert(id, Arc::clone(key)),
@@ -157,6 +145,11 @@ impl Registry {
         let keys = self.0.keys.iter();
         keys.map(|(id, _)| (*id).clone()).collect()
     }
+}
+
+/// What is remembered changes: what is being looked up is not.
+const fn raise(version: &mut u64) {
+    *version = version.wrapping_add(1);
 }
 
 /// Whether the key is in force and says of its holder what it did.

@@ -10,8 +10,8 @@
 //! - Whoever guesses keys waits in line with other guessers: a few are looked up at a time.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, MutexGuard, PoisonError, RwLock};
+use std::time::Duration;
 
 use moka::sync::Cache;
 use tokio::sync::{Mutex, Notify, Semaphore};
@@ -19,7 +19,7 @@ use tokio::sync::{Mutex, Notify, Semaphore};
 use super::api_key::{ApiKey, KeyId, KnownKey};
 use super::changes::Changes;
 use super::jwt::Denied;
-use super::lease::Leases;
+use super::lease::{Leases, has_passed};
 use super::ledger::{self, LedgerError};
 use super::lines::{ANSWER_TIMEOUT, Lines};
 use super::looks::{Cause, Looked, Refreshed};
@@ -28,6 +28,10 @@ use super::refresh::still_grants;
 use super::remembered::Remembered;
 use super::revoked::Revoked;
 use super::uses::Uses;
+use crate::backoff::Backoff;
+use crate::event::limits::{
+    CREDENTIAL_LISTS_MAX, KEY_LOOKUPS_MAX, KEYS_KNOWN_MAX, SETTINGS_READS_MAX,
+};
 use crate::fair::Fair;
 use crate::pg::{ConnectError, Connector};
 use crate::tasks::{Tasks, pause};
@@ -39,14 +43,6 @@ pub const STATEMENTS: &[&str] = &[LISTEN];
 
 const RECONNECT_MIN: Duration = Duration::from_millis(50);
 const RECONNECT_MAX: Duration = Duration::from_secs(2);
-/// Keys remembered. Beyond it the one that was used least is looked up again.
-const KNOWN_MAX: u64 = 50_000;
-/// Tenants whose settings are read at once.
-const SETTINGS_READS_MAX: usize = 4;
-/// Keys that are looked up at once.
-const LOOKUPS_MAX: usize = 4;
-/// Administrative requests under way at once.
-const ADMINISTRATION_MAX: usize = 4;
 
 /// See the module. Cheap to clone; clones share it.
 #[derive(Debug, Clone)]
@@ -61,7 +57,7 @@ pub(super) struct Inner {
     opened: AtomicU64,
     /// How often what is remembered of credentials has changed. A key that is looked up meanwhile is not remembered. Held while what is
     /// remembered changes: what is remembered is never older than what has ended leases.
-    pub(super) version: std::sync::Mutex<u64>,
+    version: std::sync::Mutex<u64>,
     /// Held while what has changed is being read again, so that nobody takes it for done.
     pub(super) refreshed: Mutex<Refreshed>,
     /// Looks that were asked for.
@@ -93,6 +89,10 @@ pub enum RegistryError {
 }
 
 impl Inner {
+    pub(super) fn version(&self) -> MutexGuard<'_, u64> {
+        self.version.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn lines(&self) -> Result<Arc<Lines>, LedgerError> {
         let lines = self.lines.read().unwrap_or_else(PoisonError::into_inner);
         let is_open = |lines: &Arc<Lines>| !lines.looks.client().is_closed();
@@ -122,11 +122,11 @@ impl Registry {
             refreshed: Mutex::default(),
             asked: AtomicU64::new(0),
             looked: std::sync::Mutex::default(),
-            keys: Cache::new(KNOWN_MAX),
+            keys: Cache::new(KEYS_KNOWN_MAX),
             revoked: RwLock::default(),
             leases: Leases::default(),
-            lookups: Semaphore::new(LOOKUPS_MAX),
-            administration: Fair::new(ADMINISTRATION_MAX),
+            lookups: Semaphore::new(KEY_LOOKUPS_MAX),
+            administration: Fair::new(CREDENTIAL_LISTS_MAX),
             changes: Changes::default(),
             uses: Uses::default(),
             settings: Remembered::default(),
@@ -161,10 +161,10 @@ impl Registry {
     pub(super) async fn check(&self, holder: &Principal) -> Result<(), Denied> {
         match &holder.credential {
             Credential::ApiKey { id, .. } => {
-                let known = self.find(id).await?.ok_or(Denied::Revoked)?;
+                let known = self.find(id).await?.ok_or(Denied::Ended)?;
                 check(&known)?;
                 let is_same = still_grants(Some(&known), holder);
-                is_same.then_some(()).ok_or(Denied::Revoked)
+                is_same.then_some(()).ok_or(Denied::Ended)
             }
             Credential::Token { .. } if self.is_revoked(holder) => Err(Denied::Revoked),
             Credential::Token { .. } | Credential::None => Ok(()),
@@ -220,22 +220,14 @@ impl Registry {
             if let Some(known) = self.0.keys.get(id) {
                 return Ok(Some(known));
             }
-            let before = *self
-                .0
-                .version
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let before = *self.0.version();
             let lines = self.0.lines()?;
             let mut found = ledger::keys(lines.looks.client(), &[id.as_str()]).await?;
             lines.looks.note_answer();
             let Some(known) = found.pop().map(Arc::new) else {
                 return Ok(None);
             };
-            let version = self
-                .0
-                .version
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let version = self.0.version();
             if *version == before {
                 self.0.keys.insert(id.clone(), Arc::clone(&known));
                 return Ok(Some(known));
@@ -279,9 +271,9 @@ impl Registry {
                 tracing::warn!(%error, "credentials cannot be looked up: those that are known stay in force");
             }
             self.set_lines(None);
-            let mut backoff = RECONNECT_MIN;
+            let mut backoff = Backoff::new(RECONNECT_MIN, RECONNECT_MAX);
             lines = loop {
-                pause(backoff).await;
+                pause(backoff.next_delay()).await;
                 match self.open().await {
                     Ok(lines) => break lines,
                     Err(error) => {
@@ -292,18 +284,15 @@ impl Registry {
                         }));
                     }
                 }
-                backoff = backoff.saturating_mul(2).min(RECONNECT_MAX);
             };
         }
     }
 }
 
 fn check(known: &KnownKey) -> Result<(), Denied> {
-    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-    let now = now.unwrap_or_default().as_secs();
     if known.is_revoked {
         Err(Denied::Revoked)
-    } else if known.grant.expires_at.is_some_and(|at| at <= now) {
+    } else if known.grant.expires_at.is_some_and(has_passed) {
         Err(Denied::Expired)
     } else {
         Ok(())

@@ -8,13 +8,11 @@
 use chrono::{DateTime, Utc};
 use tokio_postgres::{Client, Row};
 
-use super::ledger::{LIST_MAX, LedgerError};
-use super::news;
-use super::revoked::{Claim, Revocation, Revoked};
+use super::ledger::LedgerError;
+use super::revoked::{BEYOND_HOURS, Claim, Revocation, Revoked};
+use super::rows::{self, LIST_ROWS, is_full};
+use crate::event::limits::REVOCATIONS_MAX;
 use crate::event::{Label, Tenant};
-
-/// Revocations of a tenant's tokens that are kept at once.
-pub const REVOCATIONS_MAX: i64 = 10_000;
 
 const TOO_MANY_REVOCATIONS: LedgerError = LedgerError::TooMany {
     most: REVOCATIONS_MAX,
@@ -23,11 +21,15 @@ const TOO_MANY_REVOCATIONS: LedgerError = LedgerError::TooMany {
 };
 /// Revocations that are read in one statement.
 const PAGE: i64 = 10_000;
+/// Revocations that are removed in one statement.
+const FORGET_MAX: i64 = 1_000;
+/// Days for which revocations are kept beyond their `until`: nobody asks about them by then. As many as
+/// `tidewire.record_credential()` says.
+pub const KEPT_DAYS: i32 = 1;
 
-/// In force for an hour beyond its `until`, as `Revoked::forget_ended` says. Those that are not are read as well: a page is as many rows
-/// as it looks at.
+/// Those that are in force no more are read as well: a page is as many rows as it looks at.
 const REVOKED: &str = "
-    SELECT tenant, claim, value, revoked_at, NULLIF(until, 'infinity'), until IS NULL OR until > now() - interval '1 hour'
+    SELECT tenant, claim, value, revoked_at, NULLIF(until, 'infinity'), until IS NULL OR until > now() - make_interval(hours => $5)
       FROM tidewire.revoked_tokens
      WHERE (tenant, claim, value) > ($1, $2, $3) ORDER BY tenant, claim, value LIMIT $4";
 /// Again: from now on, and for longer, never for less.
@@ -36,25 +38,25 @@ const REVOKE_TOKENS: &str = "
     SELECT $1, $2, $3, $4, $5
      WHERE EXISTS (SELECT FROM tidewire.revoked_tokens AS o WHERE o.tenant = $1 AND o.claim = $2 AND o.value = $3)
         OR (SELECT count(*) FROM tidewire.revoked_tokens AS o WHERE o.tenant = $1
-               AND (o.until IS NULL OR o.until > now() - interval '1 hour')) < $6
+               AND (o.until IS NULL OR o.until > now() - make_interval(hours => $7))) < $6
         ON CONFLICT (tenant, claim, value) DO UPDATE
         SET revoked_at = now(), revoked_by = excluded.revoked_by,
             until = CASE WHEN r.until IS NOT NULL AND excluded.until IS NOT NULL THEN greatest(r.until, excluded.until) END
     RETURNING revoked_at";
 const LIST_REVOKED: &str = "
     SELECT claim, value, revoked_at, revoked_by, NULLIF(until, 'infinity') FROM tidewire.revoked_tokens
-     WHERE tenant = $1 AND (claim, value) > ($2, $3) AND (until IS NULL OR until > now() - interval '1 hour')
+     WHERE tenant = $1 AND (claim, value) > ($2, $3) AND (until IS NULL OR until > now() - make_interval(hours => $5))
      ORDER BY claim, value LIMIT $4";
 const LIST_SUBJECT: &str = "
     SELECT claim, value, revoked_at, revoked_by, NULLIF(until, 'infinity') FROM tidewire.revoked_tokens
-     WHERE tenant = $1 AND claim = 'sub' AND value = $2 AND (until IS NULL OR until > now() - interval '1 hour')";
+     WHERE tenant = $1 AND claim = 'sub' AND value = $2 AND (until IS NULL OR until > now() - make_interval(hours => $3))";
 const WITHDRAW: &str = "SELECT tidewire.withdraw_revocation($1, $2, $3, $4)";
-/// Long after they have ended: nobody asks about them.
+/// [`KEPT_DAYS`] after they have ended.
 const FORGET_REVOKED: &str = "
     DELETE FROM tidewire.revoked_tokens AS r
      WHERE r.ctid = ANY (ARRAY(
         SELECT o.ctid FROM tidewire.revoked_tokens AS o
-         WHERE o.until < now() - interval '1 day' ORDER BY o.until LIMIT $1 FOR UPDATE SKIP LOCKED))";
+         WHERE o.until < now() - make_interval(days => $2) ORDER BY o.until LIMIT $1 FOR UPDATE SKIP LOCKED))";
 
 /// Statements of this file, for the test that prepares each.
 pub const STATEMENTS: &[&str] = &[
@@ -96,8 +98,9 @@ pub(super) async fn revoked(
     after: &After,
     revoked: &mut Revoked,
 ) -> Result<Option<After>, LedgerError> {
+    let (tenant, claim, value) = (&after.tenant, &after.claim, &after.value);
     let rows = client
-        .query(REVOKED, &[&after.tenant, &after.claim, &after.value, &PAGE])
+        .query(REVOKED, &[tenant, claim, value, &PAGE, &BEYOND_HOURS])
         .await?;
     for row in &rows {
         let (tenant, claim, value): (&str, &str, &str) =
@@ -105,12 +108,10 @@ pub(super) async fn revoked(
         let names = (Tenant::parse(tenant), Claim::parse(claim), row.try_get(5)?);
         if let (Ok(tenant), Some(claim), true) = names {
             let until = row.try_get(4).ok().flatten();
-            revoked.add(tenant, claim, value, news::time(row, 3), until);
+            revoked.add(tenant, claim, value, rows::revoked_at(row, 3), until);
         }
     }
-    let last = rows
-        .last()
-        .filter(|_| i64::try_from(rows.len()).is_ok_and(|count| count >= PAGE));
+    let last = rows.last().filter(|_| is_full(rows.len(), PAGE));
     let place = |row: &Row| {
         Ok(After {
             tenant: row.try_get(0)?,
@@ -139,6 +140,7 @@ pub(super) async fn revoke_tokens(
                 &by,
                 &revocation.until,
                 &REVOCATIONS_MAX,
+                &BEYOND_HOURS,
             ],
         )
         .await?;
@@ -160,21 +162,20 @@ pub(super) async fn withdraw(
     Ok(row.try_get(0)?)
 }
 
-/// The tenant's revocations after this claim and value, by them; [`LIST_MAX`] at most, and whether there are more.
+/// The tenant's revocations after this claim and value, by them; [`LIST_MAX`](crate::event::limits::LIST_MAX) at most, and whether there are more.
 pub(super) async fn list_revoked(
     client: &Client,
     tenant: &Tenant,
     (claim, value): (&str, &str),
 ) -> Result<(Vec<ListedRevocation>, bool), LedgerError> {
-    let limit = LIST_MAX.saturating_add(1);
-    let mut rows = client
-        .query(LIST_REVOKED, &[&tenant.as_str(), &claim, &value, &limit])
+    let tenant = tenant.as_str();
+    let rows = client
+        .query(
+            LIST_REVOKED,
+            &[&tenant, &claim, &value, &LIST_ROWS, &BEYOND_HOURS],
+        )
         .await?;
-    let most = usize::try_from(LIST_MAX).unwrap_or(usize::MAX);
-    let has_more = rows.len() > most;
-    rows.truncate(most);
-    let listed: Result<_, LedgerError> = rows.iter().map(listed).collect();
-    Ok((listed?, has_more))
+    rows::page(&rows, listed)
 }
 
 /// That of the tokens of this subject, if it is in force.
@@ -184,7 +185,10 @@ pub(super) async fn of_subject(
     subject: &Label,
 ) -> Result<Vec<ListedRevocation>, LedgerError> {
     let rows = client
-        .query(LIST_SUBJECT, &[&tenant.as_str(), &subject.as_str()])
+        .query(
+            LIST_SUBJECT,
+            &[&tenant.as_str(), &subject.as_str(), &BEYOND_HOURS],
+        )
         .await?;
     rows.iter().map(listed).collect()
 }
@@ -193,14 +197,16 @@ fn listed(row: &Row) -> Result<ListedRevocation, LedgerError> {
     Ok(ListedRevocation {
         claim: row.try_get(0)?,
         value: row.try_get(1)?,
-        revoked_at: news::time(row, 2),
+        revoked_at: rows::shown(rows::revoked_at(row, 2)),
         revoked_by: row.try_get(3)?,
-        until: row.try_get(4)?,
+        until: rows::time(row, 4),
     })
 }
 
-/// Forgets revocations that have ended, [`LIST_MAX`] at most; whether there may be more.
+/// Forgets revocations that have ended, [`FORGET_MAX`] at most; whether there may be more.
 pub(super) async fn forget_revoked(client: &Client) -> Result<bool, LedgerError> {
-    let forgotten = client.execute(FORGET_REVOKED, &[&LIST_MAX]).await?;
-    Ok(i64::try_from(forgotten).is_ok_and(|count| count >= LIST_MAX))
+    let forgotten = client
+        .execute(FORGET_REVOKED, &[&FORGET_MAX, &KEPT_DAYS])
+        .await?;
+    Ok(is_full(forgotten, FORGET_MAX))
 }

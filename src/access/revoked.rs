@@ -52,9 +52,14 @@ pub struct Revocation {
     pub until: Option<DateTime<Utc>>,
 }
 
-/// How long a revocation is in force beyond its `until`, in seconds: servers' clocks differ, and a token is good for some time after
-/// its end (`--jwt-leeway-s`). As long as `tidewire.announce_credential_change()` says.
-const BEYOND_S: i64 = 3_600;
+/// Hours for which a revocation is in force beyond its `until`: servers' clocks differ, and a token is good for some time after
+/// its end (`--jwt-leeway-s`). As many as `tidewire.announce_credential_change()` says.
+pub const BEYOND_HOURS: i32 = 1;
+
+/// The same in seconds.
+fn beyond_s() -> i64 {
+    i64::from(BEYOND_HOURS).saturating_mul(3_600)
+}
 
 /// When, and until when, in seconds since 1970.
 #[derive(Debug, Clone, Copy)]
@@ -107,7 +112,7 @@ impl Revoked {
 
     /// Forgets revocations of the tenant that have ended.
     pub fn forget_ended(&mut self, tenant: &Tenant, now: DateTime<Utc>) {
-        let ended = now.timestamp().saturating_sub(BEYOND_S);
+        let ended = now.timestamp().saturating_sub(beyond_s());
         if let Some(values) = self.0.get_mut(tenant) {
             values.retain(|_, term| term.until.is_none_or(|until| until > ended));
             if values.is_empty() {
@@ -221,9 +226,9 @@ mod tests {
         let covered = |revoked: &Revoked| {
             ["a", "b"].map(|id| revoked.covers(&token("acme", "x", Some(id), None)))
         };
-        revoked.forget_ended(&acme, at(1_000 + BEYOND_S - 1));
+        revoked.forget_ended(&acme, at(1_000 + beyond_s() - 1));
         assert_eq!(covered(&revoked), [true, true]);
-        revoked.forget_ended(&acme, at(1_000 + BEYOND_S));
+        revoked.forget_ended(&acme, at(1_000 + beyond_s()));
         assert_eq!(covered(&revoked), [true, false]);
         let mut newer = Revoked::default();
         newer.add(acme.clone(), Claim::Jti, "b", at(2), None);

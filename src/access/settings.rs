@@ -6,8 +6,9 @@
 use std::sync::Arc;
 
 use super::schema::{Schema, Size};
-use super::tenants::{Declaration, TENANT_PATTERNS_MAX, TENANT_VALUES_MAX};
-use crate::event::TopicPattern;
+use super::tenants::Declaration;
+use crate::event::limits::{TENANT_PATTERNS_MAX, TENANT_VALUES_MAX};
+use crate::event::{Priority, TopicPattern};
 
 /// Which topics may be written.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -84,6 +85,8 @@ pub struct Declared {
     pub pattern: TopicPattern,
     /// What their data looks like.
     pub schema: Option<Arc<Schema>>,
+    /// Of events that name none.
+    pub priority: Option<Priority>,
 }
 
 /// Everything that a tenant has decided.

@@ -8,37 +8,36 @@ use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
 use serde_json::Value;
-use tokio_postgres::error::SqlState;
+use tokio_postgres::error::DbError;
 use tokio_postgres::{Client, Row};
 
 use super::ledger::LedgerError;
 use super::remembered::{Known, Mark};
+use super::rows;
 use super::schema::Schema;
 use super::settings::{Consent, Declared, Settings, TopicMode};
-use crate::event::{Tenant, TopicPattern};
+use crate::event::limits::DECLARED_MAX;
+use crate::event::{Priority, Tenant, TopicPattern};
 
-/// Topics that a tenant may declare.
-pub const DECLARED_MAX: i64 = 100;
-/// Values of all schemas of a tenant, with their references.
-pub const TENANT_VALUES_MAX: usize = 100_000;
-/// Regular expressions of all schemas of a tenant, with their references.
-pub const TENANT_PATTERNS_MAX: usize = 100;
+/// The rule that a schema breaks which is too long as the database writes it.
+const SCHEMA_IS_SHORT: &str = "declared_topics_schema_is_short";
 
 const SETTINGS: &str = "
-    SELECT s.topic_mode, s.consent, s.consent_topics, s.changed_at, s.changed_by, c.change
+    SELECT s.topic_mode, s.consent, CASE WHEN s.tenant IS NULL THEN '{*}' ELSE s.consent_topics END, s.changed_at, s.changed_by, c.change
       FROM (SELECT $1::text AS tenant) AS t LEFT JOIN tidewire.tenant_settings AS s ON s.tenant = t.tenant
            LEFT JOIN tidewire.setting_changes AS c ON c.tenant = t.tenant";
 const DECLARED: &str = "
-    SELECT pattern, schema, in_sql, description, changed_at, changed_by FROM tidewire.declared_topics
+    SELECT pattern, schema, in_sql, description, changed_at, changed_by, priority::text FROM tidewire.declared_topics
      WHERE tenant = $1 ORDER BY pattern";
 /// Of rows that are known nothing but their names: its pattern, its place in the table and who wrote there name a version of a
 /// row. Without the pattern a table that is written anew (VACUUM FULL) would give one row the name of another, and without when the
 /// server began another server, which may answer over the same connection after a failover.
 const ROWS: &str = "
-    SELECT d.pattern, r.name, CASE WHEN r.name <> ALL ($2) THEN d.schema END, r.name <> ALL ($2) AND d.schema IS NOT NULL
+    SELECT d.pattern, r.name, CASE WHEN r.name <> ALL ($2) THEN d.schema END, r.name <> ALL ($2) AND d.schema IS NOT NULL,
+           d.priority::text
       FROM tidewire.declared_topics AS d CROSS JOIN LATERAL (
            SELECT d.pattern || ' ' || d.ctid || ' ' || d.xmin || ' ' || extract(epoch FROM pg_postmaster_start_time())) AS r(name)
-     WHERE d.tenant = $1 ORDER BY d.pattern";
+     WHERE d.tenant = $1 ORDER BY d.specificity DESC, d.pattern";
 const CHANGES: &str = "
     SELECT t.tenant, c.change FROM unnest($1::text[]) AS t(tenant) LEFT JOIN tidewire.setting_changes AS c ON c.tenant = t.tenant";
 const CHANGE: &str = "
@@ -48,12 +47,12 @@ const CHANGE: &str = "
         SET topic_mode = coalesce($2, s.topic_mode), consent = coalesce($3, s.consent),
             consent_topics = coalesce($4, s.consent_topics), changed_by = $5, changed_at = now()";
 const DECLARE: &str = "
-    INSERT INTO tidewire.declared_topics AS d (tenant, pattern, schema, in_sql, description, changed_by)
-    SELECT $1, $2, $3, $4, $5, $6
+    INSERT INTO tidewire.declared_topics AS d (tenant, pattern, schema, in_sql, description, changed_by, priority)
+    SELECT $1, $2, $3, $4, $5, $6, $8::text::tidewire.priority
      WHERE (SELECT count(*) FROM tidewire.declared_topics AS o WHERE o.tenant = $1 AND o.pattern <> $2) < $7
         ON CONFLICT (tenant, pattern) DO UPDATE
         SET schema = excluded.schema, in_sql = excluded.in_sql, description = excluded.description,
-            changed_by = excluded.changed_by, changed_at = now()
+            changed_by = excluded.changed_by, changed_at = now(), priority = excluded.priority
     RETURNING true";
 const WITHDRAW: &str = "SELECT tidewire.withdraw_topic($1, $2, $3)";
 
@@ -82,6 +81,8 @@ pub struct Declaration {
     pub is_unchecked_in_sql: bool,
     /// For people.
     pub description: Option<String>,
+    /// Of events that name none.
+    pub priority: Option<Priority>,
 }
 
 /// A declared topic as its tenant sees it.
@@ -94,6 +95,9 @@ pub struct ListedTopic {
     pub schema: Option<Value>,
     /// `refuse` or `unchecked`.
     pub in_sql: String,
+    /// Of events that name none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub priority: Option<String>,
     /// For people.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub description: Option<String>,
@@ -130,14 +134,8 @@ pub(super) async fn listed(
     let listed = ListedSettings {
         topic_mode: or(row.try_get(0)?, TopicMode::default().as_str()),
         consent: or(row.try_get(1)?, Consent::default().as_str()),
-        // What is null is no pattern, which whoever reads it finds out.
-        consent_topics: row
-            .try_get::<_, Option<Vec<Option<String>>>>(2)?
-            .map_or_else(
-                || vec!["*".to_owned()],
-                |topics| topics.into_iter().map(Option::unwrap_or_default).collect(),
-            ),
-        changed_at: row.try_get(3)?,
+        consent_topics: rows::patterns(&row, 2),
+        changed_at: rows::time(&row, 3),
         changed_by: row.try_get(4)?,
     };
     Ok((listed, row.try_get(5)?))
@@ -154,8 +152,9 @@ pub(super) async fn topics(
             schema: row.try_get(1)?,
             in_sql: row.try_get(2)?,
             description: row.try_get(3)?,
-            changed_at: row.try_get(4)?,
+            changed_at: rows::time(row, 4).unwrap_or_default(),
             changed_by: row.try_get(5)?,
+            priority: row.try_get(6)?,
         })
     };
     client
@@ -247,9 +246,11 @@ fn declared(row: &Row, known: &HashMap<String, Declared>) -> Option<(String, Dec
     let schema: Option<Value> = row.try_get(2).ok()?;
     let schema = schema.as_ref().map(Schema::new).transpose().ok()?;
     let pattern = TopicPattern::parse(row.try_get(0).ok()?).ok()?;
+    let priority: Option<String> = row.try_get(4).ok()?;
     let declared = Declared {
         pattern,
         schema: schema.map(Into::into),
+        priority: priority.as_deref().and_then(Priority::parse),
     };
     Some((name, declared))
 }
@@ -295,11 +296,13 @@ pub(super) async fn declare(
                 &declared.description,
                 &by,
                 &DECLARED_MAX,
+                &declared.priority.map(Priority::as_str),
             ],
         )
         .await;
-    let row = row.map_err(|error| match error.code() {
-        Some(&SqlState::CHECK_VIOLATION) => LedgerError::Refused,
+    let is_too_long = |error: &DbError| error.constraint() == Some(SCHEMA_IS_SHORT);
+    let row = row.map_err(|error| match error.as_db_error() {
+        Some(refused) if is_too_long(refused) => LedgerError::Refused,
         _ => error.into(),
     })?;
     row.map(|_| ()).ok_or(LedgerError::TooMany {

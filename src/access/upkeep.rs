@@ -6,8 +6,10 @@
 //! - What fails is tried again in a later round.
 
 use std::collections::HashMap;
-use std::sync::PoisonError;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, SystemTime};
+
+use tokio_postgres::Client;
 
 use super::ledger::{self, LedgerError};
 use super::news::{self, Rounds};
@@ -16,8 +18,8 @@ use super::revocations;
 use crate::tasks::pause;
 
 /// This often.
-const UPKEEP_INTERVAL: Duration = Duration::from_mins(1);
-/// Batches of keys that are forgotten in a round; each is short.
+pub(super) const UPKEEP_INTERVAL: Duration = Duration::from_mins(1);
+/// Batches that are removed in a round at most, of marks, of revocations and of keys each; each is short. The rest goes in the next.
 const BATCHES_MAX: usize = 100;
 /// Keys whose use is written in one statement.
 const USES_PER_WRITE: usize = 1_000;
@@ -31,14 +33,7 @@ impl Registry {
         loop {
             self.write_used().await;
             self.let_go();
-            let forgotten = async {
-                self.forget_marks(&mut rounds).await?;
-                self.forget_revoked().await?;
-                self.forget_keys().await
-            };
-            if let Err(error) = forgotten.await {
-                tracing::debug!(%error, "credentials that have ended are forgotten later");
-            }
+            self.forget(&mut rounds).await;
             pause(UPKEEP_INTERVAL).await;
         }
     }
@@ -55,47 +50,40 @@ impl Registry {
         }
     }
 
-    /// Forgets revocations that have ended, in the database.
-    async fn forget_revoked(&self) -> Result<(), LedgerError> {
-        for _ in 0..BATCHES_MAX {
-            let lines = self.0.lines()?;
-            let line = &lines.changes;
-            if !line.ask(revocations::forget_revoked(line.client())).await? {
-                break;
-            }
-            pause(BATCH_PAUSE).await;
-        }
-        Ok(())
-    }
-
-    /// Forgets marks of changes that every server has seen.
-    async fn forget_marks(&self, rounds: &mut Rounds) -> Result<(), LedgerError> {
+    /// Forgets, in the database, what has ended, and marks of changes that every server has seen. What fails keeps nothing else from it.
+    async fn forget(&self, rounds: &mut Rounds) {
         let seen = self.0.refreshed.lock().await.seen.clone();
-        let Some(old) = seen.and_then(|seen| rounds.note(seen)) else {
-            return Ok(());
-        };
-        for _ in 0..BATCHES_MAX {
-            let lines = self.0.lines()?;
-            let line = &lines.changes;
-            if !line.ask(news::forget(line.client(), &old)).await? {
-                break;
-            }
-            pause(BATCH_PAUSE).await;
+        if let Some(old) = &seen.and_then(|seen| rounds.note(seen)) {
+            let marks = |client: Arc<Client>| async move { news::forget(&client, old).await };
+            self.in_batches("marks of changes", marks).await;
         }
-        Ok(())
+        let revoked =
+            |client: Arc<Client>| async move { revocations::forget_revoked(&client).await };
+        self.in_batches("revocations", revoked).await;
+        let keys = |client: Arc<Client>| async move { ledger::forget_keys(&client).await };
+        self.in_batches("API keys", keys).await;
     }
 
-    /// Forgets API keys that ended long ago.
-    async fn forget_keys(&self) -> Result<(), LedgerError> {
+    /// Removes batches, which say whether there may be more.
+    async fn in_batches<F>(&self, what: &'static str, batch: impl Fn(Arc<Client>) -> F)
+    where
+        F: Future<Output = Result<bool, LedgerError>>,
+    {
         for _ in 0..BATCHES_MAX {
-            let lines = self.0.lines()?;
-            let line = &lines.changes;
-            if !line.ask(ledger::forget_keys(line.client())).await? {
-                break;
+            let removed = async {
+                let lines = self.0.lines()?;
+                let line = &lines.changes;
+                line.ask(batch(Arc::clone(line.client()))).await
+            };
+            match removed.await {
+                Ok(true) => pause(BATCH_PAUSE).await,
+                Ok(false) => return,
+                Err(error) => {
+                    tracing::warn!(%error, what, "credentials that have ended are forgotten later");
+                    return;
+                }
             }
-            pause(BATCH_PAUSE).await;
         }
-        Ok(())
     }
 
     /// Writes when keys were used; done now and then, and once more before a server stops.

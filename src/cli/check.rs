@@ -7,7 +7,9 @@ use anyhow::{Context as _, bail, ensure};
 use serde_json::{Value, json};
 
 use super::remote::explain;
+use super::validate;
 use crate::access::Secret;
+use crate::check::Depth;
 use crate::client::trusting;
 
 /// Settings of `tidewire check`.
@@ -22,7 +24,12 @@ pub struct Args {
     )]
     pub url: String,
 
-    /// A token that may read and write `tidewire.check.*`.
+    /// How much to check, each by name: `quick` (10 s at most), `performance` (60 s) or `comprehensive` (180 s). Without it: whether
+    /// the server answers, stores and delivers
+    #[arg(value_name = "quick|performance|comprehensive")]
+    pub depth: Option<Depth>,
+
+    /// A token that may read and write `check.*`; an administrator's, if what was written is to be erased.
     #[arg(
         long,
         env = "TIDEWIRE_TOKEN",
@@ -36,8 +43,25 @@ pub struct Args {
     pub ca_file: Option<PathBuf>,
 
     /// Only whether it is ready; stores nothing. For health checks.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "depth")]
     pub ready: bool,
+
+    /// A token of another tenant, of which is checked that it sees nothing.
+    #[arg(
+        long,
+        env = "TIDEWIRE_OTHER_TOKEN",
+        hide_env_values = true,
+        value_name = "TOKEN"
+    )]
+    pub other_token: Option<Secret>,
+
+    /// Has the server check itself, in tenants that are there for that alone (for operators).
+    #[arg(long, requires = "depth", conflicts_with = "other_token")]
+    pub by_server: bool,
+
+    /// The report as JSON on stdout; progress goes to stderr.
+    #[arg(long, requires = "depth")]
+    pub json: bool,
 }
 
 /// How long each answer may take.
@@ -48,6 +72,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// # Errors
 /// If one fails.
 pub async fn run(args: Args) -> anyhow::Result<()> {
+    if let Some(depth) = args.depth {
+        return validate::run(&args, depth).await;
+    }
     let server = Server::new(&args)?;
     step("it is alive", server.get("/livez").await)?;
     step("it reads its log", server.get("/readyz").await)?;

@@ -5,12 +5,15 @@
 //! - Results go to stdout, everything about the way there to stderr: commands compose in a shell.
 //! - Commands that talk to a server do so over its public contract, as any other client does.
 
+pub mod admin;
 mod advise;
 pub mod append;
+pub mod audit;
 pub mod check;
 mod cursor_file;
 mod deliver;
 pub mod demo;
+pub mod drill;
 pub mod follow;
 pub mod import;
 mod interrupt;
@@ -27,6 +30,8 @@ pub mod role;
 pub mod serve;
 mod simulation;
 pub mod token;
+mod validate;
+pub mod watch;
 
 use clap::{Parser, Subcommand};
 
@@ -54,8 +59,16 @@ pub enum Command {
     Key(Box<key::Args>),
     /// End tokens before their time.
     Revoke(Box<revoke::Args>),
-    /// Check a running server from outside: it answers, stores, and delivers.
+    /// Say of whom a sign of life is expected, and how often.
+    Watch(Box<watch::Args>),
+    /// Reset the breaker, drop idle sockets, see more log lines: over a server, as an administrator.
+    Admin(Box<admin::Args>),
+    /// Check a running server from outside: it answers, stores, and delivers; with a word behind it, all that it promises.
     Check(Box<check::Args>),
+    /// Compare what is committed with what a reader has received.
+    Audit(Box<audit::Args>),
+    /// Kill the connections of a crowd of readers, again and again, and see what they miss.
+    Drill(Box<drill::Args>),
     /// Write events: one from the flags, or NDJSON from stdin.
     Append(Box<append::Args>),
     /// Read events as NDJSON, and go on as they come.
@@ -79,7 +92,11 @@ impl Command {
             Self::Token(args) => token::run(&args),
             Self::Key(args) => key::run(*args).await,
             Self::Revoke(args) => revoke::run(*args).await,
+            Self::Watch(args) => watch::run(*args).await,
+            Self::Admin(args) => admin::run(*args).await,
             Self::Check(args) => check::run(*args).await,
+            Self::Audit(args) => audit::run(*args).await,
+            Self::Drill(args) => drill::run(*args).await,
             Self::Append(args) => append::run(*args).await,
             Self::Follow(args) => follow::run(*args).await,
             Self::Import(args) => import::run(*args).await,

@@ -114,7 +114,7 @@ fn advice_on_problem(problem: &Problem) -> String {
             None => "Retention has removed events that were not read yet. Remove the cursor file and go on with what is left: --after earliest.".to_owned(),
         },
         (404, "not-found") if !problem.detail.is_empty() && !problem.detail.contains("path") => {
-            "Check the id; `tidewire key list` shows those that there are.".to_owned()
+            "Check the id; `tidewire key list` and `tidewire watch list` show those that there are.".to_owned()
         }
         (404 | 405, _) => {
             "Check --url: it must be the address of the server itself, without /v1/events.".to_owned()

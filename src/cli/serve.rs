@@ -1,5 +1,6 @@
 //! `tidewire serve`.
 
+use anyhow::Context as _;
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::access::jwt::{self, Claims};
@@ -15,7 +16,8 @@ const TOKEN_DAYS: u64 = 30;
 /// # Errors
 /// If it cannot start.
 pub async fn run(config: Serve) -> anyhow::Result<()> {
-    crate::telemetry::start(&config.log, config.log_json)?;
+    let log_filter =
+        crate::telemetry::start(&config.log, config.log_json).context("TIDEWIRE_LOG")?;
     let mut interrupted = signal(SignalKind::interrupt())?;
     let mut terminated = signal(SignalKind::terminate())?;
     let stop = async move {
@@ -29,6 +31,7 @@ pub async fn run(config: Serve) -> anyhow::Result<()> {
         server = Server::start(config) => server?,
         () = &mut stop => return Ok(()),
     };
+    server.app.log_by(log_filter);
     print!("{}", banner(&server)?);
     server.run(stop).await;
     Ok(())

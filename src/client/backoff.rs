@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::backoff::{self, jitter};
+
 /// Ceiling of the first delay.
 const FIRST: Duration = Duration::from_millis(500);
 /// Ceiling of every delay.
@@ -16,20 +18,22 @@ const CEILING: Duration = Duration::from_secs(30);
 const RETRY_AFTER_MAX: Duration = Duration::from_mins(5);
 
 /// Counts failures in a row.
-#[derive(Debug, Default)]
-pub(super) struct Backoff {
-    failures: u32,
+#[derive(Debug)]
+pub(super) struct Backoff(backoff::Backoff);
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self(backoff::Backoff::new(FIRST, CEILING))
+    }
 }
 
 impl Backoff {
     /// The delay before the next attempt.
     pub(super) fn delay(&mut self, retry_after: Option<Duration>) -> Duration {
-        let ceiling = FIRST
-            .saturating_mul(2_u32.saturating_pow(self.failures))
-            .min(CEILING);
-        self.failures = self.failures.saturating_add(1);
+        let ceiling = self.0.ceiling();
+        let delay = self.0.next_delay();
         match retry_after {
-            None => jitter(ceiling),
+            None => delay,
             Some(least) => {
                 let least = least.min(RETRY_AFTER_MAX);
                 least.saturating_add(jitter(ceiling.min(least.max(FIRST))))
@@ -38,14 +42,9 @@ impl Backoff {
     }
 
     /// Something went well.
-    pub(super) fn reset(&mut self) {
-        self.failures = 0;
+    pub(super) const fn reset(&mut self) {
+        self.0.reset();
     }
-}
-
-fn jitter(ceiling: Duration) -> Duration {
-    let ms = u64::try_from(ceiling.as_millis()).unwrap_or(u64::MAX);
-    Duration::from_millis(rand::random_range(0..=ms))
 }
 
 /// Lets `delay` pass.

@@ -62,12 +62,7 @@ impl Client {
         }
         let authorization = token
             .filter(|token| !token.is_empty())
-            .map(|token| {
-                let mut value = HeaderValue::try_from(format!("Bearer {}", token.expose()))
-                    .map_err(|_| Error::Token)?;
-                value.set_sensitive(true);
-                Ok(value)
-            })
+            .map(bearer)
             .transpose()?;
         let mut builder = reqwest::Client::builder()
             .user_agent(concat!("tidewire/", env!("CARGO_PKG_VERSION")))
@@ -84,6 +79,17 @@ impl Client {
             http,
             base,
             authorization,
+        })
+    }
+
+    /// The same server with another credential, over the same connections.
+    ///
+    /// # Errors
+    /// If the token cannot stand in a header.
+    pub fn with_token(&self, token: &Secret) -> Result<Self, Error> {
+        Ok(Self {
+            authorization: Some(bearer(token)?),
+            ..self.clone()
         })
     }
 
@@ -197,6 +203,13 @@ impl Client {
             silence,
         }
     }
+}
+
+fn bearer(token: &Secret) -> Result<HeaderValue, Error> {
+    let value = HeaderValue::try_from(format!("Bearer {}", token.expose()));
+    let mut value = value.map_err(|_| Error::Token)?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 fn is_problem(response: &Response) -> bool {

@@ -25,6 +25,14 @@ impl Client {
         self.ask(Method::POST, path, &[], Some(body)).await
     }
 
+    /// PUT of a document; null if the answer has no body.
+    ///
+    /// # Errors
+    /// If the server refuses, cannot be reached, or does not answer in JSON.
+    pub async fn put(&self, path: &[&str], body: &Value) -> Result<Value, Error> {
+        self.ask(Method::PUT, path, &[], Some(body)).await
+    }
+
     /// DELETE; null if the answer has no body.
     ///
     /// # Errors

@@ -24,7 +24,7 @@ pub struct Draft {
     /// See [`NewEvent::source`].
     pub source: Option<Label>,
     /// See [`NewEvent::priority`].
-    pub priority: Priority,
+    pub priority: Option<Priority>,
     /// See [`NewEvent::occurred_at`].
     pub occurred_at: Option<DateTime<Utc>>,
     /// See [`NewEvent::region`].
@@ -108,8 +108,9 @@ impl Draft {
     /// # Errors
     /// If `text` is not one of the four words.
     pub fn set_priority(&mut self, text: &str) -> Result<(), Refusal> {
-        self.priority = Priority::parse(text)
+        let priority = Priority::parse(text)
             .ok_or_else(|| Refusal::invalid("priority", "must be critical, high, normal or low"))?;
+        self.priority = Some(priority);
         Ok(())
     }
 
@@ -251,7 +252,8 @@ impl Draft {
             topic,
             subject: self.subject,
             source: self.source,
-            priority: self.priority,
+            priority: self.priority.unwrap_or_default(),
+            names_priority: self.priority.is_some(),
             occurred_at: self.occurred_at,
             region: self.region,
             gdpr: self.gdpr,

@@ -1,7 +1,8 @@
-//! Every bound of the program, with what happens at it.
+//! Bounds that clients and operators meet, with what happens at each.
 //!
 //! Those an operator may want to change are settings (`config`) whose defaults stand here; the rest are part of the
-//! contract or of the design.
+//! contract or of the design. What one module alone is concerned with (how long it rests, how much one of its statements takes, how
+//! long a credential, a header or a field of its own may be, when a schema is too large) stands there.
 
 use std::time::Duration;
 
@@ -51,8 +52,19 @@ pub const BATCH_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub const APPEND_QUEUE_MAX: usize = 4_096;
 /// Bytes of data waiting for the group commit. More: `503` with `Retry-After`.
 pub const APPEND_QUEUE_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Who is refused because the queue is full is told to come back after this time at least.
+pub const RETRY_AFTER_MIN: Duration = Duration::from_secs(1);
+/// And at most.
+pub const RETRY_AFTER_MAX: Duration = Duration::from_mins(1);
 /// How long an append may take, reconnects and retries included. Longer: `503`; the outcome is unknown, a retry is safe.
 pub const APPEND_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long an append is held at most while the database is away, if the client asks for it (`Prefer: wait`).
+pub const APPEND_WAIT_MAX: Duration = Duration::from_mins(1);
+
+/// The longest interval of a subscription that is conflated.
+pub const CONFLATE_MS_MAX: u64 = 60_000;
+/// Pages of an interval that become one frame.
+pub const CONFLATED_PAGES_MAX: u32 = 16;
 
 /// Events of one page.
 pub const PAGE_EVENTS_MAX: usize = 1_000;
@@ -88,6 +100,17 @@ pub const SOCKET_APPENDS_MAX: usize = 16;
 pub const CONNECTIONS_MAX: usize = 20_000;
 /// Subscriptions of all `WebSockets`. More: an error frame.
 pub const SUBSCRIPTIONS_TOTAL_MAX: usize = 200_000;
+/// Bytes that a socket, a stream or a waiting long-poll is counted as beside what it subscribes to and what waits for its
+/// client: a socket's buffers.
+pub const SESSION_BYTES: usize = 8 * 1024;
+/// Bytes that each topic or subject of a subscription is counted as.
+pub const SESSION_NAME_BYTES: usize = 250;
+/// Bytes that all sessions may hold: as much for each connection as its own buffers hold. More: the idle and then the slowest
+/// are closed with 1013, and where there are none a new one gets `503`, and a subscription an error frame.
+pub const SESSIONS_BYTES_MAX: usize = CONNECTIONS_MAX * SHARE_BYTES_FREE;
+/// A socket without a subscription that has neither asked for anything nor been handed anything for so long is idle: it is
+/// closed first where memory is short.
+pub const SESSION_IDLE: Duration = Duration::from_mins(1);
 /// Frames in a row that a `WebSocket` sends beyond its rate, each told when to come back. More: close 4429.
 pub const RATE_REFUSALS_MAX: u32 = 100;
 /// How long a chunk of an upload waits for its rate. Longer: an error line, and the upload ends.
@@ -115,6 +138,10 @@ pub const INBOX_BYTES_MAX: usize = 16 * 1024 * 1024;
 pub const WINDOW_EVENTS: usize = 100_000;
 /// Bytes of the window.
 pub const WINDOW_BYTES: usize = 64 * 1024 * 1024;
+/// A tenant that nobody reads and for which nothing has come for so long gives way first where the window is full.
+pub const WINDOW_IDLE: Duration = Duration::from_mins(5);
+/// So many of its newest events it keeps all the same, as long as it does not hold most of all.
+pub const WINDOW_IDLE_EVENTS: usize = PAGE_EVENTS;
 /// Bytes of history pages kept for readers that ask for the same.
 pub const PAGE_CACHE_BYTES: u64 = 32 * 1024 * 1024;
 /// Reads of history under way at once.
@@ -129,6 +156,42 @@ pub const ADMINISTRATION_BODY_BYTES_MAX: usize = 256 * 1024;
 /// Administrative requests of a tenant that wait for any of these at once. More: `429`.
 pub const ADMINISTRATION_WAITING_MAX: usize = 32;
 
+/// How long an administrative request waits for its turn to ask the log, or to have a schema checked. Longer: `503`.
+pub const ADMINISTRATION_TURN_MAX: Duration = Duration::from_secs(10);
+/// And to read or change credentials and settings. Longer: `503`.
+pub const CREDENTIALS_TURN_MAX: Duration = Duration::from_secs(2);
+/// Reads of credentials and settings by administrators under way at once. More: they wait for their turn.
+pub const CREDENTIAL_LISTS_MAX: usize = 4;
+
+/// API keys of a tenant in force at once. More: `409`.
+pub const KEYS_MAX: i64 = 10_000;
+/// Revocations of a tenant in force at once. More: `409`.
+pub const REVOCATIONS_MAX: i64 = 10_000;
+/// API keys or revocations in one answer. More: it says `has_more`.
+pub const LIST_MAX: i64 = 1_000;
+/// API keys that a server remembers. More: the one that was used least is looked up again.
+pub const KEYS_KNOWN_MAX: u64 = 50_000;
+/// API keys that are looked up at once. More: they wait, and are answered `503` where that takes too long.
+pub const KEY_LOOKUPS_MAX: usize = 4;
+
+/// Rules of retention that a tenant may have. More: `409`.
+pub const RULES_MAX: i64 = 100;
+/// Watches that a tenant may have. More: `409`.
+pub const WATCHES_MAX: i64 = 100;
+/// Topic patterns of a watch. More: `400`.
+pub const WATCH_TOPICS_MAX: usize = 10;
+/// Seconds for which a watched subject may be silent at most: a week. More: `400`.
+pub const WATCH_WITHIN_S_MAX: i32 = 604_800;
+/// Subjects of a watch. More: they are not watched, and `tidewire.watch.full` and `overflowed_at` say so.
+pub const WATCHED_MAX: i64 = 10_000;
+/// Topics that a tenant may declare. More: `409`.
+pub const DECLARED_MAX: i64 = 100;
+/// Values of all schemas of a tenant, with their references. More: `422`.
+pub const TENANT_VALUES_MAX: usize = 100_000;
+/// Regular expressions of all schemas of a tenant, with their references. More: `422`.
+pub const TENANT_PATTERNS_MAX: usize = 100;
+/// Tenants whose settings are read at once. More: they wait, and are answered `503` where that takes too long.
+pub const SETTINGS_READS_MAX: usize = 4;
 /// Bytes of all tenants' settings that are remembered, their schemas ready to be asked. More: those that were asked for least
 /// recently are read again when they are needed.
 pub const SETTINGS_BYTES_MAX: u64 = 256 * 1024 * 1024;
@@ -168,6 +231,7 @@ pub const DATABASE_SILENCE_MAX: Duration = Duration::from_secs(5);
 pub const STATEMENT_MAX: Duration = Duration::from_millis(4_500);
 
 const _: () = assert!(STATEMENT_MAX.as_millis() < DATABASE_SILENCE_MAX.as_millis());
+const _: () = assert!(SESSION_BYTES <= SHARE_BYTES_FREE);
 const _: () = assert!(PAGE_EVENTS <= PAGE_EVENTS_MAX);
 const _: () = assert!(PAGE_EVENTS_MAX <= PAGE_SCAN_MAX);
 const _: () = assert!(TAIL_PAGE_EVENTS <= WINDOW_EVENTS);

@@ -5,6 +5,7 @@
 //! - No I/O, no async, no clock, no randomness.
 
 pub mod cursor;
+pub mod digest;
 pub mod draft;
 pub mod encode;
 mod equal;
@@ -17,11 +18,13 @@ pub mod new_event;
 pub mod priority;
 pub mod recorded;
 pub mod topic;
+pub mod trace;
 
 pub use cursor::{Cursor, LogIdentity, Position, Seq};
 pub use filter::Filter;
 pub use name::{EventId, Label, Tenant};
 pub use new_event::{Expect, NewEvent, Payload};
-pub use priority::Priority;
-pub use recorded::Event;
+pub use priority::{ByPriority, Priority};
+pub use recorded::{Event, Receipt};
 pub use topic::{Topic, TopicPattern};
+pub use trace::TraceParent;

@@ -90,6 +90,12 @@ impl Label {
 }
 
 impl Label {
+    /// The name under which a server checks itself.
+    #[must_use]
+    pub fn checker() -> Self {
+        Self("tidewire-check".into())
+    }
+
     /// The name of whoever calls without a token in development mode.
     #[must_use]
     pub fn developer() -> Self {
@@ -107,7 +113,21 @@ impl std::borrow::Borrow<str> for Label {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Tenant(Arc<str>);
 
+/// Tenants in which servers check themselves: the one, and the one that must not see it.
+const RESERVED: [&str; 2] = ["tidewire-check", "tidewire-check-other"];
+
 impl Tenant {
+    /// Those in which servers check themselves. Nobody else is let in as one of theirs.
+    pub fn reserved() -> impl Iterator<Item = Self> {
+        RESERVED.into_iter().map(|name| Self(name.into()))
+    }
+
+    /// Whether it is one of [`Tenant::reserved`].
+    #[must_use]
+    pub fn is_reserved(&self) -> bool {
+        RESERVED.contains(&&*self.0)
+    }
+
     /// Checks `text`.
     ///
     /// # Errors

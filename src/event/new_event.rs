@@ -55,6 +55,8 @@ pub struct NewEvent {
     pub source: Option<Label>,
     /// How long it may wait.
     pub priority: Priority,
+    /// Whether it says so itself; else the tenant may.
+    pub names_priority: bool,
     /// When it happened, in microseconds.
     pub occurred_at: Option<DateTime<Utc>>,
     /// Where.

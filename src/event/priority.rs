@@ -20,6 +20,9 @@ pub enum Priority {
 }
 
 impl Priority {
+    /// All of them, the most urgent first.
+    pub const ALL: [Self; 4] = [Self::Critical, Self::High, Self::Normal, Self::Low];
+
     /// The word on the wire and in SQL.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -34,8 +37,48 @@ impl Priority {
     /// Reads the word on the wire.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Critical, Self::High, Self::Normal, Self::Low]
-            .into_iter()
-            .find(|p| p.as_str() == text)
+        Self::ALL.into_iter().find(|p| p.as_str() == text)
+    }
+}
+
+/// One of each priority.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct ByPriority<T> {
+    critical: T,
+    high: T,
+    normal: T,
+    low: T,
+}
+
+impl<T> ByPriority<T> {
+    /// What `make` makes for each, the most urgent first.
+    pub fn new(mut make: impl FnMut(Priority) -> T) -> Self {
+        Self {
+            critical: make(Priority::Critical),
+            high: make(Priority::High),
+            normal: make(Priority::Normal),
+            low: make(Priority::Low),
+        }
+    }
+
+    /// That of one priority.
+    #[must_use]
+    pub const fn of(&self, priority: Priority) -> &T {
+        match priority {
+            Priority::Critical => &self.critical,
+            Priority::High => &self.high,
+            Priority::Normal => &self.normal,
+            Priority::Low => &self.low,
+        }
+    }
+
+    /// That of one priority, to change it.
+    pub const fn of_mut(&mut self, priority: Priority) -> &mut T {
+        match priority {
+            Priority::Critical => &mut self.critical,
+            Priority::High => &mut self.high,
+            Priority::Normal => &mut self.normal,
+            Priority::Low => &mut self.low,
+        }
     }
 }

@@ -40,6 +40,14 @@ pub fn is_reserved(text: &str) -> bool {
     text.starts_with(RESERVED)
 }
 
+/// How the topics of the server's own state begin, which are never stored.
+pub const SYSTEM: &str = "system.";
+
+/// Whether nobody who writes may write it: the log's own, and what a socket hears of the server itself.
+fn is_kept(text: &str) -> bool {
+    is_reserved(text) || text.starts_with(SYSTEM) || matches!(text, "tidewire" | "system")
+}
+
 fn check(text: &str, wildcards: bool) -> Result<(), TopicError> {
     if text.len() > NAME_BYTES_MAX {
         return Err(TopicError::TooLong);
@@ -94,6 +102,12 @@ impl Topic {
         &self.0
     }
 
+    /// Whether no client may write it: the log's own, and `system.*`, by which sockets hear of the server itself.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        is_kept(&self.0)
+    }
+
     /// Whether it is one of the log's own, which it alone writes.
     #[must_use]
     pub fn is_reserved(&self) -> bool {
@@ -131,6 +145,12 @@ impl TopicPattern {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// Whether it names topics that no client may write.
+    #[must_use]
+    pub fn is_kept(&self) -> bool {
+        is_kept(&self.0)
     }
 
     /// The topic, if the pattern has no wildcard.

@@ -62,6 +62,8 @@ pub struct Batch {
     pub through: Position,
     /// Nothing that can be read now lies behind.
     pub is_caught_up: bool,
+    /// It had been caught up before: the events are news.
+    pub was_live: bool,
     /// What was left out before `through`, as the reader asked.
     pub skipped: Option<Skipped>,
 }
@@ -207,9 +209,11 @@ impl Follower {
             limit,
         );
         let marked_to = page.as_ref().err().map_or(0, |head| head.seq);
+        let was_live = self.is_caught_up && page.is_ok();
         let page = match page {
             Ok(page) => page,
             Err(_) if self.was_live && self.on_lag == OnLag::Disconnect => {
+                self.hub.metrics().disconnected();
                 return Err(FollowError::Lagging);
             }
             Err(head) if self.was_live && self.on_lag == OnLag::Skip => {
@@ -217,6 +221,7 @@ impl Follower {
             }
             // In a box: few readers are in history at a time, and the others need not hold room for it.
             Err(head) => {
+                self.hub.metrics().history_reads.inc();
                 // The database may take its time: not at the cost of those who wait.
                 self.turn = None;
                 let mut page = Box::pin(self.read_history(head, limit)).await;
@@ -243,6 +248,7 @@ impl Follower {
             events: page.events,
             through: page.through,
             is_caught_up: self.is_caught_up,
+            was_live,
             skipped: None,
         })
     }
@@ -268,6 +274,7 @@ impl Follower {
         self.is_caught_up = false;
         let (from, to) = (self.after, present.max(self.after));
         let gate = self.hub.gate();
+        self.hub.metrics().skipped();
         let count = match self.pace.admit() {
             Ok(()) => Box::pin(gate.count(&self.tenant, &self.filter, from, to)).await,
             Err(_) => None,
@@ -277,6 +284,7 @@ impl Follower {
             events: Vec::new(),
             through: self.after,
             is_caught_up: false,
+            was_live: false,
             // Where nothing was left out there is nothing to tell.
             skipped: (count != Some(0)).then_some(Skipped { from, count }),
         }
@@ -320,17 +328,19 @@ impl Follower {
         head: Position,
         limit: usize,
     ) -> Result<crate::log::Page, FollowError> {
+        if self.is_caught_up && self.was_live {
+            self.hub.metrics().caught_up_by_history();
+        }
         // What the mark said is lost: the next read looks at everything after the place.
         self.is_caught_up = false;
         let known = self.hub.identity().known();
         let retained = known.retained_of(&self.tenant);
         check_bounds(self.after, retained, head.seq.max(self.after.seq))?;
+        let gate = self.hub.history()?;
         self.pace
             .admit()
             .map_err(|wait| FollowError::TooOften { wait })?;
-        let page = self
-            .hub
-            .gate()
+        let page = gate
             .page(&self.tenant, &self.filter, self.after, head, limit)
             .await?;
         Ok(crate::log::Page {
@@ -372,7 +382,7 @@ async fn place(hub: &Arc<Hub>, tenant: &Tenant, start: Start) -> Result<Position
         Start::Latest => Ok(hub.head().max(retained)),
         Start::Since(since) => {
             let end = hub.head();
-            let before = hub.gate().position_before(tenant, since, end).await?;
+            let before = hub.history()?.position_before(tenant, since, end).await?;
             Ok(before.max(retained))
         }
         Start::After(cursor) => {

@@ -68,6 +68,12 @@ impl Gate {
         }
     }
 
+    /// Readers that wait for a turn or for history.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.turns.waiting().saturating_add(self.history.waiting())
+    }
+
     /// Waits for a turn: tenants take turns, and within one it is first come, first served.
     pub async fn turn(&self, tenant: &Tenant) -> Option<Turn> {
         self.turns.next(tenant).await

@@ -8,7 +8,7 @@
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::sync::{Notify, watch};
 
@@ -16,10 +16,11 @@ use super::gate::Gate;
 use super::matching::{MatchIndex, Reader};
 use super::turn::Turn;
 use super::window::Window;
-use crate::event::{Filter, Label, Position, Seq, Tenant};
+use crate::event::{Event, Filter, Label, Position, Seq, Tenant};
 use crate::log::inbox::Inbox;
 use crate::log::tail::{TailPage, TailStatus};
-use crate::log::{History, Identity, Page};
+use crate::log::{Breaker, History, Identity, Page, ReadError, Unavailable};
+use crate::telemetry::{DeliveryMetrics, Metrics, Origin};
 
 /// Nothing unseen.
 const NONE: Seq = Seq::MAX;
@@ -77,23 +78,28 @@ pub struct Hub {
     identity: Identity,
     gate: Gate,
     limits: WindowLimits,
+    breaker: Option<Breaker>,
     next_reader: AtomicU64,
     /// Counts the times the log was cut.
     cuts: AtomicU64,
     /// Makes the tail look now.
     inbox: Arc<Inbox>,
+    /// What lies at or below was there before this server.
+    present: Seq,
+    metrics: Metrics,
 }
 
 impl Hub {
-    /// An empty hub whose window begins where the tail does.
+    /// An empty hub whose window begins where the tail does; what lies at or below `present` is not new.
     #[must_use]
     pub fn new(
-        began: Position,
+        (began, present): (Position, Seq),
         limits: WindowLimits,
         tail: watch::Receiver<TailStatus>,
         identity: Identity,
         history: History,
         inbox: Arc<Inbox>,
+        metrics: Metrics,
     ) -> Self {
         let window = Window::new(began, limits.events, limits.bytes);
         Self {
@@ -108,9 +114,34 @@ impl Hub {
             identity,
             gate: Gate::new(history),
             limits,
+            breaker: None,
             next_reader: AtomicU64::new(0),
             cuts: AtomicU64::new(0),
             inbox,
+            present,
+            metrics,
+        }
+    }
+
+    /// While this breaker is open and the tail hears nothing of the database, history is not asked.
+    #[must_use]
+    pub fn guarded_by(mut self, breaker: Breaker) -> Self {
+        self.breaker = Some(breaker);
+        self
+    }
+
+    /// The way to history.
+    ///
+    /// # Errors
+    /// At once, while nothing is heard of the database.
+    pub(super) fn history(&self) -> Result<&Gate, ReadError> {
+        // A disk that takes nothing is no reason not to read.
+        let is_down = !self.tail.borrow().is_up;
+        let breaker = self.breaker.as_ref().filter(|_| is_down);
+        let tripped = breaker.and_then(|breaker| breaker.open_for(Instant::now()));
+        match tripped {
+            Some(tripped) => Err(Unavailable::from(tripped).into()),
+            None => Ok(&self.gate),
         }
     }
 
@@ -143,12 +174,18 @@ impl Hub {
             .send_if_modified(|last| std::mem::replace(last, safe) != safe);
     }
 
-    fn put(&self, events: &[Arc<crate::event::Event>], through: Position) {
+    fn put(&self, events: &[Arc<Event>], through: Position) {
         let mut woken: Vec<Arc<Notify>> = Vec::new();
         {
             let mut state = self.write();
-            state.window.extend(events, through);
-            let State { index, marks, .. } = &*state;
+            let State {
+                window,
+                index,
+                marks,
+            } = &mut *state;
+            window.extend(events, through, &|tenant| index.is_read(tenant));
+            let evicted = window.take_evicted();
+            self.metrics.delivery.evicted(evicted.idle, evicted.largest);
             for event in events {
                 let subject = event.subject.as_ref().map(Label::as_str);
                 index.each(
@@ -167,6 +204,25 @@ impl Hub {
         }
         for wake in woken {
             wake.notify_one();
+        }
+        self.measure(events);
+    }
+
+    /// How long it took until events could be read here.
+    fn measure(&self, events: &[Arc<Event>]) {
+        let (now, clock) = (Instant::now(), SystemTime::now());
+        for event in events.iter().filter(|e| e.position.seq > self.present) {
+            let (origin, after) = match event.receipt {
+                Some(receipt) => {
+                    let after = now.saturating_duration_since(receipt.committed);
+                    (Origin::Commit, after)
+                }
+                None => (Origin::Look, event.since_recorded(clock)),
+            };
+            self.metrics.delivery.visible(origin, after);
+            if event.trace.is_some() {
+                self.metrics.traces.visible(event);
+            }
         }
     }
 
@@ -309,6 +365,23 @@ impl Hub {
         let state = self.read();
         let (events, bytes) = state.window.size();
         (state.index.readers(), events, bytes)
+    }
+
+    /// What the window may hold.
+    #[must_use]
+    pub const fn limits(&self) -> WindowLimits {
+        self.limits
+    }
+
+    /// What is counted of readers.
+    pub(super) fn metrics(&self) -> &DeliveryMetrics {
+        &self.metrics.delivery
+    }
+
+    /// Readers that are behind and wait for their turn.
+    #[must_use]
+    pub fn behind(&self) -> usize {
+        self.gate.waiting()
     }
 
     fn read(&self) -> RwLockReadGuard<'_, State> {

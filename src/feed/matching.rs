@@ -192,6 +192,12 @@ impl MatchIndex {
     pub const fn readers(&self) -> usize {
         self.readers
     }
+
+    /// Whether anybody reads what is this tenant's.
+    #[must_use]
+    pub fn is_read(&self, tenant: &Tenant) -> bool {
+        self.tenants.contains_key(tenant)
+    }
 }
 
 #[cfg(test)]

@@ -59,6 +59,11 @@ impl Turns {
         })
     }
 
+    /// So many wait for a turn.
+    pub fn waiting(&self) -> usize {
+        self.free.waiting()
+    }
+
     /// Waits for a turn.
     pub async fn next(self: &Arc<Self>, tenant: &Tenant) -> Option<Turn> {
         let permit = self.free.acquire(tenant).await?;

@@ -3,15 +3,17 @@
 //! # Invariants
 //! - May be empty at any time; an answer from it equals the log's.
 //! - A look ends after so many events that do not match, as history's does: meanwhile nothing can be put in.
-//! - Bounded by events and bytes over all tenants; whoever holds most, of whichever is scarce, gives way first, so one
-//!   tenant's flood does not push out the others' events.
+//! - Bounded by events and bytes over all tenants. Who gives way first: `window/evict.rs`.
 
 mod erased;
+mod evict;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 
-use crate::event::limits::{PAGE_BYTES_MAX, PAGE_SCAN_MAX};
+pub use self::evict::Evicted;
+
+use crate::event::limits::{PAGE_BYTES_MAX, PAGE_SCAN_MAX, WINDOW_IDLE_EVENTS};
 use crate::event::{Event, Filter, Position, Seq, Tenant};
 use crate::log::Page;
 
@@ -21,6 +23,9 @@ pub struct Window {
     tenants: HashMap<Tenant, Held>,
     /// The tenants by what they hold ([`Held::load`]), so that the one that holds most is found however many there are.
     by_load: BTreeSet<(usize, Tenant)>,
+    /// Tenants with more events than the idle keep, by when they were last known to be in use; each at most once.
+    by_use: BTreeSet<(i64, Tenant)>,
+    evicted: Evicted,
     /// A tenant without an entry has had no event since.
     began: Position,
     /// Everything up to here has been put in.
@@ -40,6 +45,8 @@ struct Held {
     bytes: usize,
     /// The last event that gave way, or where the window began.
     after: Seq,
+    /// The key in `by_use`, if it stands there.
+    used_at_ms: Option<i64>,
 }
 
 impl Held {
@@ -57,6 +64,8 @@ impl Window {
         Self {
             tenants: HashMap::new(),
             by_load: BTreeSet::new(),
+            by_use: BTreeSet::new(),
+            evicted: Evicted::default(),
             began,
             head: began,
             events: 0,
@@ -68,7 +77,14 @@ impl Window {
     }
 
     /// Puts in the next events; they ascend and lie above all that were put in before. `through`: how far this says all.
-    pub fn extend(&mut self, events: &[Arc<Event>], through: Position) {
+    ///
+    /// `is_read`: whether anybody who is connected reads a tenant's events.
+    pub fn extend(
+        &mut self,
+        events: &[Arc<Event>],
+        through: Position,
+        is_read: &dyn Fn(&Tenant) -> bool,
+    ) {
         let bytes_of_event = self.bytes_of_event();
         for event in events {
             debug_assert!(event.position.seq > self.head.seq, "events ascend");
@@ -86,6 +102,7 @@ impl Window {
                     events: VecDeque::new(),
                     bytes: 0,
                     after: began,
+                    used_at_ms: None,
                 });
             let weight = event.weight();
             let load = held.load(bytes_of_event);
@@ -94,6 +111,11 @@ impl Window {
             held.events.push_back(Arc::clone(event));
             let load = held.load(bytes_of_event);
             self.by_load.insert((load, event.tenant.clone()));
+            if held.used_at_ms.is_none() && held.events.len() > WINDOW_IDLE_EVENTS {
+                held.used_at_ms = Some(event.position.at_ms);
+                self.by_use
+                    .insert((event.position.at_ms, event.tenant.clone()));
+            }
             self.bytes = self.bytes.saturating_add(weight);
             self.events = self.events.saturating_add(1);
             self.head = event.position;
@@ -101,41 +123,12 @@ impl Window {
         self.head = through;
         self.erased.retain(|_, erased| *erased > through.seq);
         while self.events > self.events_max || self.bytes > self.bytes_max {
-            self.evict();
+            self.evict(is_read);
         }
     }
 
     fn bytes_of_event(&self) -> usize {
         self.bytes_max.checked_div(self.events_max).unwrap_or(0)
-    }
-
-    /// Drops the oldest events of the tenant that holds most.
-    fn evict(&mut self) {
-        let Some((_, tenant)) = self.by_load.pop_last() else {
-            return;
-        };
-        let Some(held) = self.tenants.get_mut(&tenant) else {
-            return;
-        };
-        // A slice at a time, so that the search for the largest is not made for each event.
-        for _ in 0..64 {
-            let Some(event) = held.events.pop_front() else {
-                break;
-            };
-            let weight = event.weight();
-            held.after = event.position.seq;
-            held.bytes = held.bytes.saturating_sub(weight);
-            self.bytes = self.bytes.saturating_sub(weight);
-            self.events = self.events.saturating_sub(1);
-            if held.events.is_empty() {
-                // Who holds nothing costs nothing.
-                self.began = self.began.max(event.position);
-                self.tenants.remove(&tenant);
-                return;
-            }
-        }
-        let load = held.load(self.bytes_max.checked_div(self.events_max).unwrap_or(0));
-        self.by_load.insert((load, tenant));
     }
 
     /// The tenant's events after `after` that match; `None` if the window no longer holds what follows it.
@@ -256,6 +249,7 @@ mod tests {
         window.extend(
             &(11..=20).map(|seq| event("a", seq)).collect::<Vec<_>>(),
             at(22),
+            &|_| false,
         );
         let all = Filter::everything();
         let page = window.page(&tenant, &all, at(10), None, 3).unwrap();
@@ -294,7 +288,7 @@ mod tests {
         let at = |seq| Position { seq, at_ms: seq };
         let mut window = Window::new(at(0), 100_000, usize::MAX);
         let events: Vec<_> = (1..=12_000).map(|seq| event("a", seq)).collect();
-        window.extend(&events, at(12_000));
+        window.extend(&events, at(12_000), &|_| false);
         let none = Filter::new([TopicPattern::parse("none").unwrap()], []).unwrap();
         let (mut after, mut ends) = (at(0), Vec::new());
         loop {
@@ -313,9 +307,9 @@ mod tests {
     fn whoever_floods_gives_way_first() {
         let at = |seq| Position { seq, at_ms: 0 };
         let mut window = Window::new(at(0), 200, usize::MAX);
-        window.extend(&[event("quiet", 1)], at(1));
+        window.extend(&[event("quiet", 1)], at(1), &|_| false);
         for seq in 2..=1_000 {
-            window.extend(&[event("loud", seq)], at(seq));
+            window.extend(&[event("loud", seq)], at(seq), &|_| false);
         }
         let all = Filter::everything();
         assert!(window.size().0 <= 200);
@@ -354,9 +348,9 @@ mod tests {
             ))
         };
         let mut window = Window::new(at(0), 200, 1_000_000);
-        window.extend(&[large(1), large(2)], at(2));
+        window.extend(&[large(1), large(2)], at(2), &|_| false);
         for seq in 3..=1_000 {
-            window.extend(&[event("loud", seq)], at(seq));
+            window.extend(&[event("loud", seq)], at(seq), &|_| false);
         }
         let (all, quiet) = (Filter::everything(), Tenant::parse("quiet").unwrap());
         let page = window.page(&quiet, &all, at(0), None, 9);
@@ -370,7 +364,7 @@ mod tests {
         let mut window = Window::new(at(0), 100, usize::MAX);
         let began = std::time::Instant::now();
         for seq in 1..=50_000 {
-            window.extend(&[event(&format!("t{seq}"), seq)], at(seq));
+            window.extend(&[event(&format!("t{seq}"), seq)], at(seq), &|_| false);
         }
         // Looking at every tenant for every event would take minutes.
         assert!(began.elapsed() < std::time::Duration::from_secs(20));

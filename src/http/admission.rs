@@ -194,6 +194,15 @@ impl Admission {
         let place = self.account.subscribe();
         place.map_err(|why| no_place(why, "subscriptions"))
     }
+
+    /// Counts a place of `of`, which another credential of the tenant has taken, as this caller's.
+    ///
+    /// # Errors
+    /// 429 if the caller has as many as it may.
+    pub fn take_over(&self, place: &mut Place, of: &str) -> Result<(), Problem> {
+        let taken_over = self.account.take_over(place);
+        taken_over.map_err(|why| no_place(why, of))
+    }
 }
 
 impl pace::Admission for Admission {

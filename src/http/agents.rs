@@ -5,8 +5,8 @@
 
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
+use axum::http::header;
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, header};
 use axum::response::Response;
 use serde_json::value::RawValue;
 
@@ -14,14 +14,15 @@ use super::admission::Admission;
 use super::app::App;
 use super::append::{append, created};
 use super::body::{self, Whole};
-use super::caller::Caller;
+use super::caller::{self, Caller, under};
 use super::ingest;
 use super::policy::{self, admit};
 use super::problem::{Kind, Problem};
-use crate::access::Principal;
 use crate::access::limits::Quantity;
+use crate::access::{Lease, Principal};
 use crate::event::Label;
 use crate::event::new_event::{Draft, Refusal};
+use crate::log::AppendOptions;
 
 /// `PUT /v1/agents/{id}/state`: the whole state.
 ///
@@ -33,16 +34,10 @@ pub async fn replace_state(
     agent: AgentId,
     request: Request,
 ) -> Result<Response, Problem> {
-    let (parts, body) = read(&app, &principal, request).await?;
-    store(
-        &app,
-        &principal,
-        &agent?,
-        "agent.state.replaced",
-        &parts.headers,
-        &body,
-    )
-    .await
+    let lease = caller::lease(&app, &principal).await?;
+    let holder = (&principal, &lease);
+    let (parts, body) = read(&app, holder, request).await?;
+    store(&app, holder, &agent?, "agent.state.replaced", &parts, &body).await
 }
 
 /// `PATCH /v1/agents/{id}/state`: an RFC 7396 merge patch.
@@ -55,16 +50,10 @@ pub async fn patch_state(
     agent: AgentId,
     request: Request,
 ) -> Result<Response, Problem> {
-    let (parts, body) = read(&app, &principal, request).await?;
-    store(
-        &app,
-        &principal,
-        &agent?,
-        "agent.state.updated",
-        &parts.headers,
-        &body,
-    )
-    .await
+    let lease = caller::lease(&app, &principal).await?;
+    let holder = (&principal, &lease);
+    let (parts, body) = read(&app, holder, request).await?;
+    store(&app, holder, &agent?, "agent.state.updated", &parts, &body).await
 }
 
 /// `POST /v1/agents/{id}/commands`: `{"action":"pause","params":{}}`.
@@ -77,7 +66,9 @@ pub async fn command(
     agent: AgentId,
     request: Request,
 ) -> Result<Response, Problem> {
-    let (parts, body) = read(&app, &principal, request).await?;
+    let lease = caller::lease(&app, &principal).await?;
+    let holder = (&principal, &lease);
+    let (parts, body) = read(&app, holder, request).await?;
     let wanted: serde_json::Value = serde_json::from_slice(&body)
         .map_err(|error| Problem::new(Kind::Malformed, format!("the body is not JSON: {error}")))?;
     if !wanted
@@ -93,25 +84,27 @@ pub async fn command(
     }
     store(
         &app,
-        &principal,
+        holder,
         &agent?,
         "agent.command.requested",
-        &parts.headers,
+        &parts,
         &body,
     )
     .await
 }
 
+/// Who asks, and for how long.
+type Holder<'a> = (&'a Principal, &'a Lease);
 type AgentId = Result<Path<String>, PathRejection>;
 
 async fn read(
     app: &App,
-    principal: &Principal,
+    (principal, lease): Holder<'_>,
     request: Request,
 ) -> Result<(Parts, Whole), Problem> {
     let (parts, body) = request.into_parts();
     let admission = Admission::of_writer(app, principal, &parts.extensions);
-    let body = body::admitted(app, (principal, &admission), &parts, body).await?;
+    let body = body::admitted(app, (principal, lease), &admission, &parts, body).await?;
     admission.take(Quantity::Events, 1)?;
     Ok((parts, body))
 }
@@ -124,12 +117,13 @@ impl From<PathRejection> for Problem {
 
 async fn store(
     app: &App,
-    principal: &Principal,
+    (principal, lease): Holder<'_>,
     Path(agent): &Path<String>,
     topic: &str,
-    headers: &HeaderMap,
+    parts: &Parts,
     body: &[u8],
 ) -> Result<Response, Problem> {
+    let headers = &parts.headers;
     let media = headers
         .get(header::CONTENT_TYPE)
         .and_then(|value| value.to_str().ok())
@@ -168,8 +162,12 @@ async fn store(
     if let Some(trace) = ingest::traceparent(headers) {
         ingest::apply_trace(&mut events, trace);
     }
-    let policy = policy::of(app, principal).await?;
-    let events = admit(app, &policy, events.into()).await?;
-    let appended = append(app, principal, events, None).await?;
+    let policy = under(lease, policy::of(app, principal)).await?;
+    let events = under(lease, admit(app, &policy, events.into())).await?;
+    let options = AppendOptions {
+        request: parts.extensions.get().copied(),
+        ..AppendOptions::default()
+    };
+    let appended = append(app, principal, events, options).await?;
     Ok(created(&appended, app.hub.identity(), key.is_some()))
 }

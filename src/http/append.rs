@@ -12,16 +12,19 @@ use serde::Serialize;
 use super::admission::Admission;
 use super::app::App;
 use super::body;
-use super::caller::{self, Caller};
+use super::caller::{Caller, under};
 use super::errors;
+use super::holding::Held;
 use super::ingest::{self, Media};
 use super::ndjson::{self, Upload};
-use super::policy::{self, admit};
+use super::policy::admit;
+use super::prefer::Preferences;
 use super::problem::Problem;
 use crate::access::Principal;
 use crate::access::limits::Quantity;
 use crate::event::{NewEvent, Topic};
-use crate::log::{Appended, Identity, Sequence};
+use crate::log::{AppendOptions, Appended, Identity};
+use crate::telemetry::Transport;
 
 /// The answer to one event.
 #[derive(Debug, Serialize)]
@@ -65,27 +68,32 @@ pub async fn post(
     let admission = Admission::of_writer(&app, &principal, request.extensions());
     let media = ingest::media_type(request.headers())?;
     let key = ingest::idempotency_key(request.headers())?;
-    let policy = policy::of(&app, &principal).await?;
+    let held = Held::begin(&app, &principal, Preferences::of(request.headers()).wait).await?;
+    let policy = held.policy(&app, &principal).await?;
     if media == Media::Ndjson {
-        let seat = app.seat(&admission)?;
-        let lease = caller::lease(&app, &principal).await?;
+        let seat = app.seat(&admission, Transport::Upload)?;
         let upload = Upload {
             policy,
             admission,
-            lease: lease.into(),
+            lease: held.into_lease(),
             _seat: seat,
         };
         return Ok(ndjson::post(app, upload, key, request));
     }
     let (parts, body) = request.into_parts();
-    let body = body::admitted(&app, (&principal, &admission), &parts, body).await?;
+    let body = body::admitted(&app, (&principal, held.lease()), &admission, &parts, body).await?;
     let mut events = ingest::decode(media, &parts.headers, &body, &app.ingest)?.events;
     admission.take(Quantity::Events, events.len())?;
     if let Some(key) = &key {
         ingest::assign_ids(&mut events, key, 0);
     }
-    let events = admit(&app, &policy, events).await?;
-    let appended = append(&app, &principal, events, None).await?;
+    let events = under(held.lease(), admit(&app, &policy, events)).await?;
+    let options = AppendOptions {
+        request: parts.extensions.get().copied(),
+        ..held.options(&app)
+    };
+    let appended = append(&app, &principal, events, options).await;
+    let appended = held.settle(appended)?;
     Ok(created(&appended, app.hub.identity(), key.is_some()))
 }
 
@@ -108,7 +116,7 @@ pub fn created(appended: &[Appended], identity: &Identity, has_key: bool) -> Res
     response
 }
 
-/// Stores events of `principal` in one transaction; those of one `sequence` in the order of the calls. Who has gone meanwhile
+/// Stores events of `principal` in one transaction; in the order of the calls if they have one sequence. Who has gone meanwhile
 /// has written them nevertheless: that is noted.
 ///
 /// # Errors
@@ -117,12 +125,12 @@ pub async fn append(
     app: &App,
     principal: &Principal,
     events: Vec<NewEvent>,
-    sequence: Option<Sequence>,
+    options: AppendOptions,
 ) -> Result<Vec<Appended>, Problem> {
     let (own, principal) = (app.clone(), principal.clone());
     let work = async move {
         let topics: Vec<Topic> = events.iter().map(|event| event.topic.clone()).collect();
-        let stored = own.appender.append(&principal.tenant, events, sequence);
+        let stored = own.appender.append(&principal.tenant, events, options);
         let appended = stored
             .await
             .map_err(|failed| errors::members(&failed, own.hub.identity()))?;

@@ -20,9 +20,10 @@ use serde_json::{Value, json};
 use super::app::App;
 use crate::access::principal::Bearer;
 use crate::access::{Credential, Principal};
-use crate::event::limits::DATA_BYTES_MAX;
+use crate::event::limits::{DATA_BYTES_MAX, DATABASE_SILENCE_MAX};
 use crate::event::new_event::Draft;
 use crate::event::{Filter, Label, NewEvent, Tenant, Topic, TopicPattern};
+use crate::log::AppendOptions;
 
 /// Names and doings of a tenant that are told apart within an interval, some 10 MB with all their topics.
 const RECORDS_MAX: usize = 1_000;
@@ -71,8 +72,8 @@ struct Record {
 /// See the module.
 #[derive(Debug)]
 pub struct Audit {
-    /// Whether anybody will write it.
-    is_kept: bool,
+    /// How often it is written; never without.
+    interval: Option<Duration>,
     records: Mutex<Records>,
 }
 
@@ -84,9 +85,14 @@ impl Audit {
     #[must_use]
     pub fn new(interval: Option<Duration>) -> Self {
         Self {
-            is_kept: interval.is_some(),
+            interval,
             records: Mutex::default(),
         }
+    }
+
+    /// What was done in SQL waits no longer than this, unless something is the matter.
+    pub fn late_after(&self) -> Duration {
+        self.interval.unwrap_or(FORGETTING) * 2 + DATABASE_SILENCE_MAX
     }
 
     /// Events of these topics were stored.
@@ -101,7 +107,7 @@ impl Audit {
 
     fn note<'a>(&self, by: &Principal, doing: Doing, topics: impl Iterator<Item = &'a str>) {
         let mut topics = topics.peekable();
-        if !self.is_kept || topics.peek().is_none() {
+        if self.interval.is_none() || topics.peek().is_none() {
             return;
         }
         let now = SystemTime::now();
@@ -180,7 +186,8 @@ fn others(tenant: &Tenant) -> Bearer {
 }
 
 /// Writes it once an interval, for ever. Without one nothing is written.
-pub async fn run(app: App, interval: Option<Duration>) {
+pub async fn run(app: App) {
+    let interval = app.audit.interval;
     loop {
         crate::tasks::pause(interval.unwrap_or(FORGETTING)).await;
         write(&app).await;
@@ -209,7 +216,11 @@ async fn write(app: &App) {
                 .iter()
                 .filter_map(|(key, record)| event(key, record))
                 .collect();
-            if let Err(errors) = app.appender.append(&tenant, events, None).await {
+            if let Err(errors) = app
+                .appender
+                .append(&tenant, events, AppendOptions::default())
+                .await
+            {
                 let error = errors.first().map(ToString::to_string);
                 tracing::warn!(
                     error,
@@ -241,13 +252,17 @@ fn event((bearer, doing): &(Bearer, Doing), record: &Record) -> Option<NewEvent>
         "first_at": time(record.first),
         "last_at": time(record.last),
     });
+    draft(doing.topic(), &bearer.name, &data)
+}
+
+pub(super) fn draft(topic: &str, by: &Label, data: &Value) -> Option<NewEvent> {
     let mut draft = Draft::default();
-    draft.set_topic(doing.topic()).ok()?;
+    draft.set_topic(topic).ok()?;
     draft
-        .set_data(&to_raw_value(&data).ok()?, DATA_BYTES_MAX)
+        .set_data(&to_raw_value(data).ok()?, DATA_BYTES_MAX)
         .ok()?;
-    draft.subject = Some(bearer.name.clone());
-    draft.source = Some(bearer.name.clone());
+    draft.subject = Some(by.clone());
+    draft.source = Some(by.clone());
     draft.finish().ok()
 }
 

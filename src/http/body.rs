@@ -14,12 +14,12 @@ use futures_util::StreamExt as _;
 use super::admission::Admission;
 use super::app::App;
 use super::budget::Share;
-use super::caller::while_held;
+use super::caller::under;
 use super::errors;
 use super::problem::{Kind, Problem};
 use super::serve::Patience;
-use crate::access::Principal;
 use crate::access::limits::Quantity;
+use crate::access::{Lease, Principal};
 use crate::event::limits::BODY_BYTES_MAX;
 
 /// A body, which counts until it is dropped: when its request is answered.
@@ -45,7 +45,7 @@ impl Deref for Whole {
 /// the credential ends before it has come, 503 if there is no room for it.
 pub async fn read(
     app: &App,
-    principal: &Principal,
+    (principal, lease): (&Principal, &Lease),
     parts: &Parts,
     body: Body,
     bytes_max: usize,
@@ -63,7 +63,7 @@ pub async fn read(
     };
     let reading = whole.fill(body.into_data_stream(), patience);
     // The client decides how long it takes; its credential may end before it does.
-    while_held(app, principal, async {
+    under(lease, async {
         let read = tokio::time::timeout(patience.body, reading).await;
         read.unwrap_or_else(|_| Err(too_slow()))
     })
@@ -76,7 +76,8 @@ pub async fn read(
 /// As [`read`], and 429.
 pub async fn admitted(
     app: &App,
-    (principal, admission): (&Principal, &Admission),
+    (principal, lease): (&Principal, &Lease),
+    admission: &Admission,
     parts: &Parts,
     body: Body,
 ) -> Result<Whole, Problem> {
@@ -84,7 +85,7 @@ pub async fn admitted(
     if let Some(length) = declared {
         admission.take(Quantity::Bytes, length)?;
     }
-    let whole = read(app, principal, parts, body, BODY_BYTES_MAX).await?;
+    let whole = read(app, (principal, lease), parts, body, BODY_BYTES_MAX).await?;
     if declared.is_none() {
         admission.take(Quantity::Bytes, whole.len())?;
     }

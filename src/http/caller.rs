@@ -2,11 +2,15 @@
 //!
 //! # Invariants
 //! - The only place where a credential is read from a request. `?token=` counts on WebSocket and SSE only.
-//! - Who has been let in is not let in for ever: what waits for the client or for the log does so under a lease.
+//! - Who has been let in is not let in for ever: what waits, for the client, the log, a turn or the database, does so under a
+//!   lease. When that has ended nothing more is asked of the database, and nothing that was read is answered. What was under way
+//!   there is ended there, or may still be made, once, in the moment that a statement waits for a lock: `access::changes`.
 
 use axum::extract::{FromRequestParts, OptionalFromRequestParts};
+use axum::http::StatusCode;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
+use axum::response::{IntoResponse as _, Response};
 
 use super::app::App;
 use super::errors;
@@ -45,9 +49,37 @@ pub async fn while_held<T>(
     work: impl Future<Output = Result<T, Problem>>,
 ) -> Result<T, Problem> {
     let lease = lease(app, principal).await?;
-    let done = lease.run(work).await.map_err(|why| denied(&why))?;
-    lease.check().map_err(|why| denied(&why))?;
+    let done = under(&lease, work).await;
+    check(&lease)?;
     done
+}
+
+/// Does `work` as long as the lease lasts.
+///
+/// # Errors
+/// 401 when it ends before, and those of `work`.
+pub async fn under<T>(
+    lease: &Lease,
+    work: impl Future<Output = Result<T, Problem>>,
+) -> Result<T, Problem> {
+    lease.run(work).await.map_err(|why| denied(&why))?
+}
+
+/// Whether the holder may still be answered.
+///
+/// # Errors
+/// 401.
+pub fn check(lease: &Lease) -> Result<(), Problem> {
+    lease.check().map_err(|why| denied(&why))
+}
+
+/// What whoever removes something is answered: 204 if it was there.
+///
+/// # Errors
+/// `missing` if it was not.
+pub fn removed(was_there: bool, missing: impl FnOnce() -> Problem) -> Result<Response, Problem> {
+    was_there.then_some(()).ok_or_else(missing)?;
+    Ok(StatusCode::NO_CONTENT.into_response())
 }
 
 impl OptionalFromRequestParts<App> for Caller {

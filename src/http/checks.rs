@@ -7,19 +7,15 @@
 
 use std::sync::Arc;
 use std::thread::available_parallelism;
-use std::time::Duration;
 
 use super::credentials;
 use super::errors;
 use super::problem::Problem;
 use crate::access::LedgerError;
 use crate::event::Tenant;
-use crate::event::limits::ADMINISTRATION_WAITING_MAX;
+use crate::event::limits::{ADMINISTRATION_TURN_MAX, ADMINISTRATION_WAITING_MAX};
 use crate::fair::{Fair, NoPermit, Permit};
 use crate::tasks::compute;
-
-/// How long an administrator's turn is waited for.
-const TURN_WAIT: Duration = Duration::from_secs(10);
 
 /// See the module.
 #[derive(Debug)]
@@ -56,7 +52,10 @@ impl Checks {
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Problem> {
         let waiting_max = ADMINISTRATION_WAITING_MAX;
-        let turn = self.0.acquire_soon(tenant, waiting_max, TURN_WAIT).await;
+        let turn = self
+            .0
+            .acquire_soon(tenant, waiting_max, ADMINISTRATION_TURN_MAX)
+            .await;
         let turn = turn.map_err(|why| match why {
             NoPermit::Crowded => credentials::problem(LedgerError::Crowded),
             NoPermit::Late => errors::overloaded("too much is being checked at once"),

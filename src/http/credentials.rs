@@ -2,7 +2,8 @@
 //!
 //! # Invariants
 //! - Nobody grants more than they hold themselves.
-//! - A key is in the answer to its creation and nowhere else.
+//! - A key is in the answer to its creation and nowhere else; not in that either if the credential it was asked for with has ended.
+//! - Who ends its own credential is told so.
 
 use std::time::SystemTime;
 
@@ -12,6 +13,7 @@ use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use chrono::{DateTime, Utc};
+use futures_util::TryFutureExt as _;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 use serde_json::json;
@@ -19,6 +21,7 @@ use serde_json::json;
 use super::administrator::{Administrator, Asking};
 use super::app::App;
 use super::body;
+use super::caller::{self, removed, while_held};
 use super::errors;
 use super::problem::{Kind, Problem};
 use crate::access::{Claim, Grant, KeyId, LedgerError, Principal, Revocation, Role};
@@ -84,8 +87,11 @@ pub async fn create_key(
     let wanted: NewKey = read(&app, &principal, request).await?;
     let grant = grant(&principal, &wanted)?;
     let by = principal.name.as_str();
-    let created = app.access.registry().create_key(&grant, by).await;
+    let lease = caller::lease(&app, &principal).await?;
+    let created = app.access.registry().create_key(&grant, by, &lease).await;
     let (key, created_at) = created.map_err(problem)?;
+    // A key that nobody has been told is nobody's.
+    caller::check(&lease)?;
     let answer = json!({
         "id": key.id.as_str(),
         "key": key.reveal().reveal(),
@@ -128,8 +134,9 @@ pub async fn list_keys(
     let name = from.name.as_deref().map(Label::parse).transpose();
     let name = name.map_err(|error| Problem::parameter("name", error))?;
     let registry = app.access.registry();
-    let listed = registry.list_keys(&principal.tenant, &from.after, name.as_ref());
-    let (keys, has_more) = listed.await.map_err(problem)?;
+    let listing = registry.list_keys(&principal.tenant, &from.after, name.as_ref());
+    let listing = listing.map_err(problem);
+    let (keys, has_more) = while_held(&app, &principal, listing).await?;
     Ok(Json(json!({ "api_keys": keys, "has_more": has_more })).into_response())
 }
 
@@ -145,13 +152,10 @@ pub async fn revoke_key(
     let Path(id) = id?;
     let missing = || Problem::new(Kind::NotFound, "the tenant has no API key with this id");
     let id = KeyId::parse(&id).ok_or_else(missing)?;
+    let lease = caller::lease(&app, &principal).await?;
     let registry = app.access.registry();
-    let revoked = registry.revoke_key(&principal.tenant, &id, principal.name.as_str());
-    if revoked.await.map_err(problem)? {
-        Ok(StatusCode::NO_CONTENT.into_response())
-    } else {
-        Err(missing())
-    }
+    let revoked = registry.revoke_key(&principal.tenant, &id, principal.name.as_str(), &lease);
+    removed(revoked.await.map_err(problem)?, missing)
 }
 
 /// `POST /v1/revocations`: `{"jti":"…"}` for one token, `{"sub":"…"}` for all of a subject that were issued until now.
@@ -187,8 +191,9 @@ pub async fn revoke_tokens(
         until: wanted.until,
     };
     let by = principal.name.as_str();
+    let lease = caller::lease(&app, &principal).await?;
     let registry = app.access.registry();
-    let revoked = registry.revoke_tokens(&principal.tenant, &revocation, by);
+    let revoked = registry.revoke_tokens(&principal.tenant, &revocation, by, &lease);
     let revoked_at = revoked.await.map_err(problem)?;
     let answer = json!({
         "claim": claim.as_str(),
@@ -216,8 +221,9 @@ pub async fn list_revoked(
         }
     };
     let registry = app.access.registry();
-    let listed = registry.list_revoked(&principal.tenant, after).await;
-    let (revocations, has_more) = listed.map_err(problem)?;
+    let listing = registry.list_revoked(&principal.tenant, after);
+    let listing = listing.map_err(problem);
+    let (revocations, has_more) = while_held(&app, &principal, listing).await?;
     Ok(Json(json!({ "revocations": revocations, "has_more": has_more })).into_response())
 }
 
@@ -239,14 +245,13 @@ pub async fn withdraw_revocation(
     let missing = || Problem::new(Kind::NotFound, "the tenant has no such revocation");
     let claim = Claim::parse(&claim).ok_or_else(missing)?;
     let value = Label::parse(&value).map_err(|_| missing())?;
+    let lease = caller::lease(&app, &principal).await?;
     let registry = app.access.registry();
     let by = principal.name.as_str();
-    let withdrawn = registry.withdraw_revocation(&principal.tenant, claim, &value, by);
-    if withdrawn.await.map_err(problem)? {
-        Ok(StatusCode::NO_CONTENT.into_response())
-    } else {
-        Err(missing())
-    }
+    let withdrawn = registry.withdraw_revocation(&principal.tenant, claim, &value, by, &lease);
+    let was_there = withdrawn.await.map_err(problem)?;
+    caller::check(&lease)?;
+    removed(was_there, missing)
 }
 
 /// Reads a JSON body: a short one, since what is made of it counts nowhere.
@@ -259,7 +264,9 @@ pub async fn read<T: DeserializeOwned>(
     request: Request,
 ) -> Result<T, Problem> {
     let (parts, body) = request.into_parts();
-    let body = body::read(app, principal, &parts, body, ADMINISTRATION_BODY_BYTES_MAX).await?;
+    let lease = caller::lease(app, principal).await?;
+    let who = (principal, &lease);
+    let body = body::read(app, who, &parts, body, ADMINISTRATION_BODY_BYTES_MAX).await?;
     let read = serde_json::from_slice(&body);
     read.map_err(|error| {
         Problem::new(
@@ -329,6 +336,7 @@ pub fn problem(error: LedgerError) -> Problem {
             "the settings of tenant {} cannot be read",
             tenant.as_str()
         )),
+        LedgerError::Ended(why) => caller::denied(&why),
         LedgerError::Crowded => errors::crowded(),
         LedgerError::TooMany { .. } => Problem::new(Kind::TooMany, error.to_string()),
         LedgerError::TooLarge | LedgerError::Refused => {

@@ -3,6 +3,7 @@
 //! # Invariants
 //! - A fault of ours is logged once, here, and tells the client nothing internal.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use rand::RngExt as _;
@@ -11,7 +12,9 @@ use super::admission::too_often;
 use super::problem::{ERRORS_MAX, Kind, MemberError, Problem};
 use crate::event::cursor::CursorError;
 use crate::feed::FollowError;
-use crate::log::{AppendError, Identity, ReadError};
+use crate::log::breaker::Tripped;
+use crate::log::{AppendError, Identity, ReadError, Resource, Unavailable};
+use crate::telemetry::Seldom;
 
 /// When to try again while the database is away; jittered, so that clients do not come back in step.
 const UNAVAILABLE_RETRY: Duration = Duration::from_secs(2);
@@ -81,9 +84,13 @@ pub fn append(error: &AppendError, identity: &Identity) -> Problem {
         )
         .with_retry_after(jittered(UNAVAILABLE_RETRY)),
         AppendError::Overloaded { retry_after } => {
-            Problem::new(Kind::Overloaded, error.to_string())
-                .with_retry_after(jittered(*retry_after))
+            Problem::new(Kind::Overloaded, error.to_string()).with_retry_after(*retry_after)
         }
+        AppendError::Tripped(tripped) => left_alone(*tripped, |why| {
+            format!(
+                "{why} and is left alone for a while: sending the same ids again is safe, and `Prefer: wait=<seconds>` holds them until it answers"
+            )
+        }),
         AppendError::Clock(text) => {
             tracing::error!(error = text, "the log refuses events");
             Problem::new(
@@ -92,14 +99,35 @@ pub fn append(error: &AppendError, identity: &Identity) -> Problem {
             )
             .with_retry_after(jittered(Duration::from_mins(1)))
         }
-        AppendError::Unavailable(cause) => {
-            tracing::warn!(error = %cause, "an append was not stored in time");
-            unavailable(
-                "not stored in time; the outcome may be unknown: sending the same ids again is safe",
-            )
-        }
+        AppendError::Unavailable(cause) => late(cause),
         AppendError::Internal(text) => internal(text),
     }
+}
+
+/// Not stored in time, for this cause.
+fn late(cause: &Unavailable) -> Problem {
+    static LATE: Seldom = Seldom::new();
+    if let Some(count) = LATE.due() {
+        tracing::warn!(error = %cause, count, "appends were not stored in time");
+    }
+    let why = match cause {
+        Unavailable::Lacking(resource) => format!("; {}", resource.lack()),
+        _ => String::new(),
+    };
+    unavailable(format!(
+        "not stored in time; the outcome may be unknown: sending the same ids again is safe{why}",
+    ))
+}
+
+/// The database has failed, and nobody asks it for a while: `detail` of why.
+fn left_alone(tripped: Tripped, detail: impl FnOnce(&str) -> String) -> Problem {
+    let why = tripped
+        .lacking
+        .map_or("the database does not answer", Resource::lack);
+    let later = tripped
+        .retry_after
+        .mul_f64(rand::rng().random_range(1.0..1.25));
+    Problem::new(Kind::Unavailable, detail(why)).with_retry_after(later.max(Duration::from_secs(1)))
 }
 
 /// The problem of a reader.
@@ -114,8 +142,14 @@ pub fn follow(error: &FollowError, identity: &Identity) -> Problem {
         ReadError::Expired { earliest } => Problem::cursor_expired(&identity.encode(*earliest)),
         ReadError::Ahead => Problem::new(Kind::CursorUnknown, error.to_string()),
         ReadError::Crowded => crowded(),
+        ReadError::Unavailable(Unavailable::Tripped(tripped)) => left_alone(*tripped, |why| {
+            format!("this lies before what is held in memory; {why} and is left alone for a while")
+        }),
         ReadError::Unavailable(cause) => {
-            tracing::warn!(error = %cause, "a page could not be read");
+            static UNREAD: Seldom = Seldom::new();
+            if let Some(count) = UNREAD.due() {
+                tracing::warn!(error = %cause, count, "pages could not be read");
+            }
             unavailable("the database does not answer at the moment")
         }
         ReadError::Internal(_) => internal(&error.to_string()),
@@ -137,7 +171,7 @@ const fn cursor_kind(error: CursorError) -> Kind {
 
 /// The database is away.
 #[must_use]
-pub fn unavailable(detail: &'static str) -> Problem {
+pub fn unavailable(detail: impl Into<Cow<'static, str>>) -> Problem {
     Problem::new(Kind::Unavailable, detail).with_retry_after(jittered(UNAVAILABLE_RETRY))
 }
 
@@ -153,6 +187,12 @@ pub fn crowded() -> Problem {
 #[must_use]
 pub fn overloaded(detail: &'static str) -> Problem {
     Problem::new(Kind::Overloaded, detail).with_retry_after(jittered(UNAVAILABLE_RETRY))
+}
+
+/// There is no room for another session, or for what it wants to hold.
+#[must_use]
+pub fn full() -> Problem {
+    overloaded("the memory for sessions is in use: come back later, or read pages")
 }
 
 /// A fault of ours.

@@ -4,6 +4,8 @@
 //! - No SQL and no waiting logic. A 5xx is logged once, here, and tells the client nothing internal.
 //! - Every answer that is an error is a problem document.
 
+mod acted;
+pub mod admin;
 mod administrator;
 mod admission;
 mod agents;
@@ -16,33 +18,45 @@ mod budget;
 mod caller;
 mod checks;
 mod coding;
+mod committed;
 mod credentials;
 mod docs;
+pub mod drain;
 pub mod entrance;
 mod errors;
 mod guard;
+mod health;
 mod held;
+mod holding;
 mod idle;
 mod in_force;
 pub mod ingest;
 mod line;
+pub mod metrics;
 mod msgpack;
 mod ndjson;
 pub mod origin;
+mod outage;
 mod params;
 mod policy;
+mod prefer;
 pub mod problem;
+pub mod pulse;
 mod read;
 mod retention;
 mod routes;
 pub mod serve;
+pub mod sessions;
 mod settings;
 mod sse;
 mod status;
 mod subjects;
+mod system;
 pub mod tls;
 mod unfinished;
 mod unread;
+pub mod validate;
+mod watches;
 mod wire;
 pub mod ws;
 
@@ -75,6 +89,7 @@ pub fn router(app: App) -> Router {
         ))
         .layer(middleware::from_fn_with_state(app.clone(), unread::drain))
         .layer(app.origins.clone().cors())
+        .layer(middleware::from_fn_with_state(app.clone(), metrics::count))
         .with_state(app)
 }
 

@@ -1,12 +1,12 @@
 //! The few MessagePack tokens that frame events: what is inside was encoded once already.
 
-fn number(value: usize) -> u32 {
+fn length_of(value: usize) -> u32 {
     u32::try_from(value).unwrap_or(u32::MAX)
 }
 
 /// A string.
 pub fn text(out: &mut Vec<u8>, text: &str) {
-    let length = number(text.len());
+    let length = length_of(text.len());
     match u8::try_from(length) {
         Ok(short) if short < 32 => out.push(0xa0 | short),
         Ok(byte) => out.extend_from_slice(&[0xd9, byte]),
@@ -24,9 +24,15 @@ pub fn array(out: &mut Vec<u8>, length: usize) {
         Ok(short) if short < 16 => out.push(0x90 | short),
         _ => {
             out.push(0xdd);
-            out.extend_from_slice(&number(length).to_be_bytes());
+            out.extend_from_slice(&length_of(length).to_be_bytes());
         }
     }
+}
+
+/// A whole number.
+pub fn number(out: &mut Vec<u8>, value: u64) {
+    out.push(0xcf);
+    out.extend_from_slice(&value.to_be_bytes());
 }
 
 /// A boolean.

@@ -14,6 +14,9 @@ mod report;
 mod sent;
 mod unchecked;
 
+use super::prefer::Preferences;
+use crate::log::AppendOptions;
+use crate::telemetry::RequestSpan;
 use std::convert::Infallible;
 use std::pin::pin;
 use std::sync::Arc;
@@ -35,6 +38,7 @@ use super::budget::Share;
 use super::caller;
 use super::coding::Received;
 use super::errors;
+use super::holding;
 use super::ingest::{self, LineSplitter};
 use super::problem::{Kind, Problem};
 use super::serve::Patience;
@@ -67,11 +71,7 @@ pub struct Upload {
 
 /// Streams the result lines; `Prefer: return=minimal` gives refused lines and a summary only.
 pub fn post(app: App, upload: Upload, key: Option<String>, request: Request) -> Response {
-    let is_minimal = request.headers().get_all("prefer").iter().any(|value| {
-        value
-            .to_str()
-            .is_ok_and(|text| text.to_ascii_lowercase().contains("return=minimal"))
-    });
+    let Preferences { is_minimal, wait } = Preferences::of(request.headers());
     let (parts, body) = request.into_parts();
     let trace = ingest::traceparent(&parts.headers).map(str::to_owned);
     let received = parts.extensions.get::<Received>().cloned();
@@ -79,6 +79,7 @@ pub fn post(app: App, upload: Upload, key: Option<String>, request: Request) -> 
     let (results, lines) = mpsc::channel::<Result<Bytes, Infallible>>(2);
     let tasks = app.tasks.clone();
     let reader = Reader {
+        wait,
         lines: LineSplitter::new(LINE_BYTES_MAX),
         body: body.into_data_stream(),
         share: app.bodies.share(&upload.admission.tenant),
@@ -90,6 +91,7 @@ pub fn post(app: App, upload: Upload, key: Option<String>, request: Request) -> 
         upload,
         key,
         trace,
+        span: parts.extensions.get().copied(),
         chunk: Chunk::new(),
         chunk_bytes: 0,
         unchecked: Unchecked::default(),
@@ -119,12 +121,16 @@ pub fn post(app: App, upload: Upload, key: Option<String>, request: Request) -> 
 
 /// Reads lines and makes events of them.
 struct Reader {
+    /// How long a chunk is held while the database is away.
+    wait: Option<std::time::Duration>,
     lines: LineSplitter,
     body: BodyDataStream,
     app: App,
     upload: Upload,
     key: Option<String>,
     trace: Option<String>,
+    /// The request, if it is traced.
+    span: Option<RequestSpan>,
     /// What has been read and not been taken.
     chunk: Chunk,
     chunk_bytes: usize,
@@ -161,8 +167,16 @@ async fn run(
     let admission = reader.upload.admission.clone();
     let principal = reader.upload.policy.principal.clone();
     let identity = app.hub.identity();
+    let options = AppendOptions {
+        sequence: None,
+        wait: reader.wait,
+        request: reader.span,
+        leave: reader
+            .wait
+            .map(|_| holding::leave(&app, Arc::clone(&lease))),
+    };
     let submit = |(chunk, bytes, share)| {
-        let pace = (&admission, Arc::clone(&lease), bytes);
+        let pace = (&admission, Arc::clone(&lease), bytes, options.clone());
         Sent::new(&app, &principal, pace, chunk, share)
     };
     reader.read_some(results).await;

@@ -3,6 +3,7 @@
 //! # Invariants
 //! - All three run the same follower; they differ in when they stop and how they write.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,14 +20,17 @@ use super::audit::Doing;
 use super::caller::{self, while_held};
 use super::errors;
 use super::held;
+use super::metrics;
 use super::params::ReadParams;
 use super::problem::{Kind, Problem};
 use super::serve::Patience;
+use super::sessions::Cut;
 use super::sse;
 use crate::access::Principal;
-use crate::event::limits::AT_LEAST_WAIT_MAX;
+use crate::event::limits::{AT_LEAST_WAIT_MAX, SESSION_BYTES};
 use crate::event::{Event, Filter};
 use crate::feed::{Batch, FollowError, Follower, Start};
+use crate::telemetry::Transport;
 
 /// A full page: asked for again with its tag, since what it holds may be erased.
 const REVALIDATED: &str = "private, no-cache";
@@ -85,10 +89,13 @@ async fn page(
     })
     .await?;
     if let Some(wait) = wait.filter(|wait| batch.events.is_empty() && !wait.is_zero()) {
-        let _seat = app.seat(&admission)?;
+        let _seat = app.seat(&admission, Transport::LongPoll)?;
+        let session = app.sessions.enter(&principal.tenant, SESSION_BYTES, None);
+        let session = session.map_err(|_| errors::full())?;
+        let dropped = session.dropped();
         let lease = caller::lease(app, principal).await?;
         let polled = lease
-            .run(poll(app, &mut follower, batch, limit, wait))
+            .run(poll(app, &mut follower, (batch, dropped), limit, wait))
             .await;
         batch = polled.map_err(|why| caller::denied(&why))??;
     }
@@ -98,18 +105,26 @@ async fn page(
     } else {
         NO_STORE
     };
-    Ok(write_page(app, parts, format, &batch, cache))
+    let transport = if wait.is_some() {
+        Transport::LongPoll
+    } else {
+        Transport::Page
+    };
+    metrics::delivered(app, transport, &batch);
+    write_page(app, principal, parts, format, &batch, cache)
 }
 
-/// Waits for the first match; an empty page with a fresh cursor when the time is up or the server drains.
+/// Waits for the first match; an empty page with a fresh cursor when the time is up, the server drains or it is told to go.
 async fn poll(
     app: &App,
     follower: &mut Follower,
-    first: Batch,
+    (first, dropped): (Batch, impl Future),
     limit: usize,
     wait: Duration,
 ) -> Result<Batch, Problem> {
     let until = tokio::time::Instant::now().checked_add(wait);
+    let departure = app.drain.departure();
+    let mut dropped = pin!(dropped);
     loop {
         let next = follower.next(limit);
         let next = async {
@@ -118,7 +133,14 @@ async fn poll(
                 None => Some(next.await),
             }
         };
-        match app.tasks.token().run_until_cancelled(next).await.flatten() {
+        let next = async {
+            tokio::select! {
+                biased;
+                _ = &mut dropped => None,
+                next = next => next,
+            }
+        };
+        match departure.run(next).await.flatten() {
             Some(Ok(batch)) if batch.events.is_empty() => {}
             Some(Ok(batch)) => return Ok(batch),
             Some(Err(error)) => return Err(errors::follow(&error, app.hub.identity())),
@@ -191,11 +213,12 @@ pub fn place(
 
 fn write_page(
     app: &App,
+    principal: &Principal,
     request: &Parts,
     format: Format,
     batch: &Batch,
     cache: &'static str,
-) -> Response {
+) -> Result<Response, Problem> {
     let cursor = app.hub.identity().encode(batch.through);
     let (body, content_type) = match format {
         Format::Msgpack => (
@@ -240,16 +263,19 @@ fn write_page(
         }
         if is_known {
             headers.remove(header::CONTENT_TYPE);
-            return (StatusCode::NOT_MODIFIED, headers).into_response();
+            return Ok((StatusCode::NOT_MODIFIED, headers).into_response());
         }
     }
+    let cut = request.extensions.get::<Cut>().cloned();
+    let body = app.sessions.answer(&principal.tenant, body, cut);
+    let body = body.map_err(|_| errors::full())?;
     if request.version != Version::HTTP_2 {
-        return (headers, body).into_response();
+        return Ok((headers, body).into_response());
     }
     headers.insert(header::CONTENT_LENGTH, body.len().into());
     let patience = request.extensions.get::<Patience>().copied();
     let idle = patience.unwrap_or_default().idle;
-    (headers, held::body(body, idle, &app.tasks)).into_response()
+    Ok((headers, held::body(body, idle, &app.tasks)).into_response())
 }
 
 /// Writes events as the inside of a JSON array.

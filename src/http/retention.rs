@@ -6,20 +6,21 @@
 use axum::Json;
 use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
-use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
+use futures_util::TryFutureExt as _;
 use serde::Deserialize;
 use serde_json::json;
 
 use super::administrator::Administrator;
 use super::app::App;
+use super::caller::{removed, while_held};
 use super::credentials::read;
 use super::errors;
 use super::problem::{Kind, Problem};
 use crate::access::Principal;
 use crate::event::TopicPattern;
+use crate::event::limits::RULES_MAX;
 use crate::log::ReadError;
-use crate::log::retaining::RULES_MAX;
 
 const DAYS_MAX: i32 = 36_500;
 /// The log's own topics say who did what: nobody wipes that away at once.
@@ -39,8 +40,9 @@ pub async fn list(
     State(app): State<App>,
     Administrator(principal): Administrator,
 ) -> Result<Response, Problem> {
-    let rules = app.history.rules(&principal.tenant).await;
-    let rules = rules.map_err(|error| problem(&app, error))?;
+    let listing = app.history.rules(&principal.tenant);
+    let listing = listing.map_err(|error| problem(&app, error));
+    let rules = while_held(&app, &principal, listing).await?;
     Ok(Json(json!({ "rules": rules })).into_response())
 }
 
@@ -68,7 +70,8 @@ pub async fn set(
     let setting = app
         .history
         .set_rule(&principal.tenant, &pattern, days, &principal.name);
-    match setting.await.map_err(|error| problem(&app, error))? {
+    let setting = setting.map_err(|error| problem(&app, error));
+    match while_held(&app, &principal, setting).await? {
         Some(rule) => Ok(Json(rule).into_response()),
         None => Err(Problem::new(
             Kind::TooMany,
@@ -90,12 +93,12 @@ pub async fn remove(
     let removing = app
         .history
         .remove_rule(&principal.tenant, &pattern, &principal.name);
-    if removing.await.map_err(|error| problem(&app, error))? {
-        Ok(StatusCode::NO_CONTENT.into_response())
-    } else {
+    let removing = removing.map_err(|error| problem(&app, error));
+    let missing = || {
         let detail = "the tenant has no rule for this pattern";
-        Err(Problem::new(Kind::NotFound, detail))
-    }
+        Problem::new(Kind::NotFound, detail)
+    };
+    removed(while_held(&app, &principal, removing).await?, missing)
 }
 
 fn own_pattern(

@@ -8,9 +8,13 @@ use axum::Router;
 use axum::handler::Handler;
 use axum::routing::{MethodFilter, MethodRouter};
 
+use super::admin;
 use super::app::App;
 use super::problem::{self, Problem};
-use super::{agents, append, credentials, docs, read, retention, settings, status, subjects, ws};
+use super::{
+    agents, append, committed, credentials, docs, metrics, read, retention, settings, status,
+    subjects, validate, watches, ws,
+};
 
 /// A path and its handlers.
 pub(super) struct Route {
@@ -99,6 +103,7 @@ pub(super) fn table() -> Vec<Route> {
         Route::at("/livez").get(status::livez),
         Route::at("/readyz").get(status::readyz),
         Route::at("/v1/events").get(read::get).post(append::post),
+        Route::at("/v1/audit").get(committed::get),
         Route::at("/v1/ws").get_only(ws::get),
         Route::at("/v1/agents/{id}/state")
             .put(agents::replace_state)
@@ -112,7 +117,16 @@ pub(super) fn table() -> Vec<Route> {
 /// What administrators do: each handler takes an `Administrator`.
 fn administrative() -> Vec<Route> {
     vec![
+        Route::at("/metrics").get(metrics::get_metrics),
         Route::at("/v1/status").get(status::get),
+        Route::at("/v1/admin/breaker/reset").post(admin::reset_breaker),
+        Route::at("/v1/validate").post(validate::post),
+        Route::at("/v1/admin/sessions/drop-idle").post(admin::drop_idle),
+        Route::at("/v1/admin/consumers/{name}/pause").post(admin::pause_consumer),
+        Route::at("/v1/admin/consumers/{name}/resume").post(admin::resume_consumer),
+        Route::at("/v1/admin/log-level")
+            .get(admin::log_level)
+            .put(admin::set_log_level),
         Route::at("/v1/api-keys")
             .get(credentials::list_keys)
             .post(credentials::create_key),
@@ -131,6 +145,11 @@ fn administrative() -> Vec<Route> {
         Route::at("/v1/subjects/{subject}")
             .get(subjects::get)
             .delete(subjects::erase),
+        Route::at("/v1/watches").get(watches::list),
+        Route::at("/v1/watches/{name}")
+            .get(watches::get)
+            .put(watches::set)
+            .delete(watches::remove),
         Route::at("/v1/retention").get(retention::list),
         Route::at("/v1/retention/{pattern}")
             .put(retention::set)

@@ -3,7 +3,8 @@
 //! # Invariants
 //! - No connection waits for ever: for a handshake, for a head, for a body, or for a client that takes what it asked for.
 //! - A handshake holds up its own connection only.
-//! - When the server drains nothing more is taken in, and connections end after the answer that is under way.
+//! - When the server drains nothing more is taken in, and connections end, each at its own moment, after the answer that is under
+//!   way.
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -17,18 +18,20 @@ use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpStream;
 use tokio_util::either::Either;
-use tokio_util::sync::CancellationToken;
 use tower::Layer as _;
 use tower_http::set_header::SetResponseHeaderLayer;
 
+use super::drain::{Departure, Drain};
 use super::entrance::Entrance;
 use super::idle::{Activity, End, Watched};
 use super::line::Line;
+use super::sessions::Cut;
 use super::tls::{Encrypted, Tls};
 use super::unfinished::Unfinished;
 use super::wire::{Stream, Wire};
 use crate::event::limits::{
-    BODY_TIMEOUT, HEAD_BYTES_MAX, HEAD_TIMEOUT, LINE_IDLE_TIMEOUT, MESSAGE_TIMEOUT, STREAMS_MAX,
+    BODY_TIMEOUT, CLOSE_TIMEOUT, HEAD_BYTES_MAX, HEAD_TIMEOUT, LINE_IDLE_TIMEOUT, MESSAGE_TIMEOUT,
+    STREAMS_MAX,
 };
 use crate::tasks::Tasks;
 
@@ -59,14 +62,15 @@ impl Default for Patience {
     }
 }
 
-/// Serves until `tasks` stop, and then for at most `drain`; by TLS alone if there is one.
+/// Takes connections in until `drain` begins, serves them until `tasks` stop, and then for at most `deadline`; by TLS alone if
+/// there is one.
 pub async fn serve(
     mut entrance: Entrance,
     tls: Option<Tls>,
     router: Router,
     patience: Patience,
-    tasks: &Tasks,
-    drain: Duration,
+    (tasks, drain): (&Tasks, &Drain),
+    deadline: Duration,
 ) {
     let mut router = router.layer(Extension(patience));
     if tls.is_some() {
@@ -79,14 +83,17 @@ pub async fn serve(
     let builder = Arc::new(builder(patience));
     let connections = tasks.child();
     let stop = connections.token().clone();
-    while let Some((stream, _)) = stop.run_until_cancelled(entrance.accept()).await {
+    while let Some((stream, _)) = drain.run_until_begun(entrance.accept()).await {
         let message = Unfinished::default();
         // Whoever upgrades the connection tells its line what has been handed on.
+        let cut = Cut::default();
         let service = Extension(message.clone()).layer(router.clone());
+        let service = Extension(cut.clone()).layer(service);
         let activity = Activity::default();
         let service = TowerToHyperService::new(Watched::new(service, activity.clone()));
         let (builder, stop) = (Arc::clone(&builder), stop.clone());
         let (tls, group) = (tls.clone(), connections.clone());
+        let departure = drain.departure();
         connections.spawn(async move {
             let opening = stop.run_until_cancelled(open(stream, tls, patience));
             let Some(Some(stream)) = opening.await else {
@@ -96,7 +103,12 @@ pub async fn serve(
             let mut serving = pin!(builder.serve_connection_with_upgrades(line, service));
             let ended = tokio::select! {
                 ended = serving.as_mut() => ended,
-                end = ended_by(&stop, &activity, patience) => {
+                // Whoever takes something may still hear why.
+                () = cut.asked() => {
+                    let _ = tokio::time::timeout(CLOSE_TIMEOUT, serving).await;
+                    return;
+                }
+                end = ended_by(&departure, &activity, patience) => {
                     if end == Some(End::Stuck) {
                         return;
                     }
@@ -109,20 +121,18 @@ pub async fn serve(
             }
         });
     }
+    // Whoever comes now is refused by the kernel, and finds another server.
     drop(entrance);
-    connections.stop(drain).await;
+    tasks.stopping().await;
+    connections.stop(deadline).await;
 }
 
 /// Ends when a connection is to end: with the server, or because nothing is asked on it, or nothing taken.
-async fn ended_by(
-    stop: &CancellationToken,
-    activity: &Activity,
-    patience: Patience,
-) -> Option<End> {
+async fn ended_by(departure: &Departure, activity: &Activity, patience: Patience) -> Option<End> {
     // A page that is not taken ends by itself first, and its stream alone.
     let stuck = patience.idle.saturating_mul(2);
     let ended = activity.ended(patience.head, stuck);
-    stop.run_until_cancelled(ended).await
+    departure.run(ended).await
 }
 
 /// What a line runs over; `None` if a handshake fails or takes too long.

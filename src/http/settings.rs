@@ -5,18 +5,20 @@ use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
+use futures_util::TryFutureExt as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::administrator::Administrator;
 use super::app::App;
+use super::caller::{self, removed, while_held};
 use super::credentials::{patterns, problem, read};
 use super::problem::{Kind, Problem};
 use crate::access::Principal;
 use crate::access::schema::{SCHEMA_BYTES_MAX, Schema};
 use crate::access::settings::{Consent, TopicMode};
 use crate::access::tenants::{Change, Declaration};
-use crate::event::TopicPattern;
+use crate::event::{Priority, TopicPattern};
 
 /// Characters of a description.
 const DESCRIPTION_CHARS_MAX: usize = 1_024;
@@ -35,6 +37,7 @@ struct Declared {
     schema: Option<Value>,
     in_sql: Option<String>,
     description: Option<String>,
+    priority: Option<String>,
 }
 
 /// `GET /v1/settings`.
@@ -45,8 +48,9 @@ pub async fn get(
     State(app): State<App>,
     Administrator(principal): Administrator,
 ) -> Result<Response, Problem> {
-    let settings = app.access.registry().list_settings(&principal.tenant).await;
-    Ok(Json(settings.map_err(problem)?).into_response())
+    let listing = app.access.registry().list_settings(&principal.tenant);
+    let settings = while_held(&app, &principal, listing.map_err(problem)).await?;
+    Ok(Json(settings).into_response())
 }
 
 /// `PATCH /v1/settings`: what is not named stays.
@@ -83,11 +87,13 @@ pub async fn patch(
         consent_topics: topics,
     };
     may_change(&principal, &TopicPattern::any())?;
-    let registry = app.access.registry();
-    let changed = registry.change_settings(&principal.tenant, &change, principal.name.as_str());
+    let lease = caller::lease(&app, &principal).await?;
+    let (registry, tenant) = (app.access.registry(), &principal.tenant);
+    let changed = registry.change_settings(tenant, &change, principal.name.as_str(), &lease);
     changed.await.map_err(problem)?;
-    let settings = registry.list_settings(&principal.tenant).await;
-    Ok(Json(settings.map_err(problem)?).into_response())
+    let listing = registry.list_settings(tenant).map_err(problem);
+    let settings = caller::under(&lease, listing).await?;
+    Ok(Json(settings).into_response())
 }
 
 /// `GET /v1/topics`.
@@ -98,8 +104,9 @@ pub async fn list(
     State(app): State<App>,
     Administrator(principal): Administrator,
 ) -> Result<Response, Problem> {
-    let topics = app.access.registry().list_topics(&principal.tenant).await;
-    Ok(Json(json!({ "topics": topics.map_err(problem)? })).into_response())
+    let listing = app.access.registry().list_topics(&principal.tenant);
+    let topics = while_held(&app, &principal, listing.map_err(problem)).await?;
+    Ok(Json(json!({ "topics": topics })).into_response())
 }
 
 /// `PUT /v1/topics/{pattern}`.
@@ -115,10 +122,10 @@ pub async fn declare(
     let Path(pattern) = pattern?;
     let pattern =
         TopicPattern::parse(&pattern).map_err(|error| Problem::parameter("pattern", error))?;
-    if pattern.is_reserved() {
+    if pattern.is_kept() {
         return Err(Problem::parameter(
             "pattern",
-            "topics under tidewire. are the log's own",
+            "topics under tidewire. are the log's own, and those under system. are not stored",
         ));
     }
     let wanted: Declared = read(&app, &principal, request).await?;
@@ -136,12 +143,19 @@ pub async fn declare(
             format_args!("is at most {DESCRIPTION_CHARS_MAX} characters, none of them NUL"),
         ));
     }
+    let priority = wanted.priority.as_deref().map(|text| {
+        let refused = || Problem::parameter("priority", "must be critical, high, normal or low");
+        Priority::parse(text).ok_or_else(refused)
+    });
+    let priority = priority.transpose()?;
+    let lease = caller::lease(&app, &principal).await?;
     let schema = match wanted.schema {
         Some(schema) => {
             check_length(&schema)?;
             // To make one ready takes long.
             let check = move || check(&schema).map(|()| schema);
-            Some(app.checks.run_soon(&principal.tenant, check).await??)
+            let checking = app.checks.run_soon(&principal.tenant, check);
+            Some(caller::under(&lease, checking).await??)
         }
         None => None,
     };
@@ -151,10 +165,12 @@ pub async fn declare(
         schema,
         is_unchecked_in_sql: in_sql == "unchecked",
         description: wanted.description,
+        priority,
     };
-    let registry = app.access.registry();
-    let declared = registry.declare_topic(&principal.tenant, &declaration, principal.name.as_str());
+    let (registry, by) = (app.access.registry(), principal.name.as_str());
+    let declared = registry.declare_topic(&principal.tenant, &declaration, by, &lease);
     declared.await.map_err(problem)?;
+    caller::check(&lease)?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
 
@@ -207,11 +223,10 @@ pub async fn withdraw(
     let missing = || Problem::new(Kind::NotFound, "the tenant has not declared this pattern");
     let pattern = TopicPattern::parse(&pattern).map_err(|_| missing())?;
     may_change(&principal, &pattern)?;
-    let registry = app.access.registry();
-    let withdrawn = registry.withdraw_topic(&principal.tenant, &pattern, principal.name.as_str());
-    if withdrawn.await.map_err(problem)? {
-        Ok(StatusCode::NO_CONTENT.into_response())
-    } else {
-        Err(missing())
-    }
+    let lease = caller::lease(&app, &principal).await?;
+    let (registry, by) = (app.access.registry(), principal.name.as_str());
+    let withdrawn = registry.withdraw_topic(&principal.tenant, &pattern, by, &lease);
+    let was_there = withdrawn.await.map_err(problem)?;
+    caller::check(&lease)?;
+    removed(was_there, missing)
 }

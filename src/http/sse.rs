@@ -6,6 +6,8 @@
 //!   the server is full or draining, `retry:` and the end; a final condition is a named `error` event.
 //! - The stream ends when the credential does.
 
+use super::drain::Departure;
+use super::outage::Outage;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,7 +16,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
-use futures_util::stream;
+use futures_util::{TryFutureExt as _, stream};
 use rand::RngExt as _;
 use tokio::sync::Notify;
 
@@ -23,15 +25,18 @@ use super::app::{App, Seat};
 use super::audit::Doing;
 use super::caller;
 use super::errors;
+use super::metrics;
 use super::params::ReadParams;
 use super::problem::Problem;
 use super::read::{join_json, place, wait_at_least};
+use super::sessions::{Cut, Session, Why};
 use crate::access::{Denied, Lease};
-use crate::event::limits::{CATCH_UP_EVENTS, SSE_HEARTBEAT};
+use crate::event::limits::{CATCH_UP_EVENTS, SESSION_BYTES, SESSION_NAME_BYTES, SSE_HEARTBEAT};
 use crate::event::{Event, Position};
 use crate::feed::pace::Rest;
 use crate::feed::{Batch, FollowError, Follower, Start};
 use crate::tasks::pause;
+use crate::telemetry::Transport;
 
 /// What a browser waits before it reconnects, unless told otherwise.
 const RETRY_MS: u64 = 1_000;
@@ -61,12 +66,15 @@ struct Stream {
     app: App,
     follower: Follower,
     lease: Lease,
+    departure: Departure,
+    outage: Outage,
     /// While it has read history too often.
     rest: Rest,
     /// Sent before the next read.
     pending: Option<Bytes>,
     is_live: bool,
     is_over: bool,
+    session: Session,
     _seat: Seat,
 }
 
@@ -77,13 +85,16 @@ async fn open(
     resume: Option<&str>,
 ) -> Result<Stream, Problem> {
     let principal = caller::identify(app, parts, params.token.as_deref()).await?;
-    if app.tasks.token().is_cancelled() {
+    if app.drain.has_begun() {
         return Err(errors::overloaded("the server is shutting down"));
     }
     // Ended before anything is waited for: nobody else's turn may depend on a watermark or the database.
     drop(app.hub.turn(&principal.tenant).await);
     let admission = Admission::of_reader(app, &principal, &parts.extensions);
-    let seat = app.seat(&admission)?;
+    let seat = app.seat(&admission, Transport::Sse)?;
+    let cut = parts.extensions.get::<Cut>().cloned();
+    let session = app.sessions.enter(&principal.tenant, SESSION_BYTES, cut);
+    let session = session.map_err(|_| errors::full())?;
     if params.wait()?.is_some() {
         return Err(Problem::parameter(
             "wait",
@@ -91,15 +102,21 @@ async fn open(
         ));
     }
     let lease = caller::lease(app, &principal).await?;
-    wait_at_least(app, params).await?;
+    caller::under(&lease, wait_at_least(app, params)).await?;
     let (filter, start) = place(app, &principal, params, resume, Start::Latest)?;
     admission.begin(start)?;
     app.audit.read(&principal, Doing::Subscribed, &filter);
+    let names = filter
+        .topics()
+        .len()
+        .saturating_add(filter.subjects().len());
     let (tenant, wake) = (principal.tenant.clone(), Arc::new(Notify::new()));
-    let follower = Follower::start(&app.hub, tenant, filter, start, wake)
-        .await
-        .map_err(|error| errors::follow(&error, app.hub.identity()))?
-        .at_pace(admission.pace());
+    let starting = Follower::start(&app.hub, tenant, filter, start, wake)
+        .map_err(|error| errors::follow(&error, app.hub.identity()));
+    let follower = caller::under(&lease, starting).await?;
+    let held = names.saturating_mul(SESSION_NAME_BYTES);
+    session.subscribe(1, held).map_err(|_| errors::full())?;
+    let follower = follower.at_pace(admission.pace());
     let greeting = format!(
         "retry: {RETRY_MS}\nid: {}\n\n",
         app.hub.identity().encode(follower.after())
@@ -108,10 +125,13 @@ async fn open(
         app: app.clone(),
         follower,
         lease,
+        departure: app.drain.departure(),
+        outage: Outage::new(app.appender.breaker()),
         rest: Rest::default(),
         pending: Some(greeting.into()),
         is_live: false,
         is_over: false,
+        session,
         _seat: seat,
     })
 }
@@ -123,12 +143,35 @@ fn messages(
         let message = stream.next().await?;
         // The line may be slow: nobody waits for it.
         drop(stream.follower.turn());
+        let message = stream.session.sending_next(message);
         Some((Ok(message), stream))
     })
 }
 
+/// Whether a read is part of a heartbeat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Beat {
+    Yes,
+    No,
+}
+
+/// What a stream waits for.
+enum News {
+    Dropped(Why),
+    Notice(serde_json::Value),
+    Read((Beat, Result<Batch, FollowError>)),
+}
+
+/// What comes next; when nothing does for long, what there is.
+async fn next(follower: &mut Follower, rest: &mut Rest) -> (Beat, Result<Batch, FollowError>) {
+    match tokio::time::timeout(SSE_HEARTBEAT, soon(follower, rest)).await {
+        Ok(next) => (Beat::No, next),
+        Err(_) => (Beat::Yes, follower.read(CATCH_UP_EVENTS).await),
+    }
+}
+
 /// What comes next. A stream that reads history too often waits until it may.
-async fn next(follower: &mut Follower, rest: &mut Rest) -> Result<Batch, FollowError> {
+async fn soon(follower: &mut Follower, rest: &mut Rest) -> Result<Batch, FollowError> {
     loop {
         match follower.next(CATCH_UP_EVENTS).await {
             Err(FollowError::TooOften { wait }) => pause(rest.again(wait)).await,
@@ -152,42 +195,59 @@ impl Stream {
         if let Err(denied) = self.lease.check() {
             return Some(self.deny(&denied));
         }
-        let stop = self.app.tasks.token().clone();
-        let next = stop.run_until_cancelled(tokio::time::timeout(
-            SSE_HEARTBEAT,
-            next(&mut self.follower, &mut self.rest),
-        ));
-        let next = match self.lease.run(next).await {
-            Ok(next) => next,
-            Err(denied) => return Some(self.deny(&denied)),
-        };
-        Some(match next {
-            None => {
-                self.is_over = true;
-                last_words(&errors::overloaded("the server is shutting down"))
+        let (follower, rest, outage) = (&mut self.follower, &mut self.rest, &mut self.outage);
+        let dropped = self.session.dropped();
+        let news = async {
+            tokio::select! {
+                biased;
+                why = dropped => News::Dropped(why),
+                notice = outage.notice() => News::Notice(notice),
+                read = next(follower, rest) => News::Read(read),
             }
-            Some(Ok(Ok(batch))) if batch.events.is_empty() => {
+        };
+        let waited = self.lease.run(self.departure.run(news));
+        let read = match waited.await {
+            Err(denied) => return Some(self.deny(&denied)),
+            Ok(None) => return Some(self.leave()),
+            Ok(Some(News::Dropped(why))) => return Some(self.drop_out(why)),
+            Ok(Some(News::Notice(notice))) => {
+                return Some(format!("event: notice\ndata: {notice}\n\n").into());
+            }
+            Ok(Some(News::Read(read))) => read,
+        };
+        Some(match read {
+            (Beat::No, Ok(batch)) if batch.events.is_empty() => {
                 self.is_live = true;
                 self.heartbeat("live", batch.through)
             }
-            Some(Ok(Ok(batch))) => self.message(&batch.events, &batch),
-            Some(Ok(Err(error))) => {
+            (Beat::Yes, Ok(batch)) if batch.events.is_empty() => {
+                self.heartbeat("heartbeat", batch.through)
+            }
+            (_, Ok(batch)) => self.message(&batch.events, &batch),
+            // It is its turn to wait, not to go.
+            (Beat::Yes, Err(FollowError::TooOften { .. })) => {
+                self.heartbeat("heartbeat", self.follower.after())
+            }
+            (_, Err(error)) => {
                 self.is_over = true;
                 last_words(&errors::follow(&error, self.app.hub.identity()))
             }
-            Some(Err(_)) => match self.follower.read(CATCH_UP_EVENTS).await {
-                Ok(batch) if batch.events.is_empty() => self.heartbeat("heartbeat", batch.through),
-                Ok(batch) => self.message(&batch.events, &batch),
-                // It is its turn to wait, not to go.
-                Err(FollowError::TooOften { .. }) => {
-                    self.heartbeat("heartbeat", self.follower.after())
-                }
-                Err(error) => {
-                    self.is_over = true;
-                    last_words(&errors::follow(&error, self.app.hub.identity()))
-                }
-            },
         })
+    }
+
+    /// The server goes.
+    fn leave(&mut self) -> Bytes {
+        self.is_over = true;
+        last_words(&errors::overloaded("the server is shutting down"))
+    }
+
+    /// It is told to go: the browser comes back with the cursor it has.
+    fn drop_out(&mut self, why: Why) -> Bytes {
+        self.is_over = true;
+        last_words(&errors::overloaded(match why {
+            Why::Idle => "idle: closed by an administrator",
+            Why::Evicted(_) => "the server is short of memory",
+        }))
     }
 
     fn deny(&mut self, denied: &Denied) -> Bytes {
@@ -213,6 +273,8 @@ impl Stream {
             .as_bytes(),
         );
         join_json(&mut out, events);
+        metrics::delivered(&self.app, Transport::Sse, batch);
+        self.session.touch();
         out.extend_from_slice(b"]\n\n");
         out.into()
     }

@@ -4,6 +4,8 @@
 //! - Alive means that the process answers: a database that is away must not restart it. Ready means that events are read, and that
 //!   credentials are looked up: revocations are heard of, and keys that come are let in.
 
+use std::time::Instant;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
@@ -13,31 +15,22 @@ use serde::Serialize;
 use super::administrator::{self, Administrator};
 use super::admission::Admission;
 use super::app::App;
+use super::caller::while_held;
 use super::errors;
+use super::health::{self, Issue, Latency, Observed};
 use super::problem::Problem;
+use super::sessions::Usage;
 use crate::access::Principal;
-use crate::access::looks::{Cause, Late};
-use crate::log::ReadError;
+use crate::consume::Standing;
+use crate::event::ByPriority;
+use crate::feed::Hub;
 use crate::log::status::{Database, Holder};
 use crate::log::wakeup::WakeUp;
+use crate::log::{Breaker, ReadError};
 
-/// A watermark that is held back by more events than this is worth a word.
-const LAG_EVENTS: i64 = 10_000;
-/// And so is a transaction that holds it back for longer than this.
-const HELD_S: f64 = 10.0;
-
-/// Something that an operator should know.
+/// How the server and its log are.
 #[derive(Debug, Serialize)]
-struct Issue {
-    code: &'static str,
-    /// What is the matter, and what to do.
-    advice: String,
-    /// Taken off the health score.
-    weight: u8,
-}
-
-#[derive(Debug, Serialize)]
-struct Status {
+pub struct Status {
     version: &'static str,
     uptime_s: u64,
     mode: &'static str,
@@ -45,11 +38,18 @@ struct Status {
     issues: Vec<Issue>,
     log: LogStatus,
     window: WindowStatus,
+    sessions: SessionStatus,
     readers: ReaderStatus,
     append_queue: QueueStatus,
+    /// From receipt to reader in the last minute, by priority; null where too little was delivered to say.
+    latency: ByPriority<Option<Latency>>,
+    breaker: BreakerStatus,
+    consumers: Vec<ConsumerStatus>,
     bodies: HeldStatus,
     messages: HeldStatus,
-    limits: serde_json::Value,
+    /// What changes only with the settings is said to who asks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limits: Option<serde_json::Value>,
     #[serde(skip_serializing_if = "Option::is_none")]
     database: Option<Database>,
 }
@@ -67,10 +67,68 @@ struct LogStatus {
     tail_is_up: bool,
 }
 
+impl LogStatus {
+    fn of(hub: &Hub, held_by: Option<Holder>) -> Self {
+        let tail = hub.tail();
+        let watermark = tail.watermark;
+        Self {
+            cursor: hub.identity().encode(watermark.position),
+            newest: watermark.newest,
+            watermark: watermark.safe,
+            lag_events: watermark.newest.saturating_sub(watermark.safe),
+            held_by,
+            wake_up: tail.wake_up.as_str(),
+            wake_up_reason: match tail.wake_up {
+                WakeUp::Asleep => "little is written: every writer notifies",
+                WakeUp::Awake => {
+                    "much is written: the server looks by itself, writers need not notify"
+                }
+                WakeUp::Polling => {
+                    "no LISTEN connection, or notify=never: the server looks by itself"
+                }
+            },
+            tail_is_up: tail.is_up,
+        }
+    }
+}
+
 #[derive(Debug, Serialize)]
 struct WindowStatus {
     events: usize,
     bytes: usize,
+    events_max: usize,
+    bytes_max: usize,
+}
+
+/// What sessions hold; `evicted` since the server began.
+#[derive(Debug, Serialize)]
+struct SessionStatus {
+    sessions: usize,
+    bytes: usize,
+    bytes_max: usize,
+    evicted: EvictedStatus,
+}
+
+#[derive(Debug, Serialize)]
+struct EvictedStatus {
+    idle: u64,
+    slow: u64,
+    refused: u64,
+}
+
+impl SessionStatus {
+    const fn of(usage: Usage) -> Self {
+        Self {
+            sessions: usage.sessions,
+            bytes: usage.bytes,
+            bytes_max: usage.bytes_max,
+            evicted: EvictedStatus {
+                idle: usage.idle,
+                slow: usage.slow,
+                refused: usage.refused,
+            },
+        }
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -82,12 +140,53 @@ struct ReaderStatus {
 #[derive(Debug, Serialize)]
 struct QueueStatus {
     requests: usize,
+    by_priority: ByPriority<usize>,
+    batch_limit: usize,
     bytes: usize,
 }
 
 #[derive(Debug, Serialize)]
 struct HeldStatus {
     bytes: usize,
+}
+
+#[derive(Debug, Serialize)]
+struct ConsumerStatus {
+    name: &'static str,
+    is_active: bool,
+    is_paused: bool,
+    /// Where this server runs it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lag_events: Option<i64>,
+}
+
+impl ConsumerStatus {
+    fn of(standing: &Standing) -> Self {
+        Self {
+            name: standing.name(),
+            is_active: standing.is_active(),
+            is_paused: standing.is_paused(),
+            lag_events: standing.lag_events(),
+        }
+    }
+}
+
+#[derive(Debug, Serialize)]
+struct BreakerStatus {
+    state: &'static str,
+    /// While it is open.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after_s: Option<f64>,
+}
+
+impl BreakerStatus {
+    fn of(breaker: &Breaker) -> Self {
+        let tripped = breaker.open_for(Instant::now());
+        Self {
+            state: breaker.state().as_str(),
+            retry_after_s: tripped.map(|tripped| tripped.retry_after.as_secs_f64()),
+        }
+    }
 }
 
 /// `GET /livez`.
@@ -97,7 +196,7 @@ pub async fn livez() -> &'static str {
 
 /// `GET /readyz`.
 pub async fn readyz(State(app): State<App>) -> Response {
-    if app.tasks.token().is_cancelled() {
+    if app.drain.has_begun() {
         (StatusCode::SERVICE_UNAVAILABLE, "shutting down\n").into_response()
     } else if !app.hub.tail().is_up {
         (
@@ -124,7 +223,8 @@ pub async fn get(
     State(app): State<App>,
     Administrator(principal): Administrator,
 ) -> Result<Response, Problem> {
-    Ok(Json(status(&app, &principal).await?).into_response())
+    let status = while_held(&app, &principal, status(&app, &principal)).await?;
+    Ok(Json(status).into_response())
 }
 
 /// The answer to `get_status`.
@@ -149,37 +249,30 @@ async fn status(app: &App, principal: &Principal) -> Result<Status, Problem> {
         Err(ReadError::Crowded) => return Err(errors::crowded()),
         Err(_) => (None, None),
     };
-    let tail = app.hub.tail();
+    let limits = Some(app.in_force.clone());
+    Ok(Status {
+        limits,
+        ..of(app, database, held_by)
+    })
+}
+
+/// How everything is, with what the database has said: nothing if it does not answer.
+#[must_use]
+pub fn of(app: &App, database: Option<Database>, held_by: Option<Holder>) -> Status {
+    let observed = Observed {
+        database,
+        held_by,
+        latency: app.pulse.latency(),
+    };
+    let issues = health::issues(app, &observed);
+    let Observed {
+        database,
+        held_by,
+        latency,
+    } = observed;
     let (subscriptions, events, bytes) = app.hub.size();
     let (requests, queued_bytes) = app.appender.waiting();
-    let (wake_up, wake_up_reason) = match tail.wake_up {
-        WakeUp::Asleep => ("asleep", "little is written: every writer notifies"),
-        WakeUp::Awake => (
-            "awake",
-            "much is written: the server looks by itself, writers need not notify",
-        ),
-        WakeUp::Polling => (
-            "polling",
-            "no LISTEN connection, or notify=never: the server looks by itself",
-        ),
-    };
-    let position = tail.watermark.position;
-    let log = LogStatus {
-        cursor: app.hub.identity().encode(position),
-        newest: tail.watermark.newest,
-        watermark: tail.watermark.safe,
-        lag_events: tail.watermark.newest.saturating_sub(tail.watermark.safe),
-        held_by,
-        wake_up,
-        wake_up_reason,
-        tail_is_up: tail.is_up,
-    };
-    let mut issues = issues(&log, database.as_ref());
-    issues.extend(app.access.registry().late().map(unlooked));
-    let lost: u8 = issues
-        .iter()
-        .fold(0, |sum, issue| sum.saturating_add(issue.weight));
-    Ok(Status {
+    Status {
         version: env!("CARGO_PKG_VERSION"),
         uptime_s: app.started.elapsed().as_secs(),
         mode: if app.access.is_development() {
@@ -187,104 +280,36 @@ async fn status(app: &App, principal: &Principal) -> Result<Status, Problem> {
         } else {
             "production"
         },
-        health: 100_u8.saturating_sub(lost),
+        health: health::score(&issues),
         issues,
-        log,
-        window: WindowStatus { events, bytes },
+        log: LogStatus::of(&app.hub, held_by),
+        window: WindowStatus {
+            events,
+            bytes,
+            events_max: app.hub.limits().events,
+            bytes_max: app.hub.limits().bytes,
+        },
+        sessions: SessionStatus::of(app.sessions.usage()),
         readers: ReaderStatus {
             connections: app.connections(),
             subscriptions,
         },
         append_queue: QueueStatus {
             requests,
+            by_priority: app.appender.by_priority(),
+            batch_limit: app.appender.batch_limit(),
             bytes: queued_bytes,
         },
+        latency,
+        breaker: BreakerStatus::of(app.appender.breaker()),
+        consumers: app.consumers.iter().map(ConsumerStatus::of).collect(),
         bodies: HeldStatus {
             bytes: app.bodies.taken(),
         },
         messages: HeldStatus {
             bytes: app.messages.taken(),
         },
-        limits: app.in_force.clone(),
+        limits: None,
         database,
-    })
-}
-
-/// Credentials have not been looked up for some time.
-fn unlooked(late: Late) -> Issue {
-    let (cause, remedy) = match late.cause {
-        Cause::NoConnection => (
-            "no connection can be opened".to_owned(),
-            "see the server's log, DATABASE_URL and max_connections",
-        ),
-        Cause::Silent => (
-            "the database does not answer".to_owned(),
-            "see its log, and what pg_stat_activity says of \"tidewire credentials\"",
-        ),
-        Cause::Locked => (
-            "a transaction holds a table of credentials, or the database is too slow".to_owned(),
-            "see pg_locks for who is before \"tidewire credentials\", and end it",
-        ),
-        Cause::Refused(code) => (
-            format!("the database refuses, with SQLSTATE {code}"),
-            "see the server's log, and run `tidewire migrate --definitions`",
-        ),
-    };
-    Issue {
-        code: "credentials-late",
-        advice: format!(
-            "credentials have not been looked up for {} s: {cause}. Revocations are not heard of, and keys and settings that are not known are 503: {remedy}",
-            late.by.as_secs(),
-        ),
-        weight: 60,
     }
-}
-
-fn issues(log: &LogStatus, database: Option<&Database>) -> Vec<Issue> {
-    let mut issues = Vec::new();
-    if !log.tail_is_up || database.is_none() {
-        let advice = "the database does not answer: see its log and DATABASE_URL".to_owned();
-        issues.push(Issue {
-            code: "database-down",
-            advice,
-            weight: 60,
-        });
-    }
-    if log.lag_events > LAG_EVENTS {
-        let advice = format!(
-            "{} events are held back: see log.held_by and the view tidewire.writers",
-            log.lag_events
-        );
-        issues.push(Issue {
-            code: "watermark-lag",
-            advice,
-            weight: 20,
-        });
-    }
-    if let Some(holder) = log
-        .held_by
-        .as_ref()
-        .filter(|holder| holder.open_s.is_some_and(|s| s > HELD_S))
-    {
-        let advice = match holder.pid {
-            Some(pid) => format!("a transaction that wrote events is still open and holds readers back: commit it, or SELECT pg_terminate_backend({pid})"),
-            None => "a prepared transaction that wrote events holds readers back: COMMIT PREPARED or ROLLBACK PREPARED it".to_owned(),
-        };
-        issues.push(Issue {
-            code: "open-writer",
-            advice,
-            weight: 20,
-        });
-    }
-    if database.is_some_and(|database| database.notification_queue_usage > 0.5) {
-        let advice =
-            "the NOTIFY queue is more than half full: a session that listens sits in a transaction"
-                .to_owned();
-        issues.push(Issue {
-            code: "notify-queue",
-            advice,
-            weight: 20,
-        });
-    }
-    issues
 }

@@ -2,6 +2,7 @@
 //!
 //! # Invariants
 //! - Nothing is answered or erased of which the tenant's log does not say who asked.
+//! - Both end with the caller's credential, and are ended in the database; batches that were erased before stay erased.
 //! - An answer says that all is erased only when this server holds nothing of it any more either; the others follow within
 //!   a second.
 
@@ -17,6 +18,7 @@ use serde_json::json;
 
 use super::administrator::{Administrator, Asking};
 use super::app::App;
+use super::caller::while_held;
 use super::credentials;
 use super::errors;
 use super::params;
@@ -78,37 +80,61 @@ pub async fn get(
     principal.may_grant(&all, &[]).map_err(|_| too_narrow())?;
     let limit = limit(wanted.limit.as_deref())?;
     let after = after(&app, &principal, wanted.after.as_deref())?;
+    let held = held(&app, &principal, &subject, (wanted.part, after, limit));
+    let body = while_held(&app, &principal, Box::pin(held)).await?;
+    Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+}
+
+/// What is held, as the answer has it.
+async fn held(
+    app: &App,
+    principal: &Principal,
+    subject: &Label,
+    (part, after, limit): (Part, Position, usize),
+) -> Result<Vec<u8>, Problem> {
     let failed = |error: ReadError| errors::follow(&error.into(), app.hub.identity());
     let asked = app
         .history
-        .summary(&principal.tenant, &subject, &principal.name);
+        .summary(&principal.tenant, subject, &principal.name);
     let summary = asked.await.map_err(failed)?;
     let up_to = app.hub.head();
-    let page = match wanted.part {
-        Part::Subject => about(&app, &principal, &subject, after, up_to, limit).await,
+    let page = match part {
+        Part::Subject => about(app, principal, subject, after, up_to, limit).await,
         Part::Source => {
             let history = &app.history;
             let tenant = &principal.tenant;
-            history
-                .produced(tenant, &subject, after, up_to, limit)
-                .await
+            history.produced(tenant, subject, after, up_to, limit).await
         }
     };
     let page = page.map_err(failed)?;
     let registry = app.access.registry();
-    let credentials = registry.bearing(&principal.tenant, &subject).await;
+    let credentials = registry.bearing(&principal.tenant, subject).await;
     let credentials = json!(credentials.map_err(credentials::problem)?);
-    let held = json!(summary);
+    let watched = app.history.watched(&principal.tenant, subject).await;
+    let watched: Vec<_> = watched
+        .map_err(failed)?
+        .iter()
+        .map(|one| {
+            json!({
+                "watch": one.watch,
+                "last_seen_at": one.last_seen_at,
+                "last_cursor": app.hub.identity().encode(one.last),
+                "is_stalled": one.is_stalled,
+                "since": one.since,
+            })
+        })
+        .collect();
+    let (held, watched) = (json!(summary), json!(watched));
     let cursor = app.hub.identity().encode(page.through.max(after));
     let mut body = format!(
-        "{{\"subject\":{},\"held\":{held},\"credentials\":{credentials},\"events\":[",
+        "{{\"subject\":{},\"held\":{held},\"credentials\":{credentials},\"watched\":{watched},\"events\":[",
         json!(subject.as_str())
     )
     .into_bytes();
     join_json(&mut body, &page.events);
     let end = format!("],\"cursor\":\"{cursor}\",\"has_more\":{}}}", page.has_more);
     body.extend_from_slice(end.as_bytes());
-    Ok(([(header::CONTENT_TYPE, "application/json")], body).into_response())
+    Ok(body)
 }
 
 /// The events about the subject, the log's own included.
@@ -149,12 +175,23 @@ pub async fn erase(
     let subject = subject_of(subject)?;
     let all = [TopicPattern::any()];
     principal.may_grant(&[], &all).map_err(|_| too_narrow())?;
+    let answer = while_held(&app, &principal, erasing(&app, &principal, &subject)).await?;
+    Ok(if answer.is_complete {
+        Json(answer).into_response()
+    } else {
+        let again = [(header::RETRY_AFTER, AGAIN_S)];
+        (StatusCode::ACCEPTED, again, Json(answer)).into_response()
+    })
+}
+
+/// Erases for a while.
+async fn erasing(app: &App, principal: &Principal, subject: &Label) -> Result<Answer, Problem> {
     let began = Instant::now();
     let (mut events, mut told_at) = (0_u64, None);
     loop {
         let erasing = app
             .history
-            .erase(&principal.tenant, &subject, &principal.name);
+            .erase(&principal.tenant, subject, &principal.name);
         let erased = erasing
             .await
             .map_err(|error| errors::follow(&error.into(), app.hub.identity()))?;
@@ -167,16 +204,10 @@ pub async fn erase(
         if !erased.is_complete && !is_late {
             continue;
         }
-        let answer = Answer {
+        return Ok(Answer {
             events,
             is_complete: erased.is_complete,
             cursor: told_at.map(|position| app.hub.identity().encode(position)),
-        };
-        return Ok(if erased.is_complete {
-            Json(answer).into_response()
-        } else {
-            let again = [(header::RETRY_AFTER, AGAIN_S)];
-            (StatusCode::ACCEPTED, again, Json(answer)).into_response()
         });
     }
 }

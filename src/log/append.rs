@@ -10,19 +10,22 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 
+use super::breaker::{Breaker, BreakerSettings};
 use super::error::{AppendError, Unavailable};
+use super::group::{Group, Leave, Sequence};
 use super::identity::Identity;
 use super::inbox::Inbox;
 use super::lane::Lane;
 use super::listener::Listener;
 use super::patient::PatientLane;
-use super::queue::{Group, Queue, Sequence};
+use super::queue::Queue;
 use super::repeats::Unique;
 use super::writer::Writer;
-use crate::event::limits::APPEND_TIMEOUT;
-use crate::event::{EventId, Expect, Label, NewEvent, Position, Seq, Tenant};
+use crate::event::limits::{APPEND_TIMEOUT, APPEND_WAIT_MAX};
+use crate::event::{ByPriority, EventId, Expect, Label, NewEvent, Position, Seq, Tenant};
 use crate::pg::Connector;
 use crate::tasks::Tasks;
+use crate::telemetry::{Fate, Metrics, RequestSpan};
 
 /// Batches on their way to the database at once. Two keep both the server and the database busy; more would only make
 /// the batches smaller.
@@ -44,14 +47,41 @@ pub struct Appended {
 /// What became of each event of a request, in order.
 pub type Answers = Vec<Result<Appended, AppendError>>;
 
+/// What a client asks for with its events.
+#[derive(Debug, Clone, Default)]
+pub struct AppendOptions {
+    /// Those of one sequence are stored in the order of the calls, as long as each is polled once in that order.
+    pub sequence: Option<Sequence>,
+    /// While the breaker is open they are held for as long as this, and refused then; without it they are refused at once.
+    /// Also how long they are waited for in any case.
+    pub wait: Option<Duration>,
+    /// The request they come with, if it is traced.
+    pub request: Option<RequestSpan>,
+    /// Asked before each attempt at what is held: who sent it may no longer be allowed to write.
+    pub leave: Option<Leave>,
+}
+
+/// How this server writes.
+#[derive(Debug, Clone, Default)]
+pub struct AppenderSettings {
+    /// Events that are stored with one statement at most.
+    pub batch_events_max: usize,
+    /// When the database is left alone.
+    pub breaker: BreakerSettings,
+    /// Of events that name none.
+    pub region: Option<Label>,
+}
+
 /// Writes events.
 #[derive(Debug, Clone)]
 pub struct Appender {
     queue: Arc<Queue>,
     patient: Arc<Queue>,
     identity: Identity,
+    breaker: Breaker,
     /// Of events that name none.
     region: Option<Label>,
+    metrics: Metrics,
 }
 
 impl Appender {
@@ -63,11 +93,28 @@ impl Appender {
         inbox: &Arc<Inbox>,
         listener: &Listener,
         tasks: &Tasks,
+        metrics: &Metrics,
+        settings: AppenderSettings,
     ) -> Self {
-        let (queue, patient) = (Arc::new(Queue::default()), Arc::new(Queue::default()));
+        let (queue, patient) = (
+            Arc::new(Queue::new(settings.batch_events_max)),
+            Arc::new(Queue::patient()),
+        );
+        let breaker = Breaker::new(
+            settings.breaker,
+            connector.shortages().clone(),
+            metrics.clone(),
+        );
         let writer = |purpose| {
             let (connector, identity) = (connector.clone(), identity.clone());
-            Writer::new(purpose, connector, identity, listener.clone())
+            Writer::new(
+                purpose,
+                connector,
+                identity,
+                listener.clone(),
+                breaker.clone(),
+                metrics.clone(),
+            )
         };
         // Not dropped in the middle of a commit: they stop between batches.
         for number in 0..LANES {
@@ -87,14 +134,16 @@ impl Appender {
             queue,
             patient,
             identity: identity.clone(),
-            region: None,
+            breaker: breaker.clone(),
+            region: settings.region,
+            metrics: metrics.clone(),
         }
     }
 
-    /// Gives this region to events that name none.
+    /// Whether the database is left alone for a while.
     #[must_use]
-    pub fn in_region(self, region: Option<Label>) -> Self {
-        Self { region, ..self }
+    pub const fn breaker(&self) -> &Breaker {
+        &self.breaker
     }
 
     /// Requests and bytes that wait, for a lane or for another transaction.
@@ -107,11 +156,31 @@ impl Appender {
         )
     }
 
+    /// Requests that wait for a lane, by the most urgent of their events.
+    #[must_use]
+    pub fn by_priority(&self) -> ByPriority<usize> {
+        self.queue.by_priority()
+    }
+
+    /// How many events a batch may hold now.
+    #[must_use]
+    pub fn batch_limit(&self) -> usize {
+        self.queue.batch_limit()
+    }
+
+    /// Says how much waits.
+    pub fn measure(&self) {
+        let ((_, bytes), (patient, _)) = (self.queue.depth(), self.patient.depth());
+        let append = &self.metrics.append;
+        append.set_queued(&self.by_priority(), bytes);
+        append.set_batch_limit(self.batch_limit());
+        let patient = i64::try_from(patient).unwrap_or(i64::MAX);
+        append.patient.set(patient);
+    }
+
     /// Stores `events` together or not at all; answers after the commit, member by member.
     ///
     /// An id that stands twice in `events` is stored once if both have the same content, as a retry would be.
-    ///
-    /// Those of one `sequence` are stored in the order of the calls, as long as each is polled once in that order.
     ///
     /// # Errors
     /// If the queue is full, members conflict (all of them), or the database cannot be asked in time.
@@ -119,12 +188,12 @@ impl Appender {
         &self,
         tenant: &Tenant,
         events: Vec<NewEvent>,
-        sequence: Option<Sequence>,
+        options: AppendOptions,
     ) -> Result<Vec<Appended>, Vec<AppendError>> {
         let mut appended = Vec::with_capacity(events.len());
         let mut errors = Vec::new();
         let unique = self.whole(events).map_err(|error| vec![error])?;
-        let answers = self.enqueue(tenant, unique, true, sequence).await;
+        let answers = self.enqueue(tenant, unique, true, options).await;
         for answer in answers.map_err(|error| vec![error])? {
             match answer {
                 Ok(one) => appended.push(one),
@@ -152,13 +221,14 @@ impl Appender {
         &self,
         tenant: &Tenant,
         events: Vec<NewEvent>,
+        options: AppendOptions,
     ) -> impl Future<Output = Result<Answers, AppendError>> + Send + use<> {
         let (own, tenant) = (self.clone(), tenant.clone());
         let mut answers = Answers::with_capacity(events.len());
         let parts = self.parts(events);
         async move {
             for part in parts {
-                answers.extend(own.enqueue(&tenant, part, false, None).await?);
+                answers.extend(own.enqueue(&tenant, part, false, options.clone()).await?);
             }
             Ok(answers)
         }
@@ -210,35 +280,75 @@ impl Appender {
         tenant: &Tenant,
         unique: Unique,
         is_atomic: bool,
-        sequence: Option<Sequence>,
+        options: AppendOptions,
     ) -> Result<Answers, AppendError> {
         let (events, ids, expected, places) = unique.split();
         if events.is_empty() {
             return Ok(places.weave(Vec::new()));
         }
         let (reply, answer) = oneshot::channel();
+        let priorities = priorities(&events);
+        let class = events.iter().map(|event| event.priority).min();
         let weight = events.iter().map(NewEvent::weight).sum();
-        let deadline = Instant::now()
-            .checked_add(APPEND_TIMEOUT)
-            .unwrap_or_else(Instant::now);
+        let received = Instant::now();
+        let AppendOptions {
+            sequence,
+            wait,
+            request,
+            leave,
+        } = options;
+        let timeout = wait.unwrap_or(APPEND_TIMEOUT).min(APPEND_WAIT_MAX);
+        let deadline = received.checked_add(timeout).unwrap_or(received);
+        if let (None, Some(tripped)) = (wait, self.breaker.open_for(received)) {
+            self.metrics
+                .append
+                .count_each(&priorities, Fate::Unavailable);
+            return Err(AppendError::Tripped(tripped));
+        }
         let tenant = tenant.clone();
-        self.queue.push(Group {
+        let traced = self
+            .metrics
+            .traces
+            .appending(&events, request.as_ref(), received);
+        let pushed = self.queue.push(Group {
             tenant,
             events,
             ids,
             expected,
             is_atomic,
             deadline,
+            is_held: wait.is_some(),
+            leave,
+            received,
             weight,
+            class: class.unwrap_or_default(),
             reply,
             sequence,
             under_way: None,
+            traced,
             outcomes: Vec::new(),
-        })?;
-        let patience = APPEND_TIMEOUT.saturating_add(Duration::from_secs(1));
+        });
+        if let Err(mut error) = pushed {
+            let fate = match &mut error {
+                AppendError::Tripped(tripped) => {
+                    tripped.lacking = self.breaker.shortages().gravest();
+                    Fate::Unavailable
+                }
+                _ => Fate::Shed,
+            };
+            self.metrics.append.count_each(&priorities, fate);
+            return Err(error);
+        }
+        let patience = timeout.saturating_add(Duration::from_secs(1));
         match tokio::time::timeout(patience, answer).await {
             Ok(Ok(answers)) => Ok(places.weave(answers)),
-            Ok(Err(_)) | Err(_) => Err(AppendError::Unavailable(Unavailable::Silent)),
+            Ok(Err(_)) => {
+                // Dropped before it was tried; what is answered later is counted then.
+                let fate = Fate::Unavailable;
+                self.metrics.append.count_each(&priorities, fate);
+                Err(AppendError::Unavailable(Unavailable::Silent))
+            }
+            Err(_) => Err(AppendError::Unavailable(Unavailable::Silent)),
         }
     }
 
@@ -253,4 +363,14 @@ impl Appender {
                 .map_err(|error| AppendError::ExpectedCursor { index, error }),
         }
     }
+}
+
+/// How many events there are of each priority.
+fn priorities(events: &[NewEvent]) -> ByPriority<u64> {
+    let mut counts = ByPriority::default();
+    for event in events {
+        let count: &mut u64 = counts.of_mut(event.priority);
+        *count = count.saturating_add(1);
+    }
+    counts
 }

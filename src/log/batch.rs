@@ -1,10 +1,12 @@
 //! A batch as the database takes it: parallel arrays, one place an event.
 
+use std::time::Instant;
+
 use chrono::{DateTime, Utc};
 use serde_json::value::RawValue;
 use tokio_postgres::types::ToSql;
 
-use super::queue::Group;
+use super::group::Group;
 use crate::event::{Label, NewEvent, Payload, Seq};
 
 /// One event of a batch.
@@ -17,6 +19,8 @@ pub(super) struct Member<'a> {
     pub(super) expected: Option<Seq>,
     /// Members with the same number are stored together or not at all.
     pub(super) unit: i32,
+    /// When its request came.
+    pub(super) received: Instant,
 }
 
 /// The members of a batch, in order, with the numbers of their units.
@@ -32,6 +36,7 @@ pub(super) fn members(batch: &[Group]) -> Vec<Member<'_>> {
                 event,
                 expected: *expected,
                 unit,
+                received: group.received,
             });
             if !group.is_atomic {
                 unit = unit.saturating_add(1);
@@ -155,6 +160,7 @@ mod tests {
             subject: None,
             source: None,
             priority: Priority::Normal,
+            names_priority: false,
             occurred_at: None,
             region: None,
             gdpr: None,
@@ -169,6 +175,7 @@ mod tests {
                 event: &event,
                 expected: None,
                 unit: *unit,
+                received: Instant::now(),
             };
             units.iter().map(member).collect()
         };

@@ -7,9 +7,10 @@ use std::time::Duration;
 
 use tokio_postgres::error::SqlState;
 
+use super::breaker::Tripped;
 use crate::event::cursor::CursorError;
 use crate::event::{Position, Seq};
-use crate::pg::{ConnectError, told};
+use crate::pg::{ConnectError, Resource, told};
 
 /// Errors of a batch whose cause is not known and that are yet taken for a member's own.
 const INTERNAL_ERRORS_MAX: usize = 16;
@@ -26,6 +27,12 @@ pub enum Unavailable {
     /// No answer within the time allowed.
     #[error("the database did not answer in time")]
     Silent,
+    /// It is left alone for a while.
+    #[error(transparent)]
+    Tripped(#[from] Tripped),
+    /// The database says that it has run out of something.
+    #[error("{}", .0.lack())]
+    Lacking(Resource),
     /// No free connection within the time allowed.
     #[error("no database connection was free in time: {0}")]
     Pool(String),
@@ -105,6 +112,9 @@ pub enum AppendError {
         /// When to try again.
         retry_after: Duration,
     },
+    /// The database has failed again and again. Not stored, as far as is known: sending the same ids again is safe.
+    #[error(transparent)]
+    Tripped(#[from] Tripped),
     /// The database's clock went back: see `sql/functions/claim_floor.sql`.
     #[error("{0}")]
     Clock(String),
@@ -120,6 +130,19 @@ pub enum AppendError {
 }
 
 impl AppendError {
+    /// Whether the same may be stored later.
+    #[must_use]
+    pub const fn is_temporary(&self) -> bool {
+        matches!(
+            self,
+            Self::Blocked
+                | Self::Overloaded { .. }
+                | Self::Tripped(_)
+                | Self::Clock(_)
+                | Self::Unavailable(_)
+        )
+    }
+
     /// The same error for another member of the batch.
     pub(super) fn twin(&self) -> Self {
         match self {
@@ -134,6 +157,10 @@ impl AppendError {
             Self::Skipped => Self::Skipped,
             Self::Clock(text) => Self::Clock(text.clone()),
             Self::Blocked => Self::Blocked,
+            Self::Tripped(tripped) => Self::Tripped(*tripped),
+            Self::Unavailable(Unavailable::Lacking(resource)) => {
+                Self::Unavailable(Unavailable::Lacking(*resource))
+            }
             Self::Unavailable(_) => Self::Unavailable(Unavailable::Silent),
             other => Self::Internal(other.to_string()),
         }
@@ -210,6 +237,17 @@ pub fn remedy(error: tokio_postgres::Error) -> Remedy {
         // Connection slots, memory, disk: the database's own trouble, perhaps gone in a moment.
         state if state.starts_with("53") || state.starts_with("58") => Remedy::Retry(error),
         _ => Remedy::Refuse(AppendError::Internal(told(&error))),
+    }
+}
+
+/// Whether the database was there for a statement that writes, whatever it said of it.
+#[must_use]
+pub fn was_there(remedy: &Remedy) -> bool {
+    match remedy {
+        Remedy::Reconnect(_) => false,
+        // It has run out of something, or of the time a statement may take.
+        Remedy::Retry(error) => matches!(error.code().map(SqlState::code), Some("40001" | "40P01")),
+        Remedy::Wait(_) | Remedy::LookUp | Remedy::Refuse(_) => true,
     }
 }
 

@@ -7,7 +7,7 @@
 //!   been answered and reads at the same server finds what it wrote.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{Notify, watch};
 use tokio_postgres::Row;
@@ -21,6 +21,10 @@ pub struct Commit {
     pub epoch: u16,
     /// In the order of their places.
     pub rows: Vec<Row>,
+    /// When each of them was received.
+    pub received: Vec<Instant>,
+    /// When they were committed.
+    pub committed: Instant,
 }
 
 /// What came since the last time.
@@ -165,6 +169,8 @@ mod tests {
         Commit {
             epoch: 1,
             rows: Vec::new(),
+            received: Vec::new(),
+            committed: Instant::now(),
         }
     }
 

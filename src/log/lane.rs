@@ -7,15 +7,18 @@
 //!   since every event has an id, sending it again stores nothing twice.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
 use super::batch::{members, middle};
 use super::error::AppendError;
+use super::group::{Group, May};
 use super::inbox::Inbox;
-use super::queue::{Group, Queue};
+use super::load::Measured;
+use super::queue::{Queue, Taken};
 use super::writer::{BACKOFF_MAX, LOCK_TIMEOUT, Outcome, Writer, Written};
+use crate::telemetry::AppendMetrics;
 
 /// How long is waited for other transactions to find out which groups of a batch are blocked.
 pub(super) const LOCK_TIMEOUT_MIN: Duration = Duration::from_millis(10);
@@ -41,6 +44,8 @@ pub struct Lane {
     /// What takes long.
     patient: Arc<Queue>,
     internal_errors: usize,
+    /// More waited than the batch could hold.
+    was_full: bool,
 }
 
 impl Lane {
@@ -58,6 +63,7 @@ impl Lane {
             queue,
             patient,
             internal_errors: 0,
+            was_full: false,
         }
     }
 
@@ -66,15 +72,33 @@ impl Lane {
         // Connected before the first event, so that it does not wait for it.
         let _ = stop.run_until_cancelled(self.writer.connect()).await;
         let queue = Arc::clone(&self.queue);
-        while let Some(batch) = stop.run_until_cancelled(queue.next_batch()).await {
-            self.write(batch).await;
+        loop {
+            let next = async {
+                self.writer.ready().await;
+                queue.open();
+                queue.next_batch().await
+            };
+            match stop.run_until_cancelled(next).await {
+                Some(batch) => self.write(batch).await,
+                None => return,
+            }
         }
     }
 
     /// Writes and answers a batch, or leaves what takes long to the patient lanes.
-    async fn write(&mut self, batch: Vec<Group>) {
+    async fn write(&mut self, mut taken: Taken) {
         self.internal_errors = 0;
-        let mut parts = vec![batch];
+        self.was_full = taken.was_full;
+        let now = Instant::now();
+        for group in &mut taken.groups {
+            if let Some(traced) = &mut group.traced {
+                traced.taken(now);
+            }
+            let waited = now.saturating_duration_since(group.received);
+            self.writer.metrics().waited(group.class, waited);
+        }
+        let _busy = taken.busy;
+        let mut parts = vec![taken.groups];
         while let Some(part) = parts.pop() {
             match self.write_groups(part).await {
                 None => {}
@@ -93,21 +117,35 @@ impl Lane {
     }
 
     /// Writes groups with one statement and answers them, unless one is in the others' way.
-    async fn write_groups(&mut self, batch: Vec<Group>) -> Option<Undone> {
+    async fn write_groups(&mut self, mut batch: Vec<Group>) -> Option<Undone> {
+        // Dropped, which answers it.
+        batch.retain(|group| group.may() != May::No);
         let deadline = batch.iter().map(|group| group.deadline).min()?;
         let inbox = Arc::clone(&self.inbox);
         let writing = inbox.begin();
         let members = members(&batch);
+        let began = Instant::now();
         let written = self.writer.write_until(&members, deadline).await;
         let is_one = middle(&members).is_none();
         match written {
             Ok(Written { outcomes, commit }) => {
+                let events = members.len();
+                let bytes = batch.iter().map(|group| group.weight).sum();
+                self.queue.measured(Measured {
+                    events,
+                    bytes,
+                    groups: batch.len(),
+                    took: began.elapsed(),
+                    was_full: self.was_full,
+                });
+                let traced = batch.iter_mut().filter_map(|g| g.traced.as_deref_mut());
+                self.writer.traces().committed(traced, began, events);
                 if let Some(commit) = commit {
-                    writing.commit(commit, batch.iter().map(|group| group.weight).sum());
+                    writing.commit(commit, bytes);
                 } else {
                     drop(writing);
                 }
-                answer(batch, outcomes).await;
+                answer(batch, outcomes, self.writer.metrics()).await;
                 None
             }
             Err(AppendError::Blocked) => Some(Undone::Blocked(batch)),
@@ -121,14 +159,32 @@ impl Lane {
                 };
                 let (in_time, failed) = match error {
                     AppendError::Unavailable(_) => batch.into_iter().partition(is_in_time),
+                    AppendError::Tripped(_) => {
+                        let (held, failed) = batch.into_iter().partition(|group| group.is_held);
+                        self.queue.give_back(held);
+                        self.turn_away(&error).await;
+                        (Vec::new(), failed)
+                    }
                     _ => (Vec::new(), batch),
                 };
-                let events = failed.iter().map(|group| group.events.len()).sum();
-                let outcomes = (0..events).map(|_| Err(error.twin())).collect();
-                answer(failed, outcomes).await;
+                self.fail(failed, &error).await;
                 (!in_time.is_empty()).then_some(Undone::InTime(in_time))
             }
         }
+    }
+
+    /// The breaker has opened: whoever waits and has not asked to be held is answered at once, and so is whoever comes.
+    async fn turn_away(&self, error: &AppendError) {
+        for queue in [&self.queue, &self.patient] {
+            self.fail(queue.shut(), error).await;
+        }
+    }
+
+    /// Answers all with the same error.
+    async fn fail(&self, groups: Vec<Group>, error: &AppendError) {
+        let events = groups.iter().map(|group| group.events.len()).sum();
+        let outcomes = (0..events).map(|_| Err(error.twin())).collect();
+        answer(groups, outcomes, self.writer.metrics()).await;
     }
 
     /// Finds out which groups have to wait, and leaves them to the patient lanes.
@@ -164,12 +220,12 @@ impl Lane {
 }
 
 /// Answers the groups of a batch, whose outcomes stand in their order.
-pub(super) async fn answer(batch: Vec<Group>, outcomes: Vec<Outcome>) {
+pub(super) async fn answer(batch: Vec<Group>, outcomes: Vec<Outcome>, metrics: &AppendMetrics) {
     let mut outcomes = outcomes.into_iter();
     let mut spent = Vec::with_capacity(batch.len());
     for group in batch {
         let own = outcomes.by_ref().take(group.events.len()).collect();
-        spent.push(group.answer(own));
+        spent.push(group.answer(own, metrics));
     }
     // Whoever was answered goes first: it may bring the next batch.
     tokio::task::yield_now().await;

@@ -8,6 +8,7 @@
 //! - A connection that did not say in time whether it sleeps is given up: what it was asked could still be done, and a lock
 //!   that is had twice, or unknown, would make writers notify for ever.
 
+use crate::backoff::Backoff;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -106,11 +107,11 @@ impl Listener {
                 // The senders stay: nobody is told that there will be no connection.
                 return std::future::pending().await;
             }
-            let mut backoff = RECONNECT_MIN;
+            let mut backoff = Backoff::new(RECONNECT_MIN, RECONNECT_MAX);
             loop {
                 match open(&connector, &inbox).await {
                     Ok(opened) => {
-                        backoff = RECONNECT_MIN;
+                        backoff.reset();
                         let opened = Arc::new(opened);
                         let _ = ear_sender.send(Some(Arc::clone(&opened)));
                         inbox.ask_for_look();
@@ -124,8 +125,7 @@ impl Listener {
                     }
                     Err(error) => tracing::debug!(%error, "no LISTEN connection"),
                 }
-                pause(backoff).await;
-                backoff = backoff.saturating_mul(2).min(RECONNECT_MAX);
+                pause(backoff.next_delay()).await;
             }
         });
         Self { ear, reconnects }

@@ -8,12 +8,20 @@
 
 pub mod append;
 mod batch;
+pub mod breaker;
+mod classes;
+pub mod consumers;
+mod drained;
 pub mod erasure;
 pub mod error;
+pub mod facts;
+mod gather;
+pub mod group;
 pub mod identity;
 pub mod inbox;
 pub mod lane;
 pub mod listener;
+mod load;
 mod loan;
 pub mod look;
 mod own;
@@ -34,11 +42,15 @@ pub mod tail;
 pub mod upkeep;
 mod waiting;
 pub mod wakeup;
+pub mod watches;
 pub mod watermark;
 pub mod writer;
 
-pub use append::{Appended, Appender};
+pub use append::{AppendOptions, Appended, Appender, AppenderSettings};
+pub use breaker::{Breaker, BreakerSettings, BreakerState};
 pub use error::{AppendError, ReadError, Unavailable};
+pub use group::{Leave, May, Sequence};
 pub use identity::Identity;
-pub use queue::Sequence;
 pub use read::{History, Page};
+// What the database says of itself, for the floors above, which do not know `pg`.
+pub use crate::pg::{Resource, Shortage};

@@ -11,14 +11,15 @@ use std::time::Instant;
 
 use tokio_postgres::Row;
 
+use super::inbox::Commit;
 use super::row;
 use crate::event::limits::{INBOX_BYTES_MAX, INBOX_ROWS_MAX};
-use crate::event::{Event, LogIdentity, Position, Seq};
+use crate::event::{Event, LogIdentity, Position, Receipt, Seq};
 
 /// See the module.
 #[derive(Debug, Default)]
 pub struct Own {
-    rows: BTreeMap<Seq, Row>,
+    rows: BTreeMap<Seq, (Row, Receipt)>,
     bytes: usize,
     gap_since: Option<Instant>,
 }
@@ -29,12 +30,17 @@ impl Own {
     ///
     /// # Errors
     /// If a row has no place.
-    pub fn put(&mut self, rows: Vec<Row>, after: Position) -> Result<bool, tokio_postgres::Error> {
-        for row in rows {
+    pub fn put(&mut self, commit: Commit, after: Position) -> Result<bool, tokio_postgres::Error> {
+        let committed = commit.committed;
+        for (row, received) in commit.rows.into_iter().zip(commit.received) {
             let seq: Seq = row.try_get(0)?;
             if seq > after.seq {
                 self.bytes = self.bytes.saturating_add(row.raw_size_bytes());
-                self.rows.insert(seq, row);
+                let receipt = Receipt {
+                    received,
+                    committed,
+                };
+                self.rows.insert(seq, (row, receipt));
             }
         }
         let has_room = self.rows.len() <= INBOX_ROWS_MAX && self.bytes <= INBOX_BYTES_MAX;
@@ -55,9 +61,9 @@ impl Own {
     ) -> Result<Vec<Arc<Event>>, tokio_postgres::Error> {
         let mut events = Vec::new();
         let mut next = after.seq.saturating_add(1);
-        while let Some(row) = self.rows.remove(&next) {
+        while let Some((row, receipt)) = self.rows.remove(&next) {
             self.bytes = self.bytes.saturating_sub(row.raw_size_bytes());
-            events.push(Arc::new(row::event(&row, identity)?));
+            events.push(Arc::new(row::event(&row, identity)?.with_receipt(receipt)));
             next = next.saturating_add(1);
         }
         self.gap_since = if self.rows.is_empty() {
@@ -77,7 +83,8 @@ impl Own {
     /// Forgets what lies at or below `through`: a look has found it.
     pub fn forget_through(&mut self, through: Position) {
         self.rows = self.rows.split_off(&through.seq.saturating_add(1));
-        self.bytes = self.rows.values().map(Row::raw_size_bytes).sum();
+        let sizes = self.rows.values().map(|(row, _)| row.raw_size_bytes());
+        self.bytes = sizes.sum();
         self.gap_since = None;
     }
 

@@ -11,10 +11,12 @@ use tokio_util::sync::CancellationToken;
 
 use super::batch::{Member, members, middle};
 use super::error::AppendError;
+use super::group::{Group, May};
 use super::inbox::Inbox;
 use super::lane::{FOUND_MAX, LOCK_TIMEOUT_MIN, answer};
-use super::queue::{Group, Queue};
+use super::queue::{ASK_AGAIN, Queue};
 use super::writer::{Outcome, Writer};
+use crate::tasks::pause;
 
 /// So long is waited for all that waits, for each for its part.
 const ROUND: Duration = Duration::from_secs(1);
@@ -41,13 +43,31 @@ impl PatientLane {
     /// Gives each group of its queue its turns until `stop`; a turn is finished.
     pub async fn run(mut self, stop: &CancellationToken) {
         let queue = Arc::clone(&self.queue);
-        while let Some(group) = stop.run_until_cancelled(queue.next_group()).await {
-            self.attend(group).await;
+        loop {
+            let next = async {
+                self.writer.ready().await;
+                queue.open();
+                queue.next_group().await
+            };
+            match stop.run_until_cancelled(next).await {
+                Some(group) => self.attend(group).await,
+                None => return,
+            }
         }
     }
 
     /// Answers the group if nothing of it is left open after this turn or its deadline has come; else puts it at the end.
     async fn attend(&mut self, mut group: Group) {
+        match group.may() {
+            May::Yes => {}
+            // Dropped, which answers it.
+            May::No => return,
+            May::NotYet => {
+                pause(ASK_AGAIN).await;
+                let _ = self.queue.push(group);
+                return;
+            }
+        }
         if group.outcomes.is_empty() {
             group.outcomes.resize_with(group.events.len(), || None);
         } else if group.deadline <= Instant::now() {
@@ -65,7 +85,7 @@ impl PatientLane {
         drop(writing);
         if group.outcomes.iter().all(Option::is_some) {
             let outcomes = group.outcomes.drain(..).flatten().collect();
-            answer(vec![group], outcomes).await;
+            answer(vec![group], outcomes, self.writer.metrics()).await;
         } else {
             // At the bound of the queue it is dropped, which answers it: not stored in time.
             let _ = self.queue.push(group);
@@ -101,6 +121,9 @@ impl PatientLane {
                 }
                 Err(error) => error,
             };
+            if group.is_held && matches!(error, AppendError::Tripped(_)) {
+                break;
+            }
             let is_blocked = matches!(error, AppendError::Blocked);
             let is_own = is_blocked || error.is_of_content(&mut internal_errors);
             match middle(part).filter(|_| is_own) {

@@ -6,21 +6,19 @@
 //! - Of administrators so many of a tenant wait at most, and each for a bounded time.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::error::{ReadError, Unavailable};
 use super::loan::Loan;
 use super::read::{History, Page, Query};
 use crate::event::Tenant;
 use crate::event::limits::{
-    ADMINISTRATION_BRIEF, ADMINISTRATION_LONG, ADMINISTRATION_WAITING_MAX, HISTORY_READS,
+    ADMINISTRATION_BRIEF, ADMINISTRATION_LONG, ADMINISTRATION_TURN_MAX, ADMINISTRATION_WAITING_MAX,
+    HISTORY_READS,
 };
 use crate::fair::{Fair, NoPermit, Permit};
 
 /// Connections of those who take turns: each turn has one.
 pub(super) const PLACES: usize = HISTORY_READS + ADMINISTRATION_LONG + ADMINISTRATION_BRIEF;
-/// How long an administrator waits for a turn.
-const TURN_WAIT: Duration = Duration::from_secs(10);
 
 /// See the module. Clones share the places.
 #[derive(Debug, Clone)]
@@ -41,9 +39,22 @@ impl Places {
             brief: Fair::new(ADMINISTRATION_BRIEF),
         }
     }
+
+    /// Who waits for a turn, of all kinds.
+    pub(super) fn waiting(&self) -> usize {
+        [&self.reads, &self.long, &self.brief]
+            .iter()
+            .fold(0, |sum, places| sum.saturating_add(places.waiting()))
+    }
 }
 
 impl History {
+    /// Readers that wait for their turn.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.places.reads.waiting()
+    }
+
     /// A reader's turn, waited for as long as it takes, and a connection.
     ///
     /// # Errors
@@ -82,7 +93,7 @@ impl History {
 }
 
 async fn turn(places: &Arc<Fair>, tenant: &Tenant) -> Result<Permit, ReadError> {
-    let turn = places.acquire_soon(tenant, ADMINISTRATION_WAITING_MAX, TURN_WAIT);
+    let turn = places.acquire_soon(tenant, ADMINISTRATION_WAITING_MAX, ADMINISTRATION_TURN_MAX);
     turn.await.map_err(|why| match why {
         NoPermit::Crowded => ReadError::Crowded,
         NoPermit::Late => Unavailable::Silent.into(),

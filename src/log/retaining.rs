@@ -3,7 +3,9 @@
 //! # Invariants
 //! - Statements name the tenant wherever a caller could name somebody else's row.
 //! - One tenant's rules, however many, however often changed, and if they fail, keep no other's from being applied: see
-//!   `sql/functions/apply_retention.sql`.
+//!   `sql/functions/apply_retention.sql`. There also the batch of a rule that took too long gets smaller, and grows again: it is
+//!   known by rule, so that neither the others' turns nor another server begin with what was too much.
+//! - What somebody keeps from being applied who is not at that work is a failure, never done.
 //! - Where all of the oldest chunk is beyond the rules, the chunk goes; else its events are emptied in their places, a
 //!   bounded batch a transaction. Readers are told of either: by "expired", or by what stands in the place.
 
@@ -15,17 +17,14 @@ use tokio_postgres::{Error, IsolationLevel, Row};
 
 use super::error::ReadError;
 use super::read::History;
-use crate::event::limits::DATABASE_SILENCE_MAX;
+use crate::event::limits::{DATABASE_SILENCE_MAX, RULES_MAX};
 use crate::event::{Label, Tenant, TopicPattern};
-
-/// Rules of a tenant at most.
-pub const RULES_MAX: i64 = 100;
 
 const LIST: &str = "
     SELECT pattern, days, changed_by, changed_at, removed, removed_at FROM tidewire.retention_rules
      WHERE tenant = $1 ORDER BY specificity DESC, pattern";
 /// One change of a tenant's rules at a time, before a row is locked: two that changed each other's rules would wait for each other.
-const CHANGE: &str = "SELECT pg_advisory_xact_lock(1953064033, hashtext($1))";
+const CHANGE: &str = "SELECT pg_advisory_xact_lock(1953064038, hashtext($1))";
 const SET_RULE: &str = "
     INSERT INTO tidewire.retention_rules AS r (tenant, pattern, days, changed_by)
     SELECT $1, $2, $3, $4

@@ -6,7 +6,9 @@ use postgres_types::{FromSql, Type};
 use tokio_postgres::Row;
 
 use crate::event::encode::{self, Stored};
-use crate::event::{Event, Label, LogIdentity, Position, Priority, Seq, Tenant, Topic};
+use crate::event::{
+    Event, Label, LogIdentity, Position, Priority, Seq, Tenant, Topic, TraceParent,
+};
 
 /// The columns of every statement whose rows [`event`] reads, in this order.
 macro_rules! event_columns {
@@ -48,6 +50,7 @@ pub fn event(row: &Row, identity: &LogIdentity) -> Result<Event, tokio_postgres:
     let priority: &str = row.try_get(7)?;
     let gdpr: Option<JsonText<'_>> = row.try_get(10)?;
     let data: Option<JsonText<'_>> = row.try_get(12)?;
+    let trace: Option<&str> = row.try_get(11)?;
     let json: Bytes = encode::json(&Stored {
         id: row.try_get(3)?,
         cursor: &cursor,
@@ -59,7 +62,7 @@ pub fn event(row: &Row, identity: &LogIdentity) -> Result<Event, tokio_postgres:
         recorded_at,
         region: row.try_get(9)?,
         gdpr: gdpr.as_ref().map(|text| text.0),
-        trace: row.try_get(11)?,
+        trace,
         data: data.as_ref().map(|text| text.0),
         bytes: row.try_get(13)?,
         content_type: row.try_get(14)?,
@@ -73,7 +76,8 @@ pub fn event(row: &Row, identity: &LogIdentity) -> Result<Event, tokio_postgres:
         Priority::parse(priority).unwrap_or_default(),
         cursor.into_boxed_str(),
         json,
-    ))
+    )
+    .with_trace(trace.and_then(TraceParent::parse)))
 }
 
 /// The table's constraints are those of the type; what breaks them nonetheless belongs to nobody.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use tokio_postgres::{Error, Row};
 
 use super::error::ReadError;
 use super::read::{History, Page};
@@ -33,8 +34,15 @@ const LOOKED_TO: &str = "
     SELECT seq, recorded_at FROM tidewire.events WHERE tenant = $1 AND seq > $2 AND seq <= $3
      ORDER BY seq OFFSET $4 LIMIT 1";
 
+/// By the watches, which are few: of their subjects there may be many.
+const WATCHED: &str = "
+    SELECT o.watch, o.last_seen_seq, o.last_seen_at, o.is_stalled, o.since
+      FROM tidewire.watches AS w
+      JOIN tidewire.watched AS o ON o.tenant = $1 AND o.watch = w.name AND o.subject = $2
+     WHERE w.tenant = $1 ORDER BY o.watch";
+
 /// Statements of this file, for the test that prepares each.
-pub const STATEMENTS: &[&str] = &[RECORD_READ, SUMMARY, PRODUCED, LOOKED_TO];
+pub const STATEMENTS: &[&str] = &[RECORD_READ, SUMMARY, PRODUCED, LOOKED_TO, WATCHED];
 
 /// Events that are counted.
 const COUNT_MAX: i64 = 100_000;
@@ -55,7 +63,41 @@ pub struct Summary {
     pub last_at: Option<DateTime<Utc>>,
 }
 
+/// What a watch knows of a subject.
+#[derive(Debug, Clone)]
+pub struct Watched {
+    /// Which watch.
+    pub watch: String,
+    /// The subject's last event.
+    pub last: Position,
+    /// When that was recorded.
+    pub last_seen_at: DateTime<Utc>,
+    /// Whether it is silent for longer than it may be.
+    pub is_stalled: bool,
+    /// Since when that is so, or is not.
+    pub since: DateTime<Utc>,
+}
+
 impl History {
+    /// What the tenant's watches know of a subject.
+    ///
+    /// # Errors
+    /// If the database cannot be asked.
+    pub async fn watched(
+        &self,
+        tenant: &Tenant,
+        subject: &Label,
+    ) -> Result<Vec<Watched>, ReadError> {
+        let client = self.at_length(tenant).await?;
+        let work = async {
+            let (tenant, subject) = (tenant.as_str(), subject.as_str());
+            let rows = client.query(WATCHED, &[&tenant, &subject]).await?;
+            Ok(rows.iter().map(watched).collect::<Result<_, _>>()?)
+        };
+        let answered = tokio::time::timeout(DATABASE_SILENCE_MAX, work).await;
+        client.settle(answered)
+    }
+
     /// Writes down who asks, and counts what is held.
     ///
     /// # Errors
@@ -161,4 +203,15 @@ impl History {
             answered => client.settle(answered.map(|outcome| outcome.map(|(page, _)| page))),
         }
     }
+}
+
+fn watched(row: &Row) -> Result<Watched, Error> {
+    let last_seen_at = row.try_get(2)?;
+    Ok(Watched {
+        watch: row.try_get(0)?,
+        last: Position::new(row.try_get(1)?, last_seen_at),
+        last_seen_at,
+        is_stalled: row.try_get(3)?,
+        since: row.try_get(4)?,
+    })
 }

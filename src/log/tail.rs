@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use super::breaker::Breaker;
 use super::error::Unavailable;
 use super::identity::Identity;
 use super::inbox::{Commit, Inbox};
@@ -24,6 +25,7 @@ use super::row;
 use super::settle::Tickets;
 use super::wakeup::{NotifyMode, Sleeper, WakeUp};
 use super::watermark::Watermark;
+use crate::backoff::Backoff;
 use crate::event::{Event, Position, Seq};
 use crate::pg::Connector;
 
@@ -65,6 +67,8 @@ pub struct TailStatus {
     pub wake_up: WakeUp,
     /// Whether the last look succeeded.
     pub is_up: bool,
+    /// Since when an open transaction has held back events that are committed.
+    pub held_since: Option<Instant>,
 }
 
 /// Follows the log; see the module.
@@ -80,6 +84,7 @@ pub struct Tail {
     looker: Option<Looker>,
     must_reset: bool,
     sleeper: Sleeper,
+    breaker: Option<Breaker>,
     own: Own,
     /// Since when an open transaction has held back committed events.
     held_since: Option<Instant>,
@@ -106,6 +111,7 @@ impl Tail {
             watermark: Watermark::at(begin),
             wake_up: WakeUp::Polling,
             is_up: true,
+            held_since: None,
         });
         let tail = Self {
             connector,
@@ -118,11 +124,21 @@ impl Tail {
             looker: Some(looker),
             must_reset: false,
             sleeper: Sleeper::new(listener, mode),
+            breaker: None,
             own: Own::default(),
             held_since: None,
             visible: 0,
         };
         Ok((tail, receiver))
+    }
+
+    /// Tells writers when the database is away, and when it is back: the tail asks it all the time.
+    #[must_use]
+    pub fn guarded_by(self, breaker: Breaker) -> Self {
+        Self {
+            breaker: Some(breaker),
+            ..self
+        }
     }
 
     /// Where the tail begins: what it hands on lies after this.
@@ -139,7 +155,7 @@ impl Tail {
 
     /// Hands page after page to `sink`, for ever.
     pub async fn run(mut self, mut sink: impl FnMut(TailPage)) {
-        let mut backoff = RECONNECT_MIN;
+        let mut backoff = Backoff::new(RECONNECT_MIN, RECONNECT_MAX);
         let mut rest_until = Instant::now();
         let mut look_at = rest_until;
         let mut owes_look = true;
@@ -175,7 +191,7 @@ impl Tail {
             }
             match self.look().await {
                 Ok(page) => {
-                    backoff = RECONNECT_MIN;
+                    backoff.reset();
                     let (is_full, found) = (page.is_full, !page.events.is_empty());
                     self.hand_on(page, &mut sink);
                     if is_full {
@@ -199,9 +215,8 @@ impl Tail {
                     let last = self.status.borrow().watermark;
                     self.report(last, false);
                     tracing::warn!(%error, "the tail cannot read: trying again");
-                    rest_until = later(Instant::now(), backoff);
+                    rest_until = later(Instant::now(), backoff.next_delay());
                     look_at = rest_until;
-                    backoff = backoff.saturating_mul(2).min(RECONNECT_MAX);
                 }
             }
         }
@@ -218,7 +233,16 @@ impl Tail {
             watermark,
             wake_up: self.sleeper.state(),
             is_up,
+            held_since: self.held_since,
         };
+        let was_up = self.status.borrow().is_up;
+        if let Some(breaker) = &self.breaker {
+            match (was_up, is_up) {
+                (_, false) => breaker.missed(),
+                (false, true) => breaker.heard(),
+                (true, true) => {}
+            }
+        }
         self.status
             .send_if_modified(|last| std::mem::replace(last, status) != status);
     }
@@ -233,7 +257,7 @@ impl Tail {
                 self.looker = None;
                 are_all_usable = false;
             } else if self.held_since.is_none() {
-                are_all_usable &= self.own.put(commit.rows, self.after).unwrap_or(false);
+                are_all_usable &= self.own.put(commit, self.after).unwrap_or(false);
             } // else: the look that finds the way free finds these as well.
         }
         are_all_usable

@@ -11,6 +11,7 @@ use tokio_postgres::{Error, IsolationLevel};
 use super::identity::Identity;
 use super::read::History;
 use super::retaining::{self, Removed};
+use crate::pg::told;
 use crate::tasks::pause;
 
 const EXPIRE_KEYS: &str = "SELECT tidewire.expire_keys($1)";
@@ -39,7 +40,7 @@ pub async fn run(history: History, identity: Identity, retention_days: Option<i3
                     apply_rules(&mut client).await;
                 }
                 if let Err(error) = prepare(&client).await {
-                    let reason = said(&error);
+                    let reason = told(&error);
                     tracing::warn!(reason, "a chunk could not be made ahead: trying again");
                 }
                 if let Err(error) = refresh(&client, &identity).await {
@@ -67,7 +68,7 @@ async fn retain(client: &mut Object, days: i32) {
         tracing::info!(chunks, "retention removed old events");
     }
     if let Err(error) = outcome {
-        let reason = said(&error);
+        let reason = told(&error);
         tracing::warn!(
             reason,
             "retention has not removed all that is old: trying again"
@@ -88,7 +89,7 @@ async fn apply_rules(client: &mut Object) {
         tracing::info!(chunks, events, "tenants' retention removed old events");
     }
     let reason = match outcome {
-        Err(error) => said(&error),
+        Err(error) => told(&error),
         Ok(()) if failures > 0 => {
             "batches failed or had to wait: the database's log says whose".to_owned()
         }
@@ -129,11 +130,4 @@ async fn refresh(client: &Object, identity: &Identity) -> Result<(), Error> {
             return Ok(());
         }
     }
-}
-
-/// What the database said, or what happened to the connection.
-fn said(error: &Error) -> String {
-    error
-        .as_db_error()
-        .map_or_else(|| error.to_string(), |db| db.message().to_owned())
 }

@@ -1,16 +1,14 @@
-//! Groups that wait, tenant by tenant: whose turn it is, and how much of the queue is whose.
+//! Groups of one class that wait, tenant by tenant: whose turn it is.
 //!
 //! # Invariants
 //! - Tenants take turns, a group each; within a tenant the order is that in which groups came.
-//! - One tenant cannot fill the queue: see [`share_of`].
 //! - A tenant is in the turns exactly while it has groups here, but for those whose turn has not ended.
 
 use std::collections::{HashMap, VecDeque};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
-use super::queue::Group;
+use super::group::{Group, Sequence};
 use crate::event::Tenant;
-use crate::event::limits::{APPEND_QUEUE_BYTES_MAX, APPEND_QUEUE_MAX, share_of};
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -39,20 +37,58 @@ impl Waiting {
         self.groups == 0
     }
 
-    /// Whether there is room for another group of this tenant. For one of any size, if nothing waits.
-    pub(super) fn has_room(&self, tenant: &Tenant, weight: usize) -> bool {
-        if self.is_empty() {
-            return true;
-        }
+    /// Groups and bytes of one tenant.
+    pub(super) fn of(&self, tenant: &Tenant) -> (usize, usize) {
         let line = self.tenants.get(tenant);
-        let (groups, bytes) = line.map_or((0, 0), |line| (line.groups.len(), line.bytes));
-        let free = APPEND_QUEUE_MAX.saturating_sub(self.groups);
-        let bytes_free = APPEND_QUEUE_BYTES_MAX.saturating_sub(self.bytes);
-        let (Some(free), Some(bytes_free)) = (free.checked_sub(1), bytes_free.checked_sub(weight))
-        else {
-            return false;
+        line.map_or((0, 0), |line| (line.groups.len(), line.bytes))
+    }
+
+    /// How long the tenant's first group has waited.
+    pub(super) fn waited(&self, tenant: &Tenant, now: Instant) -> Duration {
+        let first = self
+            .tenants
+            .get(tenant)
+            .and_then(|line| line.groups.front());
+        first.map_or(Duration::ZERO, |group| {
+            now.saturating_duration_since(group.received)
+        })
+    }
+
+    /// When the group came whose turn it is.
+    pub(super) fn next_received(&self) -> Option<Instant> {
+        let tenant = self.turns.front()?;
+        let group = self.tenants.get(tenant)?.groups.front()?;
+        Some(group.received)
+    }
+
+    /// Takes out what waits of a sequence, in its order.
+    pub(super) fn take_sequence(&mut self, tenant: &Tenant, sequence: Sequence) -> Vec<Group> {
+        self.take_of(tenant, &|group| group.sequence == Some(sequence))
+    }
+
+    /// Takes out all groups like this, each tenant's in their order.
+    pub(super) fn take_those(&mut self, is_like_this: &impl Fn(&Group) -> bool) -> Vec<Group> {
+        let tenants: Vec<Tenant> = self.tenants.keys().cloned().collect();
+        let of_tenant = |tenant| self.take_of(tenant, is_like_this);
+        tenants.iter().flat_map(of_tenant).collect()
+    }
+
+    fn take_of(&mut self, tenant: &Tenant, is_like_this: &impl Fn(&Group) -> bool) -> Vec<Group> {
+        let Some(line) = self.tenants.get_mut(tenant) else {
+            return Vec::new();
         };
-        groups < share_of(free) && bytes.saturating_add(weight) <= share_of(bytes_free)
+        let (taken, left): (VecDeque<Group>, VecDeque<Group>) =
+            line.groups.drain(..).partition(is_like_this);
+        line.groups = left;
+        let bytes: usize = taken.iter().map(|group| group.weight).sum();
+        line.bytes = line.bytes.saturating_sub(bytes);
+        self.bytes = self.bytes.saturating_sub(bytes);
+        self.groups = self.groups.saturating_sub(taken.len());
+        if line.groups.is_empty() && line.is_in_turns {
+            self.tenants.remove(tenant);
+            self.turns.retain(|other| other != tenant);
+        }
+        taken.into()
     }
 
     /// Puts a group at the end of its tenant's.
@@ -68,19 +104,7 @@ impl Waiting {
         self.line_for(&group).groups.push_front(group);
     }
 
-    /// The next group of the tenant whose turn it is, which is out of the turns until the caller ends this one. Those whose
-    /// deadline has passed are dropped: they were answered, and would keep others waiting.
-    pub(super) fn next_in_time(&mut self, now: Instant) -> Option<Group> {
-        loop {
-            let group = self.next()?;
-            if group.deadline > now {
-                return Some(group);
-            }
-            self.be_next(&group.tenant);
-        }
-    }
-
-    /// The next group, late or not; else as [`Waiting::next_in_time`].
+    /// The next group of the tenant whose turn it is, which is out of the turns until the caller ends this one.
     pub(super) fn next(&mut self) -> Option<Group> {
         let tenant = self.turns.pop_front()?;
         let line = self.tenants.get_mut(&tenant)?;

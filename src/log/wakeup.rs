@@ -45,6 +45,21 @@ pub enum WakeUp {
     Polling,
 }
 
+impl WakeUp {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Asleep, Self::Awake, Self::Polling];
+
+    /// The word in the status and on metrics.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Asleep => "asleep",
+            Self::Awake => "awake",
+            Self::Polling => "polling",
+        }
+    }
+}
+
 /// Decides how long to wait for a wake-up.
 #[derive(Debug)]
 pub struct Sleeper {

@@ -11,15 +11,18 @@ use chrono::{DateTime, Utc};
 use tokio_postgres::{Client, Row, Statement};
 
 use super::batch::{Columns, Member};
-use super::error::{AppendError, Remedy, Unavailable, remedy};
+use super::breaker::Breaker;
+use super::error::{AppendError, Remedy, Unavailable, remedy, was_there};
 use super::identity::Identity;
 use super::inbox::Commit;
 use super::listener::Listener;
 use super::row::event_columns;
+use crate::backoff::Backoff;
 use crate::event::limits::{DATABASE_SILENCE_MAX, STATEMENT_MAX};
 use crate::event::{Position, Seq};
-use crate::pg::Connector;
+use crate::pg::{Connector, Resource};
 use crate::tasks::pause;
+use crate::telemetry::{AppendMetrics, Metrics, RetryCause, Traces};
 
 /// Returns the rows as the tail reads them, which then need not read them back. `own_slot`: this server learns of the
 /// commit by itself, so `wake_servers` need not wake it. The arrays stand in the target list, where they are read in
@@ -83,6 +86,8 @@ pub struct Writer {
     listener: Listener,
     connection: Option<Connection>,
     look_ups: u32,
+    breaker: Breaker,
+    metrics: Metrics,
 }
 
 #[derive(Debug)]
@@ -102,6 +107,8 @@ impl Writer {
         connector: Connector,
         identity: Identity,
         listener: Listener,
+        breaker: Breaker,
+        metrics: Metrics,
     ) -> Self {
         Self {
             purpose,
@@ -111,21 +118,31 @@ impl Writer {
             listener,
             connection: None,
             look_ups: 0,
+            breaker,
+            metrics,
         }
     }
 
-    /// Writes the members, reconnecting and retrying until `deadline`, but not if another transaction is in the way.
+    /// Writes the members, reconnecting and retrying until `deadline`, but not if another transaction is in the way or the
+    /// breaker is open.
     pub(super) async fn write_until(
         &mut self,
         members: &[Member<'_>],
         deadline: Instant,
     ) -> Result<Written, AppendError> {
-        let mut backoff = BACKOFF_MIN;
+        let mut backoff = Backoff::new(BACKOFF_MIN, BACKOFF_MAX);
         let mut look_up =
             self.look_ups > 0 || members.iter().any(|member| member.expected.is_some());
         loop {
-            let trouble = match self.write(members, look_up).await {
-                Ok(written) => return Ok(written),
+            let pass = self.breaker.pass(Instant::now())?;
+            let written = self.write(members, look_up).await;
+            let was_there = written.as_ref().err().is_none_or(was_there);
+            pass.end(was_there, Instant::now());
+            let trouble = match written {
+                Ok(written) => {
+                    self.stored();
+                    return Ok(written);
+                }
                 Err(Remedy::LookUp) => {
                     look_up = true;
                     self.look_ups = LOOK_UPS_AFTER_DUPLICATE;
@@ -136,22 +153,46 @@ impl Writer {
                 }
                 Err(Remedy::Wait(_)) => return Err(AppendError::Blocked),
                 Err(Remedy::Refuse(error)) => return Err(error),
-                Err(Remedy::Retry(error)) => Unavailable::Lost(error),
+                Err(Remedy::Retry(error)) => {
+                    self.breaker.shortages().note(&error);
+                    Resource::lacking(&error).map_or(Unavailable::Lost(error), Unavailable::Lacking)
+                }
                 Err(Remedy::Reconnect(trouble)) => {
                     self.connection = None;
                     trouble
                 }
             };
-            if Instant::now()
-                .checked_add(backoff)
-                .is_none_or(|then| then >= deadline)
-            {
+            let delay = backoff.next_delay();
+            let then = Instant::now().checked_add(delay);
+            if then.is_none_or(|then| then >= deadline) {
                 return Err(AppendError::Unavailable(trouble));
             }
             tracing::warn!(error = %trouble, lane = self.purpose, "an append is tried again");
-            pause(backoff).await;
-            backoff = backoff.saturating_mul(2).min(BACKOFF_MAX);
+            self.metrics.database.retried(cause(&trouble));
+            pause(delay).await;
         }
+    }
+
+    /// Whoever stores finds room for it.
+    fn stored(&self) {
+        for resource in [Resource::Disk, Resource::Memory] {
+            self.breaker.shortages().is_over(resource);
+        }
+    }
+
+    /// Waits until a batch may pass the breaker, as far as is known.
+    pub(super) async fn ready(&self) {
+        self.breaker.ready().await;
+    }
+
+    /// What is counted of appends.
+    pub(super) fn metrics(&self) -> &AppendMetrics {
+        &self.metrics.append
+    }
+
+    /// Where spans go.
+    pub(super) fn traces(&self) -> &Traces {
+        &self.metrics.traces
     }
 
     /// From now on a statement waits so long for other transactions.
@@ -201,10 +242,12 @@ impl Writer {
                     .await
             }
         };
+        let began = Instant::now();
         let rows = tokio::time::timeout(DATABASE_SILENCE_MAX, work)
             .await
             .map_err(|_| Remedy::Reconnect(Unavailable::Silent))?
             .map_err(remedy)?;
+        self.metrics.append.batch(members.len(), began.elapsed());
         if look_up {
             self.look_ups = self.look_ups.saturating_sub(1);
         }
@@ -214,9 +257,11 @@ impl Writer {
             .collect::<Result<Vec<_>, _>>()
             .map_err(remedy)?;
         if outcomes.len() == members.len() {
-            let commit = (!look_up).then_some(Commit {
+            let commit = (!look_up).then(|| Commit {
                 epoch: connection.epoch,
                 rows,
+                received: members.iter().map(|member| member.received).collect(),
+                committed: Instant::now(),
             });
             Ok(Written { outcomes, commit })
         } else {
@@ -259,6 +304,21 @@ impl Writer {
             epoch: self.identity.known().identity.epoch,
         });
         Ok(())
+    }
+}
+
+fn cause(trouble: &Unavailable) -> RetryCause {
+    match trouble {
+        Unavailable::Connect(_) | Unavailable::Pool(_) | Unavailable::Tripped(_) => {
+            RetryCause::Connect
+        }
+        Unavailable::Silent => RetryCause::Silent,
+        Unavailable::Lacking(_) => RetryCause::Shortage,
+        // The database still answers: it has ended the statement itself.
+        Unavailable::Lost(error) if !error.is_closed() && error.code().is_some() => {
+            RetryCause::Conflict
+        }
+        Unavailable::Lost(_) => RetryCause::Lost,
     }
 }
 

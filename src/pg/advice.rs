@@ -19,7 +19,9 @@ pub(super) fn advice(error: &tokio_postgres::Error, said: &str, ssl_mode: SslMod
         Some("28P01" | "28000") => "check user and password in DATABASE_URL, and pg_hba.conf",
         Some("3D000") => "create it first (createdb), or name another one in DATABASE_URL",
         Some("42501") => "GRANT CONNECT on it, or name another role in DATABASE_URL",
-        Some("53300") => "the database has no connection left: raise max_connections",
+        Some("53300") => {
+            "end connections that nobody needs (pg_stat_activity), or raise max_connections, or the CONNECTION LIMIT of the role or the database (ALTER ROLE, ALTER DATABASE)"
+        }
         Some("57P03") => "it is starting up or stopping: try again in a moment",
         Some(_) => "see the database's log",
         None if said.contains("password missing") => {
@@ -33,8 +35,11 @@ pub(super) fn advice(error: &tokio_postgres::Error, said: &str, ssl_mode: SslMod
     }
 }
 
-/// Classes of errors whose text is about the database and quotes no value of a row (PostgreSQL, appendix A).
-const WITHOUT_DATA: [&str; 10] = ["08", "25", "28", "3D", "42", "53", "54", "55", "57", "58"];
+/// Beginnings of codes of errors whose text is about the database and quotes no value of a row: classes of PostgreSQL's (appendix A),
+/// and what the log says of a call or of its clock. `tidewire.apply_retention()` has the same ones.
+const WITHOUT_DATA: [&str; 12] = [
+    "08", "25", "28", "3D", "42", "53", "54", "55", "57", "58", "TW400", "TW503",
+];
 
 /// An error as a log line may tell it: what the database said if that quotes no data, else where it said it, by which its
 /// own log finds the rest.
@@ -51,7 +56,7 @@ pub fn told(error: &tokio_postgres::Error) -> String {
     };
     let code = db.code().code();
     let mut said = format!("SQLSTATE {code}");
-    if WITHOUT_DATA.iter().any(|class| code.starts_with(class)) {
+    if WITHOUT_DATA.iter().any(|start| code.starts_with(start)) {
         said.push_str(": ");
         said.push_str(db.message());
     }
@@ -113,5 +118,19 @@ fn tls_advice(fault: &rustls::Error) -> &'static str {
             "it has refused TLS: see sslcert and sslkey in DATABASE_URL, and the database's log"
         }
         _ => "TLS does not come about: is this a PostgreSQL that speaks TLS 1.2 or 1.3?",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pg::definitions::DEFINITIONS;
+
+    #[test]
+    fn the_database_says_as_much_in_its_own_log() {
+        let pattern = format!("SQLSTATE ~ '^({})'", WITHOUT_DATA.join("|"));
+        let mut texts = DEFINITIONS.iter();
+        let applies = texts.find(|(file, _)| *file == "functions/apply_retention.sql");
+        assert!(applies.unwrap().1.contains(&pattern), "{pattern}");
     }
 }

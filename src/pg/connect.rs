@@ -12,6 +12,7 @@ use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::{AsyncMessage, CancelToken, Client, Config};
 
 use super::advice::{advice, root_cause};
+use super::shortage::{Resource, Shortages};
 use super::tls::{self, Mode, Tls, TlsError};
 use crate::tasks::Tasks;
 
@@ -60,6 +61,7 @@ pub struct Connector {
     config: Config,
     tls: Tls,
     tasks: Tasks,
+    shortages: Shortages,
 }
 
 impl Connector {
@@ -96,7 +98,21 @@ impl Connector {
             config,
             tls,
             tasks: tasks.clone(),
+            shortages: Shortages::default(),
         })
+    }
+
+    /// The same, which takes note there of what the database has run out of.
+    #[must_use]
+    pub fn noting(mut self, shortages: &Shortages) -> Self {
+        self.shortages = shortages.clone();
+        self
+    }
+
+    /// What the database has run out of.
+    #[must_use]
+    pub const fn shortages(&self) -> &Shortages {
+        &self.shortages
     }
 
     /// The settings, for a pool.
@@ -187,6 +203,7 @@ impl Connector {
                 address: self.address(),
             })?;
         let (client, mut connection) = opened.map_err(|error| self.refused(&error))?;
+        self.shortages.is_over(Resource::Connections);
         let purpose = purpose.to_owned();
         self.tasks.spawn_until_stop(async move {
             while let Some(message) = std::future::poll_fn(|cx| connection.poll_message(cx)).await {
@@ -205,6 +222,7 @@ impl Connector {
     }
 
     fn refused(&self, error: &tokio_postgres::Error) -> ConnectError {
+        self.shortages.note(error);
         let cause = std::error::Error::source(error);
         if let Some(fault) = cause.and_then(|cause| cause.downcast_ref::<TlsError>()) {
             return ConnectError::Refused {

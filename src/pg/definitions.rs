@@ -32,6 +32,7 @@ definitions![
     "functions/has_short_writer.sql",
     "functions/append_many.sql",
     "functions/topic_matches.sql",
+    "functions/default_priority.sql",
     "functions/check_admission.sql",
     "functions/append.sql",
     "functions/my_subject.sql",
@@ -47,7 +48,12 @@ definitions![
     "functions/erase_subject.sql",
     "functions/forget_samples.sql",
     "functions/record_subject_read.sql",
+    "functions/undue_locks.sql",
+    "functions/rules_by_topic.sql",
+    "functions/find_due.sql",
     "functions/apply_retention.sql",
+    "functions/lost_by_rules.sql",
+    "functions/rules_of.sql",
     "functions/retain_by_rules.sql",
     "functions/record_retention_rule.sql",
     "functions/begin_epoch.sql",
@@ -59,11 +65,16 @@ definitions![
     "functions/record_setting.sql",
     "functions/withdraw_topic.sql",
     "functions/withdraw_revocation.sql",
+    "functions/claim_watches.sql",
+    "functions/record_watch.sql",
+    "functions/watch_signs.sql",
+    "functions/judge_watched.sql",
     "triggers/events.sql",
     "triggers/credentials.sql",
     "triggers/settings.sql",
     "triggers/tenant_roles.sql",
     "triggers/retention_rules.sql",
+    "triggers/watches.sql",
     "views/writers.sql",
     "views/my_events.sql",
     "views/tenant_role_issues.sql",
@@ -75,6 +86,10 @@ pub const ROLES: &str = include_str!("../../sql/roles/roles.sql");
 
 /// What TimescaleDB leaves open to everybody: closed in the embedded database, otherwise by an operator.
 pub const TIMESCALE_CLOSED: &str = include_str!("../../sql/roles/timescaledb.sql");
+
+/// PostgreSQL's functions that take advisory locks: closed in the embedded database to those who have no use for them, otherwise by
+/// an operator.
+pub const LOCKS_CLOSED: &str = include_str!("../../sql/roles/locks.sql");
 
 /// The roles of [`ROLES`]: an operator may create them later, or never.
 pub const OPTIONAL_ROLES: [&str; 4] = [

@@ -11,8 +11,10 @@ pub mod definitions;
 pub mod embedded;
 pub mod requirements;
 pub mod schema;
+pub mod shortage;
 pub mod tenant_roles;
 pub mod tls;
 
 pub use advice::told;
 pub use connect::{ConnectError, Connector};
+pub use shortage::{Resource, Shortage, Shortages};

@@ -11,7 +11,7 @@ use tokio_postgres::Client;
 
 use super::applied::{self, Definition};
 use super::attempts::{Attempts, Needs, lacks_a_lock};
-use super::definitions::{ROLES, TIMESCALE_CLOSED};
+use super::definitions::{LOCKS_CLOSED, ROLES, TIMESCALE_CLOSED};
 use super::requirements::{self, RequirementError, Versions};
 
 mod embedded {
@@ -231,12 +231,13 @@ pub async fn create_roles(client: &Client) -> Result<(), tokio_postgres::Error> 
     client.batch_execute(ROLES).await
 }
 
-/// Closes what TimescaleDB leaves open to everybody who may connect (see the file).
+/// Closes what TimescaleDB and PostgreSQL leave open to everybody who may connect (see the two files).
 ///
 /// # Errors
-/// If the connection's role may not, or the extension is not there.
-pub async fn close_timescale(client: &Client) -> Result<(), tokio_postgres::Error> {
-    client.batch_execute(TIMESCALE_CLOSED).await
+/// If the connection's role may not, or there is no log.
+pub async fn close_to_others(client: &Client) -> Result<(), tokio_postgres::Error> {
+    client.batch_execute(TIMESCALE_CLOSED).await?;
+    client.batch_execute(LOCKS_CLOSED).await
 }
 
 /// Checks that the schema is the one this binary was built with, for a server that may not migrate.

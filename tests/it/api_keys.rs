@@ -2,37 +2,15 @@
 
 use std::time::Duration;
 
-use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use crate::support::client::json_of;
+use crate::support::credentials::{admin, create_key, try_create_key, try_revoke_key};
 use crate::support::proxy::Proxy;
 use crate::support::token::{self, WITH_TOKENS, claims, in_seconds, issue};
 use crate::support::{Api, Process, Server, TestDb, eventually};
 
 /// What is done in SQL, a server knows within this time.
 const PROMISED: Duration = Duration::from_secs(1);
-
-/// Creates a key; status and answer.
-pub async fn try_create(admin: &Api, wanted: &Value) -> (StatusCode, Value) {
-    let request = admin.request(Method::POST, "/v1/api-keys").json(wanted);
-    json_of(request.send().await.unwrap()).await
-}
-
-/// An agent's key for `deal.*`: its id and itself.
-pub async fn create(admin: &Api) -> (String, String) {
-    let wanted =
-        json!({"name": "agent-7", "role": "agent", "read": ["deal.*"], "write": ["deal.*"]});
-    let (status, answer) = try_create(admin, &wanted).await;
-    assert_eq!(status, 201, "{answer}");
-    let text = |name: &str| answer[name].as_str().unwrap().to_owned();
-    (text("id"), text("key"))
-}
-
-async fn revoke(admin: &Api, id: &str) -> StatusCode {
-    let request = admin.request(Method::DELETE, &format!("/v1/api-keys/{id}"));
-    request.send().await.unwrap().status()
-}
 
 async fn listed(admin: &Api) -> Vec<Value> {
     admin.get("/v1/api-keys").await["api_keys"]
@@ -41,16 +19,12 @@ async fn listed(admin: &Api) -> Vec<Value> {
         .clone()
 }
 
-fn admin(server: &Server, tenant: &str) -> Api {
-    server.api.with_token(&token::token(tenant))
-}
-
 #[tokio::test]
 async fn a_key_is_shown_once_kept_hashed_used_and_revoked() {
     let db = TestDb::new().await;
     let server = Server::start_with(&db.url, WITH_TOKENS).await;
     let admin = admin(&server, "acme");
-    let (id, key) = create(&admin).await;
+    let (id, key) = create_key(&admin).await;
     let agent = server.api.with_token(&key);
     let stored = agent.append(&json!({"topic": "deal.won"})).await;
     let page = agent.page("earliest", "").await;
@@ -81,7 +55,7 @@ async fn a_key_is_shown_once_kept_hashed_used_and_revoked() {
     for text in [kept.get::<_, String>(0), json!(list).to_string()] {
         assert!(!text.contains(secret), "{text}");
     }
-    assert_eq!(revoke(&admin, &id).await, 204);
+    assert_eq!(try_revoke_key(&admin, &id).await, 204);
     let (status, problem) = agent.try_get("/v1/events").await;
     assert_eq!(
         (status.as_u16(), &problem["detail"]),
@@ -89,7 +63,11 @@ async fn a_key_is_shown_once_kept_hashed_used_and_revoked() {
     );
     let list = listed(&admin).await;
     assert_eq!(list[0]["revoked_by"], "test");
-    assert_eq!(revoke(&admin, &id).await, 204, "again: it is revoked");
+    assert_eq!(
+        try_revoke_key(&admin, &id).await,
+        204,
+        "again: it is revoked"
+    );
     assert_eq!(listed(&admin).await[0]["revoked_at"], list[0]["revoked_at"]);
     assert!(
         list[0].get("last_used_at").is_none(),
@@ -105,8 +83,8 @@ async fn a_key_is_shown_once_kept_hashed_used_and_revoked() {
 async fn what_is_no_key_of_this_log_lets_nobody_in() {
     let db = TestDb::new().await;
     let server = Server::start_with(&db.url, WITH_TOKENS).await;
-    let (_, key) = create(&admin(&server, "acme")).await;
-    let (_, other) = create(&admin(&server, "acme")).await;
+    let (_, key) = create_key(&admin(&server, "acme")).await;
+    let (_, other) = create_key(&admin(&server, "acme")).await;
     let mixed = format!("{}{}", &key[..20], &other[20..]);
     let (other_id, last) = (tidewire::access::ApiKey::generate(), &key[key.len() - 1..]);
     let turned = if last == "A" { "B" } else { "A" };
@@ -145,19 +123,19 @@ async fn keys_are_the_tenants_own_and_for_its_administrators() {
     let db = TestDb::new().await;
     let server = Server::start_with(&db.url, WITH_TOKENS).await;
     let (acme, beta) = (admin(&server, "acme"), admin(&server, "beta"));
-    let (id, key) = create(&acme).await;
+    let (id, key) = create_key(&acme).await;
     assert!(listed(&beta).await.is_empty());
-    assert_eq!(revoke(&beta, &id).await, 404);
-    assert_eq!(revoke(&acme, "nonsense").await, 404);
+    assert_eq!(try_revoke_key(&beta, &id).await, 404);
+    assert_eq!(try_revoke_key(&acme, "nonsense").await, 404);
     let agent = server.api.with_token(&key);
     assert_eq!(agent.try_get("/v1/api-keys").await.0, 403);
     assert_eq!(
-        try_create(&agent, &json!({"name": "x", "role": "agent"}))
+        try_create_key(&agent, &json!({"name": "x", "role": "agent"}))
             .await
             .0,
         403
     );
-    assert_eq!(revoke(&agent, &id).await, 403);
+    assert_eq!(try_revoke_key(&agent, &id).await, 403);
     // Nobody grants more than they hold.
     let narrow = tidewire::access::Claims {
         read: vec!["deal.*".into()],
@@ -174,7 +152,7 @@ async fn keys_are_the_tenants_own_and_for_its_administrators() {
         (json!(["Not A Topic"]), json!([]), 400),
     ] {
         let wanted = json!({"name": "n", "role": "admin", "read": read, "write": write});
-        let (got, answer) = try_create(&narrow, &wanted).await;
+        let (got, answer) = try_create_key(&narrow, &wanted).await;
         assert_eq!(got, status, "{wanted}: {answer}");
     }
     for bad in [
@@ -185,7 +163,7 @@ async fn keys_are_the_tenants_own_and_for_its_administrators() {
         json!({"name": "n", "role": "agent", "tenant": "beta"}),
         json!({"name": "n", "role": "agent", "expires_at": "2001-01-01T00:00:00Z"}),
     ] {
-        assert_eq!(try_create(&acme, &bad).await.0, 400, "{bad}");
+        assert_eq!(try_create_key(&acme, &bad).await.0, 400, "{bad}");
     }
     server.stop().await;
 }
@@ -197,7 +175,7 @@ async fn a_key_expires_and_says_so() {
     let ends = in_seconds(2);
     let expires_at = chrono::DateTime::from_timestamp(ends.cast_signed(), 0);
     let wanted = json!({"name": "n", "role": "agent", "read": ["*"], "expires_at": expires_at});
-    let (status, answer) = try_create(&admin(&server, "acme"), &wanted).await;
+    let (status, answer) = try_create_key(&admin(&server, "acme"), &wanted).await;
     assert_eq!(status, 201, "{answer}");
     let agent = server.api.with_token(answer["key"].as_str().unwrap());
     let mut ws = agent.ws().await;
@@ -217,8 +195,8 @@ async fn an_outage_of_the_database_locks_out_nobody_who_is_known() {
     let (proxy, url) = Proxy::before_database(&db.url).await;
     let server = Server::start_with(&url, WITH_TOKENS).await;
     let admin = admin(&server, "acme");
-    let (id, key) = create(&admin).await;
-    let (_, unknown) = create(&admin).await;
+    let (id, key) = create_key(&admin).await;
+    let (_, unknown) = create_key(&admin).await;
     let agent = server.api.with_token(&key);
     let cursor = agent.page("latest", "").await["cursor"]
         .as_str()
@@ -233,7 +211,7 @@ async fn an_outage_of_the_database_locks_out_nobody_who_is_known() {
         (503, &json!("/problems/unavailable"))
     );
     assert_eq!(
-        revoke(&admin, &id).await,
+        try_revoke_key(&admin, &id).await,
         503,
         "what is not stored is not promised"
     );
@@ -260,8 +238,8 @@ async fn the_log_says_who_created_and_revoked_and_only_administrators_read_it() 
     let db = TestDb::new().await;
     let server = Server::start_with(&db.url, WITH_TOKENS).await;
     let (acme, beta) = (admin(&server, "acme"), admin(&server, "beta"));
-    let (id, key) = create(&acme).await;
-    assert_eq!(revoke(&acme, &id).await, 204);
+    let (id, key) = create_key(&acme).await;
+    assert_eq!(try_revoke_key(&acme, &id).await, 204);
     let read = "/v1/events?topics=tidewire.audit.*";
     let page = eventually(PROMISED, || async {
         let page = acme.get(read).await;
@@ -324,7 +302,7 @@ async fn neither_a_key_nor_data_is_ever_logged() {
     let arguments = [WITH_TOKENS, &["--log", "trace"]].concat();
     let server = Process::start_logging(&db.url, &arguments, log.reopen().unwrap()).await;
     let admin = server.api.with_token(&token::token("acme"));
-    let (id, key) = create(&admin).await;
+    let (id, key) = create_key(&admin).await;
     let wrong = format!("{}{}", &key[..20], "B".repeat(43));
     for credential in [&key, &wrong] {
         let holder = server.api.with_token(credential);
@@ -346,7 +324,7 @@ async fn neither_a_key_nor_data_is_ever_logged() {
     let append = json!({"type": "append", "ref": "r", "events": {"topic": "deal.won", "data": "UNLOGGED-2"}});
     ws.send(append).await;
     ws.until("appended").await;
-    assert_eq!(revoke(&admin, &id).await, 204);
+    assert_eq!(try_revoke_key(&admin, &id).await, 204);
     let _ = server.api.with_token(&key).try_get("/v1/events").await;
     server.kill().await;
     let text = std::fs::read_to_string(log.path()).unwrap();

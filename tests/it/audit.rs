@@ -5,7 +5,7 @@ use std::time::Duration;
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::api_keys::create;
+use crate::support::credentials::create_key;
 use crate::support::token::{self, WITH_TOKENS};
 use crate::support::{Api, Proxy, Server, TestDb, eventually};
 
@@ -41,7 +41,7 @@ async fn it_says_who_wrote_what_by_every_way() {
     let db = TestDb::new().await;
     let server = Server::start_with(&db.url, &[WITH_TOKENS, INTERVAL].concat()).await;
     let acme = server.api.with_token(&token::token("acme"));
-    let (id, key) = create(&acme).await;
+    let (id, key) = create_key(&acme).await;
     let agent = server.api.with_token(&key);
     agent
         .append(&json!([{"topic": "deal.won", "id": "1"}, {"topic": "deal.lost"}]))
@@ -93,7 +93,7 @@ async fn it_says_who_wrote_and_did_not_wait_for_the_answer() {
     let db = TestDb::new().await;
     let server = Server::start_with(&db.url, &[WITH_TOKENS, INTERVAL].concat()).await;
     let acme = server.api.with_token(&token::token("acme"));
-    let (_, key) = create(&acme).await;
+    let (_, key) = create_key(&acme).await;
     let agent = server.api.with_token(&key);
     let (client, holder) = (db.connect().await, db.connect().await);
     // Their ids are held, so that their turn does not come before they have gone.
@@ -132,7 +132,7 @@ async fn it_says_who_read_what_and_is_for_administrators_alone() {
     let server = Server::start_with(&db.url, &[WITH_TOKENS, INTERVAL].concat()).await;
     let (acme, beta) = (token::token("acme"), token::token("beta"));
     let (acme, beta) = (server.api.with_token(&acme), server.api.with_token(&beta));
-    let (_, key) = create(&acme).await;
+    let (_, key) = create_key(&acme).await;
     let agent = server.api.with_token(&key);
     let mut ws = agent.ws().await;
     ws.subscribe("s", &["deal.won", "deal.x"], "latest").await;

@@ -1,5 +1,9 @@
 //! Requests that were begun with a credential which ends before they do: nothing is done and nothing shown for its holder.
 
+mod reading;
+mod stuck;
+mod waiting;
+
 use std::time::Duration;
 
 use reqwest::Method;
@@ -8,7 +12,8 @@ use tidewire::access::Claims;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
-use crate::api_keys::try_create;
+use crate::support::client::json_of;
+use crate::support::credentials::{create_key_with, revoke_key};
 use crate::support::token::{self, WITH_TOKENS, claims, in_seconds, issue};
 use crate::support::{Api, Server, TestDb, raw};
 
@@ -67,11 +72,6 @@ fn lasting(seconds: i64) -> String {
     })
 }
 
-async fn delete(admin: &Api, id: &str) {
-    let request = admin.request(Method::DELETE, &format!("/v1/api-keys/{id}"));
-    assert_eq!(request.send().await.unwrap().status(), 204);
-}
-
 #[tokio::test]
 async fn a_body_that_comes_after_the_revocation_does_nothing() {
     let db = TestDb::new().await;
@@ -92,15 +92,13 @@ async fn a_body_that_comes_after_the_revocation_does_nothing() {
     ];
     for with_body in [true, false] {
         let wanted = json!({"name": "leaving", "role": "admin", "read": ["*"], "write": ["*"]});
-        let (status, leaving) = try_create(&admin, &wanted).await;
-        assert_eq!(status, 201, "{leaving}");
-        let credential = leaving["key"].as_str().unwrap();
+        let (id, credential) = create_key_with(&admin, &wanted).await;
         let mut begun = Vec::new();
         for (method, path, body) in &requests {
-            let one = Begun::new(&server.api, credential, method, path, body).await;
+            let one = Begun::new(&server.api, &credential, method, path, body).await;
             begun.push((format!("{method} {path}"), one));
         }
-        delete(&admin, leaving["id"].as_str().unwrap()).await;
+        revoke_key(&admin, &id).await;
         for (what, one) in begun {
             let answer = one.answer(with_body).await;
             assert!(answer.starts_with("HTTP/1.1 401 "), "{what}: {answer}");
@@ -145,12 +143,16 @@ async fn nobody_waits_for_the_log_longer_than_the_credential_lasts() {
         .await
         .unwrap();
     let cursor: String = row.get(0);
-    let reader = server.api.with_token(&lasting(2));
     let path = format!("/v1/events?after=earliest&topics=deal.*&at_least={cursor}");
-    let reading = tokio::time::timeout(Duration::from_secs(8), reader.try_get(&path));
-    let (status, answer) = reading.await.expect("it ends before the writer does");
-    assert_eq!(status, 401, "{answer}");
-    assert!(answer.to_string().contains("expired"), "{answer}");
+    for accept in ["application/json", "text/event-stream"] {
+        let reader = server.api.with_token(&lasting(2));
+        let request = reader.request(Method::GET, &path).header("accept", accept);
+        let answer = tokio::time::timeout(Duration::from_secs(8), request.send()).await;
+        let answer = answer.expect("it ends before the writer does").unwrap();
+        let (status, answer) = json_of(answer).await;
+        assert_eq!(status, 401, "{accept}: {answer}");
+        assert!(answer.to_string().contains("expired"), "{answer}");
+    }
     open.commit().await.unwrap();
     server.stop().await;
 }

@@ -142,14 +142,18 @@ pub struct Cluster {
 impl Cluster {
     /// Starts one.
     pub async fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let bin = std::env::var_os("TIDEWIRE_POSTGRES_BIN").expect("run with script/with-postgres");
+        Self::start_in(tempfile::tempdir().unwrap(), PathBuf::from(bin)).await
+    }
+
+    /// Starts one in a folder, with these programs.
+    pub async fn start_in(folder: TempDir, bin: PathBuf) -> Self {
         // The database's user must be able to pass.
         let open = std::os::unix::fs::PermissionsExt::from_mode(0o711);
         std::fs::set_permissions(folder.path(), open).unwrap();
-        let bin = std::env::var_os("TIDEWIRE_POSTGRES_BIN").expect("run with script/with-postgres");
         let mut embedded = Embedded::start(EmbeddedConfig {
             data_dir: folder.path().join("data"),
-            postgres_bin: Some(PathBuf::from(bin)),
+            postgres_bin: Some(bin),
             cache_dir: folder.path().join("cache"),
         })
         .await
@@ -221,7 +225,7 @@ impl Cluster {
         self.try_postmaster().expect("a postmaster.pid")
     }
 
-    fn try_postmaster(&self) -> Option<String> {
+    pub fn try_postmaster(&self) -> Option<String> {
         let pid_file = find(self.folder.path().join("data"))?;
         let text = std::fs::read_to_string(pid_file).ok()?;
         Some(text.lines().next()?.to_owned())

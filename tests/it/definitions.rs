@@ -183,7 +183,9 @@ async fn a_migration_that_has_to_wait_says_for_whom_and_goes_on() {
          CREATE OR REPLACE FUNCTION tidewire.check_admission(tenant text, topic text, gdpr jsonb)
          RETURNS boolean LANGUAGE sql IMMUTABLE RETURN false;
          DROP TABLE tidewire.erased_ids, tidewire.erasures, tidewire.erasure_changes, tidewire.erased_tenants,
-            tidewire.retention_rules, tidewire.retained_tenants, tidewire.retention_turns, tidewire.sql_appends CASCADE;
+            tidewire.retention_rules, tidewire.retained_tenants, tidewire.retention_turns, tidewire.sql_appends,
+            tidewire.watched, tidewire.watches, tidewire.watch_clock, tidewire.consumers CASCADE;
+         DROP SEQUENCE tidewire.watch_changes;
          ALTER TABLE tidewire.events DROP erased_at CASCADE;
          DELETE FROM tidewire.schema_migrations WHERE version >= 3",
     )

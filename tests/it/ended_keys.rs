@@ -5,9 +5,9 @@ use std::time::Duration;
 use serde_json::json;
 use tokio_postgres::Client;
 
-use crate::api_keys::{create, try_create};
-use crate::support::token::{self, WITH_TOKENS};
-use crate::support::{Api, Server, TestDb, eventually};
+use crate::support::credentials::{admin, create_key, marks, try_create_key};
+use crate::support::token::WITH_TOKENS;
+use crate::support::{Process, Server, TestDb, eventually};
 
 /// Keys of `acme`, one for each of `generate_series(1, count)`, which ended as the two say.
 async fn insert(client: &Client, prefix: &str, count: i32, expires_at: &str, revoked_at: &str) {
@@ -30,10 +30,6 @@ async fn quietly(client: &Client, is_quiet: bool) {
     let role = if is_quiet { "replica" } else { "origin" };
     let statement = format!("SET session_replication_role = {role}");
     client.batch_execute(&statement).await.unwrap();
-}
-
-fn admin(server: &Server) -> Api {
-    server.api.with_token(&token::token("acme"))
 }
 
 async fn plan(client: &Client, statement: &str) -> String {
@@ -79,19 +75,19 @@ async fn ended_keys_are_not_counted_nor_gone_through() {
         .batch_execute(&format!("PREPARE forgetting AS {forgetting}"))
         .await
         .unwrap();
-    let explained = plan(&client, "EXPLAIN EXECUTE forgetting (1000)").await;
+    let explained = plan(&client, "EXPLAIN EXECUTE forgetting (1000, 90)").await;
     assert!(explained.contains("api_keys_by_end"), "{explained}");
     quietly(&client, false).await;
     let server = Server::start_with(&db.url, WITH_TOKENS).await;
-    let admin = admin(&server);
-    create(&admin).await;
-    let (status, problem) = try_create(&admin, &json!({"name": "n", "role": "agent"})).await;
+    let admin = admin(&server, "acme");
+    create_key(&admin).await;
+    let (status, problem) = try_create_key(&admin, &json!({"name": "n", "role": "agent"})).await;
     assert_eq!(status, 409, "{problem}");
     client
         .batch_execute("UPDATE tidewire.api_keys SET expires_at = now() WHERE key_id LIKE 'ddd%'")
         .await
         .unwrap();
-    create(&admin).await;
+    create_key(&admin).await;
     server.stop().await;
 }
 
@@ -100,8 +96,8 @@ async fn keys_are_forgotten_90_days_after_they_ended_and_stay_refused() {
     let db = TestDb::new().await;
     let client = db.connect().await;
     let server = Server::start_with(&db.url, WITH_TOKENS).await;
-    let acme = admin(&server);
-    let (revoked, expired) = (create(&acme).await, create(&acme).await);
+    let acme = admin(&server, "acme");
+    let (revoked, expired) = (create_key(&acme).await, create_key(&acme).await);
     let ends = [
         (
             &revoked.0,
@@ -128,9 +124,7 @@ async fn keys_are_forgotten_90_days_after_they_ended_and_stay_refused() {
         insert(&client, prefix, 1, expires_at, revoked_at).await;
     }
     quietly(&client, false).await;
-    let changes = "SELECT count(*) FROM tidewire.credential_changes";
-    let version = async || -> i64 { client.query_one(changes, &[]).await.unwrap().get(0) };
-    let before = version().await;
+    let before = marks(&client).await;
     // One of them is in use by somebody else: the others go.
     let operator = db.connect().await;
     operator
@@ -149,22 +143,48 @@ async fn keys_are_forgotten_90_days_after_they_ended_and_stay_refused() {
         .unwrap();
     let left: Vec<String> = left.iter().map(|row| row.get(0)).collect();
     assert_eq!(left, ["bbb", "ccc", "ddd", "eee", "fff"]);
-    assert_eq!(version().await, before, "no server has to look again");
+    assert_eq!(marks(&client).await, before, "no server has to look again");
     let told = "tidewire.events WHERE topic = 'tidewire.audit.api_key.deleted'";
     assert_eq!(count(&client, told).await, 0, "nobody did anything");
     for (_, key) in [&revoked, &expired] {
         let (status, problem) = server.api.with_token(key).try_get("/v1/events").await;
         assert_eq!(status, 401, "{problem}");
     }
-    let listed = admin(&server).get("/v1/api-keys").await;
+    let listed = admin(&server, "acme").get("/v1/api-keys").await;
     assert_eq!(listed["api_keys"].as_array().unwrap().len(), 5);
     // Who removes one that is in force is heard, and written down.
     client
         .batch_execute("DELETE FROM tidewire.api_keys WHERE name IN ('ccc', 'fff')")
         .await
         .unwrap();
-    assert_eq!(version().await, before + 1);
+    assert_eq!(marks(&client).await, before + 1);
     assert_eq!(count(&client, told).await, 2);
     operator.batch_execute("ROLLBACK").await.unwrap();
     server.stop().await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_forgotten_keeps_nothing_else_from_it() {
+    let db = TestDb::new().await;
+    let client = db.connect().await;
+    insert(&client, "aaa", 1, "now() - interval '91 days'", "NULL").await;
+    client
+        .batch_execute(
+            "INSERT INTO tidewire.revoked_tokens (tenant, claim, value, until) VALUES ('acme', 'sub', 'x', now() - interval '2 days');
+             CREATE FUNCTION keep() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not this one'; END $$;
+             CREATE TRIGGER kept BEFORE DELETE ON tidewire.revoked_tokens FOR EACH ROW EXECUTE FUNCTION keep()",
+        )
+        .await
+        .unwrap();
+    let log = tempfile::NamedTempFile::new().unwrap();
+    let _server = Process::start_logging(&db.url, WITH_TOKENS, log.reopen().unwrap()).await;
+    eventually(Duration::from_secs(5), || async {
+        let left = count(&client, "tidewire.api_keys").await;
+        (left == 0).then_some(()).ok_or(left)
+    })
+    .await;
+    let log = std::fs::read_to_string(log.path()).unwrap();
+    let told = |line: &&str| line.contains("WARN") && line.contains("are forgotten later");
+    let told: Vec<&str> = log.lines().filter(told).collect();
+    assert!(told.len() == 1 && told[0].contains("revocations"), "{log}");
 }

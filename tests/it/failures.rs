@@ -46,3 +46,32 @@ async fn the_log_says_why_under_the_requests_id() {
     assert!(!lines.contains("s3ntinel"), "{lines}");
     server.kill().await;
 }
+
+/// What a server does now and then fails on a row: the line says where, and not what stands in it.
+#[tokio::test]
+async fn upkeep_that_fails_quotes_no_row() {
+    let db = TestDb::new().await;
+    let client = db.connect().await;
+    let fails = |code: &str| {
+        format!(
+            "CREATE OR REPLACE FUNCTION tidewire.retain_by_rules() RETURNS boolean LANGUAGE plpgsql AS
+                $$ BEGIN RAISE EXCEPTION 's3ntinel' USING ERRCODE = '{code}'; END $$"
+        )
+    };
+    for (code, is_quoted) in [("22P02", false), ("TW503", true), ("55P03", true)] {
+        client.batch_execute(&fails(code)).await.unwrap();
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let server = Process::start_logging(&db.url, WITH_TOKENS, log.reopen().unwrap()).await;
+        let line = eventually(Duration::from_secs(10), || async {
+            let lines = std::fs::read_to_string(log.path()).unwrap();
+            let line = lines
+                .lines()
+                .find(|line| line.contains("tenants' retention has not removed all that is old"));
+            line.map(str::to_owned).ok_or(lines)
+        })
+        .await;
+        server.kill().await;
+        assert!(line.contains(&format!("SQLSTATE {code}")), "{line}");
+        assert_eq!(line.contains("s3ntinel"), is_quoted, "{line}");
+    }
+}

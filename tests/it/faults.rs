@@ -1,7 +1,12 @@
 //! What breaks under load: the program, connections, lines, notifications. Nothing acknowledged is lost, and every
 //! reader gets the whole log by itself.
 
+mod clock;
+mod connections;
+mod disk;
+mod lines;
 mod load;
+mod witness;
 
 use std::time::{Duration, Instant};
 

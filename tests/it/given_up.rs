@@ -14,11 +14,11 @@ use crate::support::token::{WITH_TOKENS, token};
 use crate::support::{Api, Server, TestDb, eventually};
 
 /// Statements that have come to where somebody is in their way: backend, and since when.
-type Running = BTreeSet<(i32, DateTime<Utc>)>;
+pub type Running = BTreeSet<(i32, DateTime<Utc>)>;
 
 /// More events of a month ago than a window holds, all of one tenant, and a server that nobody is in the way of yet. Its pool
 /// has all its connections, so that there is one for whoever should have none.
-async fn with_history(db: &TestDb) -> (Server, Client) {
+pub async fn with_history(db: &TestDb) -> (Server, Client) {
     let client = db.connect().await;
     client
         .batch_execute(
@@ -43,7 +43,7 @@ async fn with_history(db: &TestDb) -> (Server, Client) {
 }
 
 /// Keeps the chunk of a month ago from everybody.
-async fn hold(db: &TestDb) -> Client {
+pub async fn hold(db: &TestDb) -> Client {
     let client = db.connect().await;
     let chunk = "SELECT format('%I.%I', chunk_schema, chunk_name) FROM timescaledb_information.chunks
                   WHERE hypertable_schema = 'tidewire' AND hypertable_name = 'events' ORDER BY range_start LIMIT 1";
@@ -53,7 +53,7 @@ async fn hold(db: &TestDb) -> Client {
     client
 }
 
-async fn look(client: &Client, word: &str) -> Running {
+pub async fn look(client: &Client, word: &str) -> Running {
     let running = "SELECT pid, query_start FROM pg_stat_activity
                     WHERE datname = current_database() AND application_name = 'tidewire history' AND state = 'active'
                       AND wait_event_type = 'Lock' AND strpos(query, $1) > 0";

@@ -2,22 +2,18 @@
 
 use std::time::{Duration, Instant};
 
-use reqwest::{Method, Response, StatusCode};
+use reqwest::{Method, Response};
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio_postgres::Client;
 
-use crate::api_keys::create;
 use crate::support::client::json_of;
-use crate::support::token::{self, WITH_TOKENS};
+use crate::support::credentials::{admin, create_key, revoke};
+use crate::support::token::WITH_TOKENS;
 use crate::support::{Api, Server, TestDb, eventually};
 
 /// What nobody is in the way of is answered within this time, on a busy machine too; whoever is held up has 1.5 s.
 const QUICK: Duration = Duration::from_secs(1);
-
-fn admin(server: &Server, tenant: &str) -> Api {
-    server.api.with_token(&token::token(tenant))
-}
 
 /// What `asked` answers, and that it was quick.
 async fn quick<T>(what: &str, asked: impl Future<Output = T>) -> T {
@@ -31,12 +27,6 @@ async fn quick<T>(what: &str, asked: impl Future<Output = T>) -> T {
 async fn change(api: &Api, change: &Value) -> Response {
     let request = api.request(Method::PATCH, "/v1/settings").json(change);
     request.send().await.unwrap()
-}
-
-async fn revoke(api: &Api, jti: &str) -> StatusCode {
-    let request = api.request(Method::POST, "/v1/revocations");
-    let answer = request.json(&json!({ "jti": jti })).send().await.unwrap();
-    answer.status()
 }
 
 /// A transaction in which an operator changes the settings of this tenant, left open.
@@ -90,9 +80,9 @@ async fn a_tenant_that_is_held_up_holds_up_nobody_else() {
             .await
             .status();
         assert_eq!(status, 200);
-        let status = quick("its own revocation", revoke(&acme, &format!("t-{round}"))).await;
-        assert_eq!(status, 201);
-        let (id, key) = quick("a key", create(&acme)).await;
+        let token = json!({"jti": format!("t-{round}")});
+        quick("its own revocation", revoke(&acme, &token)).await;
+        let (id, key) = quick("a key", create_key(&acme)).await;
         let holder = server.api.with_token(&key);
         let read = holder.try_get("/v1/events");
         assert_eq!(quick("its use", read).await.0, 200);
@@ -167,7 +157,7 @@ async fn credentials_that_are_held_up_delay_no_look() {
     let acme = admin(&server, "acme");
     let mut keys = Vec::new();
     for _ in 0..8 {
-        keys.push(create(&acme).await);
+        keys.push(create_key(&acme).await);
     }
     let watcher = db.connect().await;
     let before = lines(&watcher).await;

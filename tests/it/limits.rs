@@ -1,6 +1,6 @@
 //! How much a tenant and a credential may ask: told, slowed down or closed, on every transport, and nobody else notices.
 
-mod administration;
+pub mod administration;
 mod places;
 mod rates;
 mod reads;

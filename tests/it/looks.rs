@@ -6,7 +6,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 use tokio_postgres::Client;
 
-use crate::api_keys::create;
+use crate::support::credentials::create_key;
 use crate::support::token::{self, WITH_TOKENS};
 use crate::support::{Api, Server, TestDb, eventually};
 
@@ -20,15 +20,15 @@ async fn ready(api: &Api) -> (u16, String) {
     (answer.status().as_u16(), answer.text().await.unwrap())
 }
 
-/// The advice of this issue, if it is there.
-async fn advice(admin: &Api) -> Option<Value> {
+/// The cause of this issue, if it is there.
+async fn cause_of(admin: &Api) -> Option<Value> {
     let status = admin.get("/v1/status").await;
     let issues = status["issues"].as_array().unwrap();
     let mut issues = issues.iter();
     let issue = issues.find(|issue| issue["code"] == "credentials-late")?;
     assert!(status["health"].as_u64().unwrap() <= 40, "{status}");
     assert_eq!(status["log"]["tail_is_up"], true, "{status}");
-    Some(issue["advice"].clone())
+    Some(issue["cause"].clone())
 }
 
 #[tokio::test]
@@ -48,11 +48,11 @@ async fn credentials_that_cannot_be_looked_up_are_an_issue_and_not_ready() {
         let db = TestDb::new().await;
         let server = Server::start_with(&db.url, WITH_TOKENS).await;
         let admin = server.api.with_token(&token::token("acme"));
-        let (_, key) = create(&admin).await;
+        let (_, key) = create_key(&admin).await;
         let holder = server.api.with_token(&key);
         assert_eq!(holder.try_get("/v1/events").await.0, 200);
         assert_eq!(ready(&server.api).await, (200, "ok\n".to_owned()));
-        assert_eq!(advice(&admin).await, None);
+        assert_eq!(cause_of(&admin).await, None);
         let operator = db.connect().await;
         operator.batch_execute(break_it).await.unwrap();
         eventually(SAID, || async {
@@ -60,7 +60,7 @@ async fn credentials_that_cannot_be_looked_up_are_an_issue_and_not_ready() {
             if answer.0 == 503 { Ok(()) } else { Err(answer) }
         })
         .await;
-        let said = advice(&admin).await.expect("it says why");
+        let said = cause_of(&admin).await.expect("it says why");
         assert!(said.as_str().unwrap().contains(cause), "{said}");
         let (status, text) = ready(&server.api).await;
         assert_eq!(
@@ -77,7 +77,7 @@ async fn credentials_that_cannot_be_looked_up_are_an_issue_and_not_ready() {
             if answer.0 == 200 { Ok(()) } else { Err(answer) }
         })
         .await;
-        assert_eq!(advice(&admin).await, None);
+        assert_eq!(cause_of(&admin).await, None);
         server.stop().await;
     }
 }
@@ -126,7 +126,7 @@ async fn a_change_that_another_server_has_made_is_seen_though_no_connection_was_
             (201, 422)
         );
     }
-    let (id, key) = create(&tenants[0]).await;
+    let (id, key) = create_key(&tenants[0]).await;
     let holder = server.api.with_token(&key);
     assert_eq!(holder.try_get("/v1/events").await.0, 200);
     let change = |moved: &str| {

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use tokio_postgres::Client;
 
 use crate::support::client::json_of;
+use crate::support::credentials::{create_key, marks};
 use crate::support::sql::state_of;
 use crate::support::token::{WITH_TOKENS, token};
 use crate::support::{Api, Server, TestDb, eventually};
@@ -16,23 +17,9 @@ async fn ask(api: &Api, method: Method, path: &str, body: &Value) -> (StatusCode
     json_of(request.send().await.unwrap()).await
 }
 
-/// A key's id, and itself.
-async fn key(admin: &Api) -> (String, String) {
-    let wanted = json!({"name": "n", "role": "agent", "read": ["*"], "write": ["*"]});
-    let (status, answer) = ask(admin, Method::POST, "/v1/api-keys", &wanted).await;
-    assert_eq!(status, 201, "{answer}");
-    let text = |name: &str| answer[name].as_str().unwrap().to_owned();
-    (text("id"), text("key"))
-}
-
 async fn reads(server: &Server, credential: &str) -> StatusCode {
     let api = server.api.with_token(credential);
     api.try_get("/v1/events?limit=1").await.0
-}
-
-async fn version(client: &Client) -> i64 {
-    let version = "SELECT count(*) FROM tidewire.credential_changes";
-    client.query_one(version, &[]).await.unwrap().get(0)
 }
 
 #[tokio::test]
@@ -42,8 +29,8 @@ async fn a_row_that_says_nothing_is_nobody_elses_concern() {
     let server = Server::start_with(&db.url, WITH_TOKENS).await;
     let (acme, beta) = (token("acme"), token("beta"));
     let (acme, beta) = (server.api.with_token(&acme), server.api.with_token(&beta));
-    let (spoilt, spoilt_key) = key(&acme).await;
-    let (revoked, revoked_key) = key(&beta).await;
+    let (spoilt, spoilt_key) = create_key(&acme).await;
+    let (revoked, revoked_key) = create_key(&beta).await;
     for key in [&spoilt_key, &revoked_key] {
         assert_eq!(reads(&server, key).await, 200);
     }
@@ -87,8 +74,8 @@ async fn an_open_change_of_a_credential_keeps_nobody_elses_from_being_looked_up(
     let (client, open) = (db.connect().await, db.connect().await);
     let server = Server::start_with(&db.url, WITH_TOKENS).await;
     let admin = |tenant| server.api.with_token(&token(tenant));
-    let (id, _) = key(&admin("acme")).await;
-    let (_, unseen) = key(&admin("gamma")).await;
+    let (id, _) = create_key(&admin("acme")).await;
+    let (_, unseen) = create_key(&admin("gamma")).await;
     let held = format!(
         "BEGIN; UPDATE tidewire.api_keys SET revoked_at = now(), revoked_by = 'x' WHERE key_id = '{id}'"
     );
@@ -117,15 +104,15 @@ async fn who_revokes_what_is_not_there_makes_no_server_look() {
     let client = db.connect().await;
     let server = Server::start_with(&db.url, WITH_TOKENS).await;
     let admin = server.api.with_token(&token("acme"));
-    let (id, _) = key(&admin).await;
-    let before = version(&client).await;
+    let (id, _) = create_key(&admin).await;
+    let before = marks(&client).await;
     let unknown = "/v1/api-keys/0000000000000000";
     let (status, _) = ask(&admin, Method::DELETE, unknown, &Value::Null).await;
-    assert_eq!((status.as_u16(), version(&client).await), (404, before));
+    assert_eq!((status.as_u16(), marks(&client).await), (404, before));
     for _ in 0..2 {
         let path = format!("/v1/api-keys/{id}");
         let (status, _) = ask(&admin, Method::DELETE, &path, &Value::Null).await;
-        assert_eq!((status.as_u16(), version(&client).await), (204, before + 1));
+        assert_eq!((status.as_u16(), marks(&client).await), (204, before + 1));
     }
     server.stop().await;
 }
@@ -215,5 +202,96 @@ async fn what_is_too_long_is_refused_before_it_takes_room() {
         let (status, answer) = ask(&acme, Method::PUT, "/v1/topics/a.b", &body).await;
         assert_eq!(status, expected, "{answer}");
     }
+    server.stop().await;
+}
+
+/// Times that no calendar of ours has, in every column of this table.
+async fn spoil_times(client: &Client, table: &str, columns: &[&str], tenant: &str) {
+    for column in columns {
+        for time in ["infinity", "-infinity", "270000-01-01"] {
+            let spoil =
+                format!("UPDATE {table} SET {column} = '{time}' WHERE tenant = '{tenant}' AND ");
+            let spoil = match table {
+                "tidewire.api_keys" => format!("{spoil} name = '{column} {time}'"),
+                "tidewire.revoked_tokens" => format!("{spoil} value = '{column} {time}'"),
+                _ => format!("{spoil} true"),
+            };
+            let changed = client.execute(&spoil, &[]).await.unwrap();
+            assert_eq!(changed, 1, "{spoil}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_time_that_is_none_keeps_no_list_from_being_read() {
+    const OF_KEYS: [&str; 4] = ["created_at", "expires_at", "revoked_at", "last_used_at"];
+    const OF_TOKENS: [&str; 2] = ["revoked_at", "until"];
+    let db = TestDb::new().await;
+    let client = db.connect().await;
+    let fill = "INSERT INTO tidewire.api_keys (key_id, tenant, name, role, read_topics, write_topics, secret_sha256, revoked_at, revoked_by)
+        SELECT 'aaaaaaaaaaaaaa' || lpad(row_number() OVER ()::text, 2, '0'), 'acme', c || ' ' || t, 'agent', '{NULL}', '{{*}}', sha256('x'), now(), 'x'
+          FROM unnest($1::text[]) AS c, unnest('{infinity,-infinity,270000-01-01}'::text[]) AS t";
+    client.execute(fill, &[&OF_KEYS.as_slice()]).await.unwrap();
+    let fill = "INSERT INTO tidewire.revoked_tokens (tenant, claim, value)
+        SELECT 'acme', 'sub', c || ' ' || t FROM unnest($1::text[]) AS c, unnest('{infinity,-infinity,270000-01-01}'::text[]) AS t";
+    let of_tokens = OF_TOKENS.as_slice();
+    client.execute(fill, &[&of_tokens]).await.unwrap();
+    let fill = "INSERT INTO tidewire.tenant_settings (tenant, consent) VALUES ('acme', 'optional');
+        INSERT INTO tidewire.declared_topics (tenant, pattern) VALUES ('acme', 'a.b')";
+    client.batch_execute(fill).await.unwrap();
+    spoil_times(&client, "tidewire.api_keys", &OF_KEYS, "acme").await;
+    spoil_times(&client, "tidewire.revoked_tokens", &OF_TOKENS, "acme").await;
+    spoil_times(&client, "tidewire.tenant_settings", &["changed_at"], "acme").await;
+    spoil_times(&client, "tidewire.declared_topics", &["changed_at"], "acme").await;
+    let server = Server::start_with(&db.url, WITH_TOKENS).await;
+    let acme = server.api.with_token(&token("acme"));
+    // Two of them ended long ago, and are forgotten.
+    let listed = eventually(Duration::from_secs(5), async || {
+        let listed = acme.get("/v1/api-keys").await["api_keys"].clone();
+        let count = listed.as_array().unwrap().len();
+        (count == 10).then_some(listed).ok_or(count)
+    })
+    .await;
+    for key in listed.as_array().unwrap() {
+        let (column, time) = key["name"].as_str().unwrap().split_once(' ').unwrap();
+        let shown = match (column, time) {
+            // It never ends.
+            ("expires_at", "infinity") => Value::Null,
+            (_, "-infinity") => json!("0001-01-01T00:00:00Z"),
+            _ => json!("9999-12-31T23:59:59Z"),
+        };
+        assert_eq!(key[column], shown, "{key}");
+        assert_eq!([&key["read"], &key["write"]], [&json!([""]); 2]);
+        let path = format!("/v1/subjects/{column}%20{time}");
+        let held = acme.get(&path).await;
+        assert_eq!(held["credentials"]["api_keys"][0]["id"], key["id"]);
+    }
+    // What ended at the beginning of time is not in force.
+    let listed = acme.get("/v1/revocations").await;
+    assert_eq!(listed["revocations"].as_array().unwrap().len(), 5);
+    let held = acme.get("/v1/subjects/until%20270000-01-01").await;
+    let held = &held["credentials"]["revocations"][0];
+    assert_eq!(held["until"], "9999-12-31T23:59:59Z");
+    for (path, field) in [("/v1/settings", ""), ("/v1/topics", "/topics/0")] {
+        let answer = acme.get(path).await;
+        let changed_at = answer.pointer(&format!("{field}/changed_at"));
+        assert_eq!(changed_at, Some(&json!("9999-12-31T23:59:59Z")), "{answer}");
+    }
+    let (status, answer) = acme.try_append(&json!({"topic": "a.b"})).await;
+    assert_eq!(status, 201, "{answer}");
+    server.stop().await;
+}
+
+#[tokio::test]
+async fn what_another_rule_of_the_database_refuses_is_not_called_too_long() {
+    let db = TestDb::new().await;
+    let client = db.connect().await;
+    let rule =
+        "ALTER TABLE tidewire.declared_topics ADD CONSTRAINT anothers CHECK (pattern <> 'no.no')";
+    client.batch_execute(rule).await.unwrap();
+    let server = Server::start_with(&db.url, WITH_TOKENS).await;
+    let acme = server.api.with_token(&token("acme"));
+    let (status, answer) = ask(&acme, Method::PUT, "/v1/topics/no.no", &json!({})).await;
+    assert_eq!(status, 500, "{answer}");
     server.stop().await;
 }

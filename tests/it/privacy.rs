@@ -2,12 +2,16 @@
 
 mod asking;
 mod batches;
+mod chunks;
 mod contention;
 mod erasure;
-mod fixture;
+pub mod fixture;
 mod interrupted;
+mod many_rules;
 mod region;
 mod retention;
 mod rules;
 mod sharing;
+mod slots;
 mod subjects;
+mod undue;

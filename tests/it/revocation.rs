@@ -5,10 +5,9 @@ use std::time::{Duration, Instant};
 use reqwest::Method;
 use serde_json::{Value, json};
 
-use crate::api_keys::create;
-use crate::support::client::json_of;
+use crate::support::credentials::{create_key, revoke, try_revoke};
 use crate::support::held::Held;
-use crate::support::token::{self, SECRET, WITH_TOKENS, in_seconds};
+use crate::support::token::{self, WITH_TOKENS, in_seconds};
 use crate::support::{Api, Server, TestDb, eventually};
 
 /// What PROTOCOL promises.
@@ -23,14 +22,7 @@ fn token_with(more: &Value) -> String {
     for (name, value) in more.as_object().unwrap() {
         claims[name] = value.clone();
     }
-    let key = jsonwebtoken::EncodingKey::from_secret(SECRET.as_bytes());
-    jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).unwrap()
-}
-
-async fn revoke(admin: &Api, what: &Value) {
-    let request = admin.request(Method::POST, "/v1/revocations").json(what);
-    let (status, answer) = json_of(request.send().await.unwrap()).await;
-    assert_eq!(status, 201, "{answer}");
+    token::sign(&claims)
 }
 
 /// All connections of `credential` at `b` end in time when `revoke` ends it, and it opens none any more.
@@ -77,7 +69,7 @@ async fn a_revocation_at_one_server_closes_what_is_open_at_another_within_a_seco
             revoke(&admin, &json!({"jti": "7"})),
         )
         .await;
-        let (id, key) = create(&admin).await;
+        let (id, key) = create_key(&admin).await;
         ends(&b, &key, async {
             let request = admin.request(Method::DELETE, &format!("/v1/api-keys/{id}"));
             assert_eq!(request.send().await.unwrap().status(), 204);
@@ -100,7 +92,7 @@ async fn a_revocation_at_one_server_closes_what_is_open_at_another_within_a_seco
             "UPDATE tidewire.api_keys SET revoked_at = now(), revoked_by = 'operator' WHERE key_id = $1",
             "DELETE FROM tidewire.api_keys WHERE key_id = $1",
         ] {
-            let (id, key) = create(&admin).await;
+            let (id, key) = create_key(&admin).await;
             let client = db.connect().await;
             ends(&b, &key, async {
                 client.execute(change, &[&id]).await.unwrap();
@@ -121,7 +113,7 @@ async fn a_revocation_at_one_server_closes_what_is_open_at_another_within_a_seco
             "secret_sha256 = sha256('another')",
             "key_id = reverse(key_id)",
         ] {
-            let (id, key) = create(&admin).await;
+            let (id, key) = create_key(&admin).await;
             let holder = b.api.with_token(&key);
             // What changes nothing ends nothing.
             let touch =
@@ -147,7 +139,7 @@ async fn a_revocation_ends_its_own_and_nothing_else() {
     let server = Server::start_with(&db.url, WITH_TOKENS).await;
     let (acme, beta) = (token::token("acme"), token::token("beta"));
     let (acme, beta) = (server.api.with_token(&acme), server.api.with_token(&beta));
-    let (_, key) = create(&acme).await;
+    let (_, key) = create_key(&acme).await;
     let others = [
         token_with(&json!({"jti": "t-2"})),
         token_with(&json!({"jti": "t-1", "tenant": "beta"})),
@@ -215,8 +207,7 @@ async fn only_administrators_revoke_and_only_what_can_be() {
             201,
         ),
     ] {
-        let request = api.request(Method::POST, "/v1/revocations").json(&body);
-        let (status, answer) = json_of(request.send().await.unwrap()).await;
+        let (status, answer) = try_revoke(api, &body).await;
         assert_eq!(status, wanted, "{body}: {answer}");
     }
     assert_eq!(agent.try_get("/v1/revocations").await.0, 403);
@@ -271,7 +262,7 @@ async fn a_token_that_expires_during_catch_up_ends_it() {
     stream.events().await.unwrap().unwrap();
     eventually(Duration::from_secs(10), || async {
         let now = in_seconds(0);
-        (now > expires).then_some(()).ok_or(now)
+        (now >= expires).then_some(()).ok_or(now)
     })
     .await;
     let mut count = 0;
@@ -338,7 +329,7 @@ async fn keys_that_come_while_others_go_stay() {
         let (admin, b) = (admin.clone(), b.api.clone());
         workers.spawn(async move {
             for _ in 0..12 {
-                let (id, key) = create(&admin).await;
+                let (id, key) = create_key(&admin).await;
                 let holder = b.with_token(&key);
                 let mut ws = holder.ws().await;
                 ws.subscribe("s", &["deal.*"], "latest").await;

@@ -202,3 +202,15 @@ async fn a_role_that_may_not_create_the_schema_is_told_so() {
         "{said}"
     );
 }
+
+/// Each costs every writer of the table, and answers nothing that the other does not.
+#[tokio::test]
+async fn no_index_is_there_twice() {
+    let db = TestDb::new().await;
+    let twice =
+        "SELECT string_agg(i.indexname, ' = ') FROM pg_indexes AS i WHERE i.schemaname = 'tidewire'
+                  GROUP BY i.tablename, substring(i.indexdef FROM ' USING .*') HAVING count(*) > 1";
+    let rows = db.connect().await.query(twice, &[]).await.unwrap();
+    let twice: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    assert!(twice.is_empty(), "{twice:?}");
+}

@@ -6,16 +6,13 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::client::json_of;
-use crate::support::token::{self, WITH_TOKENS};
+use crate::support::credentials::{admin, create_key};
+use crate::support::token::WITH_TOKENS;
 use crate::support::{Api, Server, TestDb, eventually};
 use crate::tenants::rewriting::Rewriting;
 
 /// What is decided anywhere is in force everywhere within this time.
 const PROMISED: Duration = Duration::from_secs(1);
-
-fn admin(server: &Server, tenant: &str) -> Api {
-    server.api.with_token(&token::token(tenant))
-}
 
 async fn declare(api: &Api, pattern: &str, declaration: &Value) -> u16 {
     let request = api.request(Method::PUT, &format!("/v1/topics/{pattern}"));
@@ -168,7 +165,7 @@ async fn a_change_that_is_held_up_holds_up_nobody_else() {
     let held_up = declare(&acme, "deal.*", &nothing);
     let others = async {
         for round in 0..20 {
-            let (_, key) = crate::api_keys::create(&beta).await;
+            let (_, key) = create_key(&beta).await;
             let holder = server.api.with_token(&key);
             assert_eq!(holder.try_get("/v1/events").await.0, 200, "{round}");
         }

@@ -304,6 +304,39 @@ async fn it_says_what_retention_has_removed() {
     assert_eq!(told("beta").await.len(), 2);
 }
 
+/// Where two thousand rows do not end in the time of a statement, fewer do; and `/v1/status` says what waits.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_database_is_asked_for_less_at_once_and_status_says_what_waits() {
+    let db = TestDb::new().await;
+    let settings = [WITH_TOKENS, &["--audit-interval-s", "3600"]].concat();
+    let server = Server::start_with(&db.url, &settings).await;
+    let (owner, acme) = (
+        db.connect().await,
+        server.api.with_token(&token::token("acme")),
+    );
+    let unaudited = async || {
+        let status = acme.get("/v1/status").await;
+        let codes = status["issues"].as_array().unwrap().iter();
+        let is_late = codes.filter(|issue| issue["code"] == "audit-late").count() == 1;
+        let waiting = &status["database"]["unaudited"];
+        (waiting["statements"].as_i64().unwrap(), is_late)
+    };
+    // 480 rows of 10 ms each: more than a statement's time.
+    let slow = "CREATE FUNCTION public.slowly() RETURNS trigger LANGUAGE plpgsql AS
+                    $$ BEGIN PERFORM pg_sleep(0.01); RETURN OLD; END $$;
+                CREATE TRIGGER slowly BEFORE DELETE ON tidewire.sql_appends FOR EACH ROW EXECUTE FUNCTION public.slowly();
+                INSERT INTO tidewire.sql_appends SELECT 'r', 'acme', 'deal.won', 1, clock_timestamp() FROM generate_series(1, 479)";
+    owner.batch_execute(slow).await.unwrap();
+    assert_eq!(unaudited().await, (479, false));
+    let old = "INSERT INTO tidewire.sql_appends VALUES ('r', 'acme', 'deal.won', 1, clock_timestamp() - interval '3 hours')";
+    owner.batch_execute(old).await.unwrap();
+    assert_eq!(unaudited().await, (480, true));
+    server.app.history.record_sql_appends(true).await.unwrap();
+    assert_eq!(unaudited().await, (0, false));
+    assert_eq!(counted(&owner, "acme", "r", None).await, 480);
+    server.stop().await;
+}
+
 /// Whoever uploads is not answered any more, but what was on its way is stored, and in the audit.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_chunk_under_way_when_the_server_stops_is_counted() {

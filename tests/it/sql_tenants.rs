@@ -8,6 +8,7 @@ mod changing;
 mod fixture;
 mod guessing;
 mod issues;
+mod locks;
 mod looking;
 mod objects;
 mod plans;

@@ -3,14 +3,15 @@
 use std::path::PathBuf;
 
 use tidewire::access::{ledger, news, registry, revocations, tenants};
+use tidewire::consume::{runner, watch::store};
 use tidewire::log::{
-    erasure, identity, listener, look, read, retaining, span, sql_appends, status, subject, upkeep,
-    writer,
+    consumers, erasure, facts, identity, listener, look, read, retaining, span, sql_appends,
+    status, subject, upkeep, watches, writer,
 };
 
 use crate::support::TestDb;
 
-fn lists() -> [(&'static str, &'static [&'static str]); 17] {
+fn lists() -> [(&'static str, &'static [&'static str]); 22] {
     [
         ("identity", identity::STATEMENTS),
         ("writer", writer::STATEMENTS),
@@ -24,6 +25,11 @@ fn lists() -> [(&'static str, &'static [&'static str]); 17] {
         ("subject", subject::STATEMENTS),
         ("retaining", retaining::STATEMENTS),
         ("upkeep", upkeep::STATEMENTS),
+        ("facts", facts::STATEMENTS),
+        ("watches", watches::STATEMENTS),
+        ("consumers", consumers::STATEMENTS),
+        ("runner", runner::STATEMENTS),
+        ("store", store::STATEMENTS),
         ("ledger", ledger::STATEMENTS),
         ("revocations", revocations::STATEMENTS),
         ("news", news::STATEMENTS),
@@ -53,7 +59,7 @@ async fn every_statement_prepares() {
 /// ask the database is in one.
 #[test]
 fn no_statement_is_left_out_of_the_lists() {
-    let mut paths: Vec<PathBuf> = ["log", "access"]
+    let mut paths: Vec<PathBuf> = ["log", "access", "consume"]
         .map(|floor| format!("{}/src/{floor}", env!("CARGO_MANIFEST_DIR")).into())
         .into();
     while let Some(path) = paths.pop() {
@@ -107,7 +113,10 @@ const OF_ALL_TENANTS: &[(&str, &str)] = &[
         "FROM tidewire.erased_tenants",
         "a server forgets what was erased, whoever's it was",
     ),
-    ("coalesce(r.tenant, $1) = $1", "compared there"),
+    (
+        "LEFT JOIN tidewire.tenant_roles AS r ON r.role = w.role",
+        "who holds the watermark back, with whose role it is: `Holder` keeps its name from others",
+    ),
     ("k.key_id = ANY ($1)", "a key is what says whose it is"),
     (
         "(tenant, claim, value) > ($1, $2, $3)",
@@ -133,6 +142,30 @@ const OF_ALL_TENANTS: &[(&str, &str)] = &[
     (
         "DELETE FROM tidewire.revoked_tokens",
         "what has ended goes, whoever's it was",
+    ),
+    (
+        "FROM tidewire.sql_appends AS a LIMIT",
+        "how many statements wait for a server: a number",
+    ),
+    (
+        "a.tenant, a.topic, a.subject",
+        "a consumer reads in the order that all share: what comes back is of those it asked for",
+    ),
+    (
+        "AS c(tenant, subject, topics, after, nth)",
+        "of these subjects, each of its tenant",
+    ),
+    (
+        "since_seq, since_at FROM tidewire.watches",
+        "whoever looks after watches does so for all, by tenant",
+    ),
+    (
+        "AS d\n      JOIN tidewire.watches",
+        "who is due, whoever's it is, by tenant",
+    ),
+    (
+        "count(*) FROM tidewire.watched AS o",
+        "how many have stalled: a number",
     ),
     ("SET last_used_at", "of keys that were let in"),
     (

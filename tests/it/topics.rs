@@ -6,6 +6,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::support::client::json_of;
+use crate::support::credentials::admin;
 use crate::support::token::{self, WITH_TOKENS};
 use crate::support::{Api, Server, TestDb, eventually};
 
@@ -25,10 +26,6 @@ async fn declare(api: &Api, pattern: &str, declaration: &Value) {
     let path = format!("/v1/topics/{pattern}");
     let (status, answer) = ask(api, Method::PUT, &path, declaration).await;
     assert_eq!(status, 204, "{answer}");
-}
-
-fn admin(server: &Server, tenant: &str) -> Api {
-    server.api.with_token(&token::token(tenant))
 }
 
 /// Writes one event by each way; each way's name and the code of its refusal, if it was refused.

@@ -6,6 +6,7 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
 use crate::support::client::json_of;
+use crate::support::credentials::try_revoke;
 use crate::support::token::{self, WITH_TOKENS, claims, issue};
 use crate::support::{Api, Server, TestDb, eventually};
 
@@ -14,11 +15,6 @@ type Key<'a> = &'a dyn Fn(&Value) -> String;
 
 /// As many as a tenant may have.
 const MOST: i64 = 10_000;
-
-async fn revoke(admin: &Api, sub: &str) -> (StatusCode, Value) {
-    let request = admin.request(Method::POST, "/v1/revocations");
-    json_of(request.json(&json!({ "sub": sub })).send().await.unwrap()).await
-}
 
 async fn withdraw(admin: &Api, path: &str) -> StatusCode {
     let request = admin.request(Method::DELETE, &format!("/v1/revocations/{path}"));
@@ -38,7 +34,7 @@ async fn a_tenant_with_as_many_as_it_may_have_renews_takes_back_and_goes_on() {
     let quiet = [WITH_TOKENS, &["--notify", "never"]].concat();
     let b = Server::start_with(&db.url, &quiet).await;
     let admin = a.api.with_token(&token::token("acme"));
-    let (status, problem) = revoke(&admin, "another").await;
+    let (status, problem) = try_revoke(&admin, &json!({"sub": "another"})).await;
     assert_eq!(
         (status.as_u16(), &problem["type"]),
         (409, &json!("/problems/too-many"))
@@ -46,7 +42,7 @@ async fn a_tenant_with_as_many_as_it_may_have_renews_takes_back_and_goes_on() {
     let detail = problem["detail"].as_str().unwrap();
     assert!(detail.contains("DELETE /v1/revocations"), "{detail}");
     assert_eq!(
-        revoke(&admin, "person/7").await.0,
+        try_revoke(&admin, &json!({"sub": "person/7"})).await.0,
         201,
         "it is there already"
     );
@@ -71,7 +67,11 @@ async fn a_tenant_with_as_many_as_it_may_have_renews_takes_back_and_goes_on() {
     }
     let beta = a.api.with_token(&token::token("beta"));
     assert_eq!(withdraw(&beta, "sub/person%2F7").await, 404);
-    assert_eq!(revoke(&admin, "another").await.0, 201, "there is room");
+    assert_eq!(
+        try_revoke(&admin, &json!({"sub": "another"})).await.0,
+        201,
+        "there is room"
+    );
     // Who did it, and of what, but for the name.
     let told = admin
         .page("earliest", "&topics=tidewire.audit.token.forgotten")
@@ -175,5 +175,62 @@ async fn a_parameter_that_is_not_known_is_refused_to_administrators_as_to_all() 
             "{method} {path}: {problem}"
         );
     }
+    server.stop().await;
+}
+
+/// A transaction that keeps every look from this table.
+async fn without_looks(db: &TestDb, table: &str) -> tokio_postgres::Client {
+    let operator = db.connect().await;
+    let lock = format!("BEGIN; LOCK TABLE tidewire.{table} IN ACCESS EXCLUSIVE MODE");
+    operator.batch_execute(&lock).await.unwrap();
+    operator
+}
+
+#[tokio::test]
+async fn what_is_done_is_answered_as_done_where_no_look_follows() {
+    let db = TestDb::new().await;
+    let server = Server::start_with(&db.url, WITH_TOKENS).await;
+    let admin = server.api.with_token(&token::token("acme"));
+    let ask = async |method, path: &str, body: &Value| {
+        let request = admin.request(method, path).json(body);
+        request.send().await.unwrap().status().as_u16()
+    };
+    let declared = json!({"topic_mode": "declared"});
+    assert_eq!(ask(Method::PATCH, "/v1/settings", &declared).await, 200);
+    for topic in ["a.b", "c.d"] {
+        let path = format!("/v1/topics/{topic}");
+        assert_eq!(ask(Method::PUT, &path, &json!({})).await, 204);
+        let (status, answer) = admin.try_append(&json!({ "topic": topic })).await;
+        assert_eq!(status, 201, "{answer}");
+    }
+    let operator = without_looks(&db, "credential_changes").await;
+    let withdrawn = ask(Method::DELETE, "/v1/topics/a.b", &Value::Null).await;
+    assert_eq!(withdrawn, 204);
+    // At once, as promised: it is read again by who asks for it.
+    let (status, answer) = admin.try_append(&json!({"topic": "a.b"})).await;
+    assert_eq!(status, 422, "{answer}");
+    assert_eq!(ask(Method::PUT, "/v1/topics/e.f", &json!({})).await, 204);
+    let (status, answer) = admin.try_append(&json!({"topic": "e.f"})).await;
+    assert_eq!(status, 201, "{answer}");
+    operator.batch_execute("ROLLBACK").await.unwrap();
+
+    assert_eq!(try_revoke(&admin, &json!({"sub": "mallory"})).await.0, 201);
+    let mallory = issue(&tidewire::access::Claims {
+        sub: "mallory".into(),
+        ..claims("acme")
+    });
+    let mallory = server.api.with_token(&mallory);
+    assert_eq!(mallory.try_get("/v1/events").await.0, 401);
+    let operator = without_looks(&db, "setting_changes").await;
+    assert_eq!(withdraw(&admin, "sub/mallory").await, 204);
+    // Not so what takes rights away: whoever is told that it is done relies on it, and asks again otherwise.
+    assert_eq!(try_revoke(&admin, &json!({"sub": "eve"})).await.0, 503);
+    operator.batch_execute("ROLLBACK").await.unwrap();
+    assert_eq!(try_revoke(&admin, &json!({"sub": "eve"})).await.0, 201);
+    eventually(Duration::from_secs(1), || async {
+        let status = mallory.try_get("/v1/events").await.0;
+        (status == 200).then_some(()).ok_or(status)
+    })
+    .await;
     server.stop().await;
 }

@@ -79,6 +79,40 @@ impl Drop for Place {
     }
 }
 
+impl Place {
+    /// Counts as another credential's of the same tenant from now on: neither the tenant's count nor the total changes, so
+    /// that alone is asked for of which there is one more.
+    ///
+    /// # Errors
+    /// If the other credential has reached its bound; then nothing has changed.
+    fn move_to(&mut self, keys: Keys) -> Result<(), NoPlace> {
+        debug_assert_eq!(keys.tenant, self.keys.tenant, "a place stays its tenant's");
+        let (from, to) = (self.keys.credential, keys.credential);
+        if from == to {
+            return Ok(());
+        }
+        let mut taken = self.places.taken();
+        if taken.of(to) >= self.places.0.of_credential {
+            return Err(NoPlace::Credential);
+        }
+        taken.give_back(from);
+        taken.add(to);
+        drop(taken);
+        self.keys.credential = to;
+        Ok(())
+    }
+}
+
+impl super::Account {
+    /// Counts a place of the same tenant as this caller's.
+    ///
+    /// # Errors
+    /// [`NoPlace::Credential`] if the caller has as many as it may.
+    pub fn take_over(&self, place: &mut Place) -> Result<(), NoPlace> {
+        place.move_to(self.keys)
+    }
+}
+
 impl Places {
     /// So many in total, and of one tenant or credential at most, if that is bounded.
     #[must_use]
@@ -170,6 +204,22 @@ mod tests {
         let _three = places.take(keys(1, 2)).unwrap();
         assert_eq!(places.take(keys(1, 2)).unwrap_err(), NoPlace::Tenant);
         let _other = places.take(keys(2, 3)).unwrap();
+    }
+
+    #[test]
+    fn a_place_that_moves_is_counted_once() {
+        let places = Places::new(2, Some(2), Some(1));
+        let mut one = places.take(keys(1, 1)).unwrap();
+        let two = places.take(keys(1, 2)).unwrap();
+        assert_eq!(one.move_to(keys(1, 2)), Err(NoPlace::Credential));
+        one.move_to(keys(1, 1)).unwrap();
+        one.move_to(keys(1, 3)).unwrap();
+        assert_eq!(places.count(), 2);
+        let held = |credential| places.taken().of(keys(1, credential).credential);
+        assert_eq!([held(1), held(2), held(3)], [0, 1, 1]);
+        assert_eq!(places.taken().of(keys(1, 1).tenant), 2);
+        drop((one, two));
+        assert_eq!((places.count(), places.taken().by_key.len()), (0, 0));
     }
 
     #[test]

@@ -148,6 +148,7 @@ async fn what_all_of_it_weighs_is_bounded() {
     let declared = Declared {
         pattern: crate::event::TopicPattern::any(),
         schema: Some(Arc::new(heavy)),
+        priority: None,
     };
     // As many expressions as a tenant may have.
     let rows: HashMap<_, _> = (0..100)

@@ -40,6 +40,9 @@ impl Window {
             };
         }
         if held.events.is_empty() {
+            if let Some(used_at_ms) = held.used_at_ms {
+                self.by_use.remove(&(used_at_ms, tenant.clone()));
+            }
             self.tenants.remove(tenant);
         } else {
             let load = held.load(bytes_of_event);
@@ -81,10 +84,14 @@ mod tests {
         for through in [13, 15, 18] {
             let mut window = Window::new(at(10), 100, usize::MAX);
             let first: Vec<_> = (11..=15).map(|seq| event("a", seq)).collect();
-            window.extend(&first, at(15));
+            window.extend(&first, at(15), &|_| false);
             window.forget(&tenant, through);
-            window.extend(&[event("a", 16), event("b", 17), event("a", 18)], at(18));
-            window.extend(&[event("a", 19)], at(19));
+            window.extend(
+                &[event("a", 16), event("b", 17), event("a", 18)],
+                at(18),
+                &|_| false,
+            );
+            window.extend(&[event("a", 19)], at(19), &|_| false);
             assert!(window.erased.is_empty());
             assert!(window.page(&tenant, &all, at(12), None, 9).is_none());
             let page = window.page(&tenant, &all, at(through), None, 9).unwrap();

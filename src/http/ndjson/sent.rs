@@ -16,7 +16,7 @@ use crate::http::budget::Share;
 use crate::http::caller;
 use crate::http::errors;
 use crate::http::problem::Problem;
-use crate::log::{self, Identity};
+use crate::log::{self, AppendOptions, Identity};
 
 type Stored = Result<log::append::Answers, Problem>;
 type Appending<'a> = BoxFuture<'a, Stored>;
@@ -37,7 +37,7 @@ impl<'a> Sent<'a> {
     pub(super) fn new(
         app: &'a App,
         principal: &Principal,
-        (admission, lease, bytes): (&'a Admission, Arc<Lease>, usize),
+        (admission, lease, bytes, options): (&'a Admission, Arc<Lease>, usize, AppendOptions),
         chunk: Chunk,
         share: Share,
     ) -> Self {
@@ -57,7 +57,7 @@ impl<'a> Sent<'a> {
             .iter()
             .map(|event: &NewEvent| event.topic.clone())
             .collect();
-        let appending = app.appender.append_each(&admission.tenant, events);
+        let appending = app.appender.append_each(&admission.tenant, events, options);
         let (own, principal) = (app.clone(), principal.clone());
         let append = async move {
             let appended = appending.await;

@@ -4,21 +4,16 @@
 //! - A frame that cannot be read is answered with an error frame that says why; it never ends the connection's other work.
 //! - Events are copied from their one encoded form, never encoded again.
 
-use std::sync::Arc;
-
 use axum::extract::ws::Message;
-use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use crate::event::Event;
 use crate::event::encode::push_string;
 use crate::event::fields::{Fields, FieldsError};
 use crate::event::json;
 use crate::event::limits::FRAME_BYTES_MAX;
 use crate::feed::OnLag;
 use crate::http::ingest;
-use crate::http::msgpack;
 use crate::http::problem::{Kind, Problem};
 
 /// How frames are written on this socket.
@@ -123,7 +118,7 @@ pub struct Subscribe {
     /// What to do when it falls behind the window.
     #[serde(default)]
     pub on_lag: OnLag,
-    /// Only 0 so far.
+    /// At most so often the newest event of each topic and subject; 0: all of them, at once.
     #[serde(default)]
     pub conflate_ms: u64,
     /// Only false so far.
@@ -224,47 +219,6 @@ pub fn pong(encoding: Encoding, timestamp: Option<&RawValue>) -> Result<Message,
                 serde_json::from_str(timestamp).map_err(|error| refused(&error))?;
             let frame = serde_json::json!({"type": "pong", "timestamp": value});
             Ok(write(encoding, &frame))
-        }
-    }
-}
-
-/// `{"type":"events","id":…,"events":[…],"cursor":…}`.
-#[must_use]
-pub fn events(encoding: Encoding, id: &str, events: &[Arc<Event>], cursor: &str) -> Message {
-    match encoding {
-        Encoding::Json => {
-            let bytes: usize = events
-                .iter()
-                .map(|event| event.json.len().saturating_add(1))
-                .sum();
-            let mut out = String::with_capacity(bytes.saturating_add(id.len()).saturating_add(96));
-            out.push_str("{\"type\":\"events\",\"id\":");
-            push_string(&mut out, id);
-            out.push_str(",\"events\":[");
-            for (index, event) in events.iter().enumerate() {
-                if index > 0 {
-                    out.push(',');
-                }
-                // Written by this program or the database as text: always UTF-8.
-                out.push_str(std::str::from_utf8(&event.json).unwrap_or("null"));
-            }
-            out.push_str("],\"cursor\":\"");
-            out.push_str(cursor);
-            out.push_str("\"}");
-            Message::Text(out.into())
-        }
-        Encoding::Msgpack => {
-            let mut out = vec![0x84];
-            for (name, value) in [("type", "events"), ("id", id), ("cursor", cursor)] {
-                msgpack::text(&mut out, name);
-                msgpack::text(&mut out, value);
-            }
-            msgpack::text(&mut out, "events");
-            msgpack::array(&mut out, events.len());
-            for event in events {
-                out.extend_from_slice(event.msgpack());
-            }
-            Message::Binary(Bytes::from(out))
         }
     }
 }
@@ -372,8 +326,11 @@ mod tests {
         let own = include_str!("frame.rs").split("mod tests").next().unwrap();
         let sources = [
             own,
+            include_str!("delivery.rs"),
+            include_str!("page.rs"),
             include_str!("socket.rs"),
             include_str!("requests.rs"),
+            include_str!("watching.rs"),
             include_str!("../status.rs"),
         ];
         let mut sent = BTreeSet::new();

@@ -1,10 +1,15 @@
 //! `GET /v1/ws`: subscriptions, appends and commands over one socket.
 
 mod close;
+mod conflation;
+mod delivery;
+mod end;
 mod frame;
+mod page;
 mod requests;
 mod socket;
 mod subscription;
+mod watching;
 
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::{FromRequestParts as _, Request, State};
@@ -21,8 +26,10 @@ use super::caller;
 use super::errors;
 use super::params::ReadParams;
 use super::problem::{Kind, Problem};
+use super::sessions::Cut;
 use super::unfinished::Unfinished;
-use crate::event::limits::{FRAME_BYTES_MAX, PAGE_BYTES_MAX};
+use crate::event::limits::{FRAME_BYTES_MAX, PAGE_BYTES_MAX, SESSION_BYTES};
+use crate::telemetry::Transport;
 
 /// The subprotocols, the default first.
 pub const PROTOCOLS: [&str; 2] = ["tidewire.v1.json", "tidewire.v1.msgpack"];
@@ -30,6 +37,7 @@ pub const PROTOCOLS: [&str; 2] = ["tidewire.v1.json", "tidewire.v1.msgpack"];
 const READ_BUFFER_BYTES: usize = 4 * 1024;
 /// Frames below this size are gathered before they are written; each delivery flushes.
 const WRITE_BUFFER_BYTES: usize = 4 * 1024;
+const _: () = assert!(READ_BUFFER_BYTES + WRITE_BUFFER_BYTES == SESSION_BYTES);
 /// What a socket may hold for writing: one frame with its page, or one event of the table's largest size, in whichever
 /// encoding, and what the protocol answers by itself. Each frame is flushed before the next is made, so that only a fault
 /// of this program can get here; it ends the socket.
@@ -44,7 +52,7 @@ pub async fn get(State(app): State<App>, request: Request) -> Result<Response, P
     app.origins.check(&parts)?;
     let params = ReadParams::parse(parts.uri.query())?;
     let principal = caller::identify(&app, &parts, params.token.as_deref()).await?;
-    if app.tasks.token().is_cancelled() {
+    if app.drain.has_begun() {
         return Err(errors::overloaded("the server is shutting down"));
     }
     let encoding = encoding(&parts)?;
@@ -54,7 +62,10 @@ pub async fn get(State(app): State<App>, request: Request) -> Result<Response, P
     let _turn = app.hub.turn(&principal.tenant).await;
     let admission = Admission::of_reader(&app, &principal, &parts.extensions);
     let lease = caller::lease(&app, &principal).await?;
-    let seat = app.seat(&admission)?;
+    let seat = app.seat(&admission, Transport::WebSocket)?;
+    let cut = parts.extensions.get::<Cut>().cloned();
+    let session = app.sessions.enter(&principal.tenant, SESSION_BYTES, cut);
+    let session = session.map_err(|_| errors::full())?;
     let upgrade = WebSocketUpgrade::from_request_parts(&mut parts, &app)
         .await
         .map_err(|error| Problem::new(Kind::Malformed, format!("this is a WebSocket: {error}")))?;
@@ -67,7 +78,7 @@ pub async fn get(State(app): State<App>, request: Request) -> Result<Response, P
         .max_frame_size(FRAME_BYTES_MAX)
         .on_upgrade(move |socket| async move {
             message.begin(app.messages.share(&principal.tenant));
-            let holder = (principal, lease, seat);
+            let holder = (principal, lease, seat, session);
             socket::Socket::new(app, holder, encoding, socket, message)
                 .run()
                 .await;

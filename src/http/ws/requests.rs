@@ -3,6 +3,7 @@
 //! # Invariants
 //! - A frame that cannot be understood is answered and passed over; only what breaks the protocol ends the socket.
 
+use crate::log::AppendOptions;
 use std::time::Instant;
 
 use axum::extract::ws::Message;
@@ -12,12 +13,15 @@ use serde_json::value::RawValue;
 
 use super::close::Close;
 use super::frame::{self, ClientFrame};
-use super::socket::{Ended, Socket};
-use super::subscription;
-use crate::access::limits::{Place, Quantity};
+use super::socket::{Ended, NO_CODE, Socket};
+use super::subscription::{self, Subscription};
+use super::watching;
+use crate::access::limits::Quantity;
 use crate::access::{Credential, Denied, Policy, Principal};
 use crate::event::encode::push_string;
-use crate::event::limits::{RATE_REFUSALS_MAX, SOCKET_NAMES_MAX, SUBSCRIPTIONS_MAX};
+use crate::event::limits::{
+    RATE_REFUSALS_MAX, SESSION_NAME_BYTES, SOCKET_NAMES_MAX, SUBSCRIPTIONS_MAX,
+};
 use crate::event::{Filter, NewEvent};
 use crate::http::admission::Admission;
 use crate::http::append::{self, Answer};
@@ -26,6 +30,7 @@ use crate::http::errors;
 use crate::http::ingest;
 use crate::http::policy;
 use crate::http::problem::{Kind, Problem};
+use crate::http::sessions::Full;
 use crate::http::status;
 
 impl Socket {
@@ -33,7 +38,10 @@ impl Socket {
     pub(super) async fn hear(&mut self, message: Message) -> Result<(), Ended> {
         self.heard_at = Instant::now();
         match message {
-            Message::Close(_) => return Err(self.answer_close().await),
+            Message::Close(frame) => {
+                self.heard_code = frame.map_or(NO_CODE, |frame| frame.code);
+                return Err(self.answer_close().await);
+            }
             // The protocol's own answer: taken before more is read, else who never reads piles them up here.
             Message::Ping(_) => return self.flush().await,
             _ => {}
@@ -46,10 +54,15 @@ impl Socket {
                 return self.send(&frame::error(&problem, None, None)).await;
             }
         };
+        if !matches!(frame, ClientFrame::Ping { .. }) {
+            self.session.touch();
+        }
         match frame {
             ClientFrame::Subscribe(wanted) => Box::pin(self.subscribe(*wanted)).await,
             ClientFrame::Unsubscribe { id } => {
                 self.subscriptions.retain(|one| one.id != id);
+                self.watching.end(&id);
+                let _ = self.count();
                 self.send(&json!({"type": "unsubscribed", "id": id})).await
             }
             ClientFrame::Append {
@@ -93,30 +106,75 @@ impl Socket {
 
     async fn subscribe(&mut self, wanted: frame::Subscribe) -> Result<(), Ended> {
         let id = wanted.id.clone();
-        let begun = if self.subscriptions.iter().any(|one| one.id == id) {
-            Err(Problem::parameter("id", "is in use: unsubscribe first"))
-        } else if self.subscriptions.len() >= SUBSCRIPTIONS_MAX {
-            Err(Problem::new(
-                Kind::InvalidParameter,
-                format!("a socket has at most {SUBSCRIPTIONS_MAX} subscriptions"),
-            ))
-        } else if self.names().saturating_add(wanted.names()) > SOCKET_NAMES_MAX {
-            let detail = format!(
-                "the subscriptions of a socket name at most {SOCKET_NAMES_MAX} topics and subjects"
-            );
-            Err(Problem::new(Kind::InvalidParameter, detail))
-        } else {
-            subscription::begin(&self.app, &self.principal, wanted, &self.wake).await
+        let begun = match self.room_for(&wanted) {
+            Err(problem) => Err(problem),
+            Ok(()) => match watching::is_asked_for(&wanted) {
+                Err(problem) => Err(problem),
+                Ok(true) => self.watch(wanted).map(|()| None),
+                Ok(false) => self.follow(wanted).await?.map(Some),
+            },
         };
         match begun {
-            Ok(one) => {
+            Ok(None) => {
+                let _ = self.count();
+                self.send(&json!({"type": "subscribed", "id": id})).await
+            }
+            Ok(Some(one)) => {
                 let cursor = self.app.hub.identity().encode(one.follower.after());
                 self.subscriptions.push_back(one);
+                if self.count().is_err() {
+                    self.subscriptions.pop_back();
+                    let problem = errors::full();
+                    return self.send(&frame::error(&problem, None, Some(&id))).await;
+                }
                 self.send(&json!({"type": "subscribed", "id": id, "cursor": cursor}))
                     .await
             }
             Err(problem) => self.send(&frame::error(&problem, None, Some(&id))).await,
         }
+    }
+
+    /// Whether a socket may have one more, of this name.
+    fn room_for(&self, wanted: &frame::Subscribe) -> Result<(), Problem> {
+        let is_taken = |one: &Subscription| one.id == wanted.id;
+        if self.subscriptions.iter().any(is_taken) || self.watching.has(&wanted.id) {
+            return Err(Problem::parameter("id", "is in use: unsubscribe first"));
+        }
+        let count = self.subscriptions.len().saturating_add(self.watching.len());
+        let detail = if count >= SUBSCRIPTIONS_MAX {
+            format!("a socket has at most {SUBSCRIPTIONS_MAX} subscriptions")
+        } else if self.names().saturating_add(wanted.names()) > SOCKET_NAMES_MAX {
+            format!(
+                "the subscriptions of a socket name at most {SOCKET_NAMES_MAX} topics and subjects"
+            )
+        } else {
+            return Ok(());
+        };
+        Err(Problem::new(Kind::InvalidParameter, detail))
+    }
+
+    fn watch(&mut self, wanted: frame::Subscribe) -> Result<(), Problem> {
+        let (app, principal, admission) = (&self.app, &self.principal, &self.admission);
+        self.watching.begin(app, principal, admission, wanted)
+    }
+
+    async fn follow(
+        &mut self,
+        wanted: frame::Subscribe,
+    ) -> Result<Result<Subscription, Problem>, Ended> {
+        let beginning = subscription::begin(&self.app, &self.principal, wanted, &self.wake);
+        match self.waiting(beginning).await {
+            Ok(begun) => Ok(begun),
+            Err(over) => Err(self.end(over).await),
+        }
+    }
+
+    /// Says what the subscriptions hold.
+    fn count(&self) -> Result<(), Full> {
+        let count = self.subscriptions.len().saturating_add(self.watching.len());
+        let bytes = size_of::<Subscription>().saturating_mul(count);
+        let names = self.names().saturating_mul(SESSION_NAME_BYTES);
+        self.session.subscribe(count, bytes.saturating_add(names))
     }
 
     /// Topics and subjects of all subscriptions.
@@ -164,7 +222,10 @@ impl Socket {
         key: Option<&str>,
     ) -> Result<(), Ended> {
         // Before the work is begun: what waits in it would lose its place.
-        let policy = policy::of(&self.app, &self.principal).await;
+        let policy = match self.waiting(policy::of(&self.app, &self.principal)).await {
+            Ok(policy) => policy,
+            Err(over) => return Err(self.end(over).await),
+        };
         let decoded = self.admit(policy, events, key).await;
         match &decoded {
             Err(problem) if problem.kind == Kind::RateLimited => {
@@ -175,10 +236,14 @@ impl Socket {
             }
             _ => self.refusals = 0,
         }
-        let (app, principal, sequence) = (self.app.clone(), self.principal.clone(), self.sequence);
+        let (app, principal) = (self.app.clone(), self.principal.clone());
+        let options = AppendOptions {
+            sequence: Some(self.sequence),
+            ..AppendOptions::default()
+        };
         let work = async move {
             let stored = match decoded {
-                Ok(events) => append::append(&app, &principal, events, Some(sequence)).await,
+                Ok(events) => append::append(&app, &principal, events, options).await,
                 Err(problem) => Err(problem),
             };
             match stored {
@@ -203,12 +268,15 @@ impl Socket {
 
     async fn authenticate(&mut self, token: &str) -> Result<(), Ended> {
         let access = &self.app.access;
-        let known = match access.identify(Some(token)).await {
-            Ok(principal) => access
-                .lease(&principal)
-                .await
-                .map(|lease| (principal, lease)),
-            Err(denied) => Err(denied),
+        // A key set that is slow to answer keeps nobody here whose credential ends meanwhile.
+        let asking = async {
+            let principal = access.identify(Some(token)).await?;
+            let lease = access.lease(&principal).await?;
+            Ok::<_, Denied>((principal, lease))
+        };
+        let known = match self.waiting(asking).await {
+            Ok(known) => known,
+            Err(over) => return Err(self.end(over).await),
         };
         match known {
             Ok((principal, lease)) if self.is_of(&principal) => {
@@ -226,6 +294,15 @@ impl Socket {
                     let problem =
                         Problem::new(Kind::ForbiddenTopic, "the new credential may not read this");
                     self.send(&frame::error(&problem, None, Some(&id))).await?;
+                }
+                if !self.principal.may_administer() {
+                    for id in self.watching.end_all() {
+                        let problem = Problem::new(
+                            Kind::Forbidden,
+                            "the new credential is no administrator's",
+                        );
+                        self.send(&frame::error(&problem, None, Some(&id))).await?;
+                    }
                 }
                 self.send(&json!({"type": "notice", "level": "info", "code": "authenticated", "message": "the new credential is in force"}))
                     .await
@@ -254,18 +331,18 @@ impl Socket {
         own.tenant == principal.tenant && (own.name == principal.name || is_nobodys)
     }
 
-    /// Counts what it holds as the new credential's: its seat, its subscriptions, and what they read.
+    /// Counts what it holds as the new credential's: its seat, its subscriptions, and what they read. Who has no room for all of it
+    /// ends the socket, so what has moved by then is given back.
     fn move_to(&mut self, admission: Admission) -> Result<(), Problem> {
         if admission.is_of_same_account(&self.admission) {
             return Ok(());
         }
-        let seat = self.app.seat(&admission)?;
-        let places = self.subscriptions.iter().map(|_| admission.subscribe());
-        let places: Vec<Place> = places.collect::<Result<_, _>>()?;
-        for (one, place) in self.subscriptions.iter_mut().zip(places) {
-            one.count_as(place, admission.pace());
+        self.seat.move_to(&admission)?;
+        for one in &mut self.subscriptions {
+            one.move_to(&admission)?;
         }
-        (self.seat, self.admission) = (seat, admission);
+        self.watching.move_to(&admission)?;
+        self.admission = admission;
         Ok(())
     }
 }

@@ -4,13 +4,14 @@
 //! - One task, one frame at a time: what the client does not take is not read from the log. It costs its cursors.
 //! - A socket that does not take a frame for `SEND_TIMEOUT`, or shows no sign of life for two heartbeats, is closed with
 //!   a code that tells it to resume.
-//! - A connection lives no longer than its credential.
+//! - A connection lives no longer than its credential, nor than the server: whatever it reads is not waited for after that, and
+//!   nothing that was read is sent. What was read is lost then, and nobody asks for it.
 
 use std::collections::VecDeque;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use axum::extract::ws::{CloseFrame, Message, WebSocket};
 use futures_util::future::BoxFuture;
@@ -24,44 +25,45 @@ use uuid::Uuid;
 use super::close::Close;
 use super::frame::{self, Encoding};
 use super::subscription::Subscription;
+use super::watching::Watching;
 use crate::access::{Lease, Principal};
-use crate::event::limits::{
-    CATCH_UP_EVENTS, CLOSE_TIMEOUT, SEND_TIMEOUT, SOCKET_APPENDS_MAX, WS_HEARTBEAT,
-};
-use crate::feed::{FollowError, Turn};
+use crate::event::limits::{CLOSE_TIMEOUT, SEND_TIMEOUT, SOCKET_APPENDS_MAX, WS_HEARTBEAT};
+use crate::feed::Turn;
 use crate::http::admission::Admission;
 use crate::http::app::{App, Seat};
-use crate::http::errors;
+use crate::http::drain::Departure;
+use crate::http::outage::Outage;
+use crate::http::sessions::Session;
 use crate::http::unfinished::{Refusal, Unfinished};
-use crate::log::{ReadError, Sequence};
-
-/// Clients are told to come back within this time after a restart, each at its own moment.
-const RESTART_SPREAD_MS: u64 = 5_000;
+use crate::log::Sequence;
 
 /// Pages that are delivered before the client is listened to again.
 const PAGES_PER_TURN: u32 = 8;
 
+/// How a socket that ended without a close is counted (RFC 6455, 7.1.5), and one whose close named no code.
+const NO_CLOSE: u16 = 1006;
+pub(super) const NO_CODE: u16 = 1005;
+
 /// Ends the socket: with a code, or because it is gone.
 pub(super) type Ended = Option<Close>;
-
-/// Whether a delivery is part of a heartbeat.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Beat {
-    Yes,
-    No,
-}
 
 /// See the module.
 pub struct Socket {
     pub(super) app: App,
     pub(super) principal: Principal,
     pub(super) lease: Lease,
+    /// When it leaves a server that goes.
+    pub(super) departure: Departure,
+    /// Among those that are open.
+    pub(super) session: Session,
     /// Among the credential's connections.
     pub(super) seat: Seat,
     pub(super) encoding: Encoding,
     line: WebSocket,
     message: Unfinished,
     pub(super) subscriptions: VecDeque<Subscription>,
+    /// Those of the server's own topics.
+    pub(super) watching: Watching,
     pub(super) wake: Arc<Notify>,
     pub(super) work: FuturesUnordered<BoxFuture<'static, serde_json::Value>>,
     pub(super) heard_at: Instant,
@@ -71,6 +73,8 @@ pub struct Socket {
     pub(super) admission: Admission,
     /// Appends in a row that were beyond its rate.
     pub(super) refusals: u32,
+    /// The code with which the client has ended it.
+    pub(super) heard_code: u16,
 }
 
 impl Socket {
@@ -78,14 +82,17 @@ impl Socket {
     #[must_use]
     pub fn new(
         app: App,
-        (principal, lease, seat): (Principal, Lease, Seat),
+        (principal, lease, seat, session): (Principal, Lease, Seat, Session),
         encoding: Encoding,
         line: WebSocket,
         message: Unfinished,
     ) -> Self {
         Self {
             admission: Admission::for_socket(&app, &principal),
+            departure: app.drain.departure(),
+            session,
             refusals: 0,
+            heard_code: NO_CLOSE,
             app,
             principal,
             lease,
@@ -94,6 +101,7 @@ impl Socket {
             line,
             message,
             subscriptions: VecDeque::new(),
+            watching: Watching::default(),
             wake: Arc::new(Notify::new()),
             work: FuturesUnordered::new(),
             heard_at: Instant::now(),
@@ -104,6 +112,8 @@ impl Socket {
     /// Serves it until it ends.
     pub async fn run(mut self) {
         let Err(ended) = self.serve().await;
+        let code = ended.map_or(self.heard_code, |close| CloseFrame::from(close).code);
+        self.app.metrics.connections.closed(code);
         if let Some(close) = ended {
             let frame = CloseFrame::from(close);
             let sending = self.line.send(Message::Close(Some(frame)));
@@ -121,25 +131,29 @@ impl Socket {
     async fn serve(&mut self) -> Result<std::convert::Infallible, Ended> {
         self.send(&self.welcome()).await?;
         // What is waited for is made once: making it anew for each event costs as much as the event.
-        let stop = self.app.tasks.token().clone();
-        let mut stopped = pin!(stop.cancelled());
+        let mut stopped = pin!(self.departure.due());
+        let mut dropped = pin!(self.session.dropped());
         let wake = Arc::clone(&self.wake);
         let mut number = self.lease.number();
-        let mut expiry = pin!(tokio::time::sleep_until(self.lease.deadline()));
-        let mut revoked = pin!(self.lease.revoked());
-        let mut rested = pin!(tokio::time::sleep_until(self.lease.deadline()));
+        let mut ended = pin!(self.lease.ended());
+        let mut rested = pin!(tokio::time::sleep_until(tokio::time::Instant::now()));
         // Spread, so that ten thousand idle sockets do not beat in step.
         let phase = WS_HEARTBEAT.mul_f64(rand::rng().random_range(0.1..1.0));
         let first = tokio::time::Instant::now()
             .checked_add(phase)
             .unwrap_or_else(tokio::time::Instant::now);
         let mut heartbeat = tokio::time::interval_at(first, WS_HEARTBEAT);
+        let mut outage = Outage::new(self.app.appender.breaker());
         let mut pages = 0_u32;
         loop {
             if number != self.lease.number() {
                 number = self.lease.number();
-                expiry.as_mut().reset(self.lease.deadline());
-                revoked.set(self.lease.revoked());
+                ended.set(self.lease.ended());
+            }
+            // Also when the clock was set, of which `ended` hears late.
+            self.lease.check().map_err(|why| Some(why.into()))?;
+            if self.departure.is_due() {
+                return Err(Some(self.say_restarting().await?));
             }
             let mut is_behind = self.has_news();
             // Whoever has much to read listens to the client now and then.
@@ -156,11 +170,23 @@ impl Socket {
             tokio::select! {
                 biased;
                 () = &mut stopped => return Err(Some(self.say_restarting().await?)),
-                () = &mut expiry => return Err(Some(Close::Unauthenticated("the credential has expired"))),
-                () = &mut revoked => return Err(Some(Close::Unauthenticated("the credential has been revoked"))),
+                why = &mut ended => return Err(Some(why.into())),
+                why = &mut dropped => return Err(Some(why.into())),
                 () = wake.notified(), if !is_behind => {}
                 () = &mut rested, if rests_until.is_some() && !is_behind => {}
                 _ = heartbeat.tick() => self.beat().await?,
+                mut notice = outage.notice() => {
+                    if let Some(frame) = notice.as_object_mut() {
+                        frame.insert("type".into(), "notice".into());
+                    }
+                    self.send(&notice).await?;
+                }
+                beat = self.watching.beat() => {
+                    self.session.touch();
+                    for frame in self.watching.frames(&beat, &self.principal) {
+                        self.send(&frame).await?;
+                    }
+                }
                 Some(answer) = self.work.next(), if !self.work.is_empty() => self.send(&answer).await?,
                 // While too much of its work is under way the client is not listened to.
                 message = self.line.recv(), if self.work.len() < SOCKET_APPENDS_MAX => match message {
@@ -171,7 +197,8 @@ impl Socket {
                     Some(Err(error)) => return Err(self.refusal(error)),
                     None => return Err(None),
                 },
-                () = async {}, if is_behind => {}
+                // Others have their turn too, and what keeps the time: `stopped` hears of it by that alone.
+                () = tokio::task::yield_now(), if is_behind => {}
             }
         }
     }
@@ -189,15 +216,11 @@ impl Socket {
         self.subscriptions.iter().any(Subscription::has_news)
     }
 
-    /// When a subscription that has read history too often is to be read again.
+    /// When a subscription that rests is to be read again.
     fn rested(&self) -> Option<tokio::time::Instant> {
-        let rests = self.subscriptions.iter().map(|one| one.rests_until);
-        rests.flatten().min()
-    }
-
-    /// Whether there is something more urgent than the next page.
-    fn must_end(&self) -> bool {
-        self.app.tasks.token().is_cancelled() || self.lease.check().is_err()
+        let rests = self.subscriptions.iter().filter_map(|one| one.rests_until);
+        let now = tokio::time::Instant::now();
+        rests.filter(|until| *until > now).min()
     }
 
     fn welcome(&self) -> serde_json::Value {
@@ -211,105 +234,13 @@ impl Socket {
         })
     }
 
-    async fn say_restarting(&mut self) -> Result<Close, Ended> {
-        let retry_after_ms = rand::rng().random_range(0..RESTART_SPREAD_MS);
+    pub(super) async fn say_restarting(&mut self) -> Result<Close, Ended> {
+        let retry_after_ms = self.app.drain.come_back_after().as_millis();
+        let retry_after_ms = u64::try_from(retry_after_ms).unwrap_or(u64::MAX);
         let message = "the server is restarting: come back with your cursors";
         let notice = json!({"type": "notice", "level": "warn", "code": "restarting", "message": message, "retry_after_ms": retry_after_ms});
         self.send(&notice).await?;
         Ok(Close::Restarting)
-    }
-
-    /// Shows that the server is there, where every subscription stands, and looks whether the client is.
-    async fn beat(&mut self) -> Result<(), Ended> {
-        if self.heard_at.elapsed() > WS_HEARTBEAT.saturating_mul(2) {
-            return Err(Some(Close::HeartbeatMissed));
-        }
-        self.send_message(Message::Ping(bytes::Bytes::new()))
-            .await?;
-        // Each once: whoever has been served goes to the end of the line.
-        for _ in 0..self.subscriptions.len() {
-            let Some(one) = self.subscriptions.pop_front() else {
-                break;
-            };
-            if one.follower.has_news() {
-                self.subscriptions.push_back(one);
-                continue;
-            }
-            // Nothing to deliver, most likely, so this only moves the place up to the present.
-            self.deliver_to(one, Beat::Yes).await?;
-        }
-        Ok(())
-    }
-
-    /// Delivers one page of the next subscription that has news.
-    async fn deliver(&mut self) -> Result<(), Ended> {
-        let next = self.subscriptions.iter().position(Subscription::has_news);
-        match next.and_then(|index| self.subscriptions.remove(index)) {
-            Some(one) => self.deliver_to(one, Beat::No).await,
-            None => Ok(()),
-        }
-    }
-
-    /// Delivers one page, or on a heartbeat at least the place that has been reached.
-    async fn deliver_to(&mut self, mut one: Subscription, beat: Beat) -> Result<(), Ended> {
-        let before = one.follower.after();
-        let read = one.follower.read(CATCH_UP_EVENTS).await;
-        // Kept for a page only: the other frames are small, and the line may be slow.
-        let turn = one.follower.turn();
-        let turn = turn.filter(|_| read.as_ref().is_ok_and(|batch| !batch.events.is_empty()));
-        let identity = self.app.hub.identity().clone();
-        match read {
-            Ok(batch) => {
-                one.end_rest();
-                let cursor = identity.encode(batch.through);
-                if let Some(skipped) = batch.skipped {
-                    let from = identity.encode(skipped.from);
-                    let mut gap = json!({"type": "gap", "id": one.id, "from": from, "to": cursor, "reason": "lag"});
-                    if let (Some(count), Some(gap)) = (skipped.count, gap.as_object_mut()) {
-                        gap.insert("count".into(), count.into());
-                    }
-                    self.send(&gap).await?;
-                }
-                if !batch.events.is_empty() {
-                    let frame = frame::events(self.encoding, &one.id, &batch.events, &cursor);
-                    self.send_in_turn(frame, turn).await?;
-                } else if beat == Beat::Yes && batch.through != before {
-                    self.send(&json!({"type": "cursor", "id": one.id, "cursor": cursor}))
-                        .await?;
-                }
-                if batch.is_caught_up && !one.is_live {
-                    one.is_live = true;
-                    self.send(&json!({"type": "live", "id": one.id, "cursor": cursor}))
-                        .await?;
-                }
-            }
-            Err(FollowError::TooOften { wait }) => one.rest(wait),
-            Err(FollowError::Lagging) => {
-                return Err(Some(Close::Overloaded(
-                    "a subscription fell too far behind",
-                )));
-            }
-            Err(FollowError::Read(error)) => match error.as_ref() {
-                ReadError::Expired { .. } => {
-                    let (from, to) = one.follower.skip_to_earliest();
-                    let (from, to) = (identity.encode(from), identity.encode(to));
-                    self.send(&json!({"type": "gap", "id": one.id, "from": from, "to": to, "reason": "retention"})).await?;
-                }
-                ReadError::Unavailable(_) => {
-                    // Tried again: the socket stays, the place too. Not at once.
-                    crate::tasks::pause(Duration::from_millis(250)).await;
-                }
-                ReadError::Ahead | ReadError::Crowded | ReadError::Internal(_) => {
-                    let problem = errors::follow(&FollowError::Read(error), &identity);
-                    self.send(&frame::error(&problem, None, Some(&one.id)))
-                        .await?;
-                    return Ok(());
-                }
-            },
-        }
-        // At the end of the line: the others are served first next time.
-        self.subscriptions.push_back(one);
-        Ok(())
     }
 
     pub(super) async fn send(&mut self, frame: &serde_json::Value) -> Result<(), Ended> {
@@ -330,13 +261,27 @@ impl Socket {
     }
 
     /// Sends a frame. The turn ends when the line has taken what it can at once: nobody waits for a slow one.
-    async fn send_in_turn(&mut self, message: Message, turn: Option<Turn>) -> Result<(), Ended> {
+    pub(super) async fn send_in_turn(
+        &mut self,
+        message: Message,
+        turn: Option<Turn>,
+    ) -> Result<(), Ended> {
+        let bytes = weight(&message);
         let mut sending = pin!(self.line.send(message));
         let at_once = futures_util::poll!(&mut sending);
         drop(turn);
         let sent = match at_once {
             Poll::Ready(sent) => Ok(sent),
-            Poll::Pending => tokio::time::timeout(SEND_TIMEOUT, sending).await,
+            // Nobody keeps a connection by taking nothing from it.
+            Poll::Pending => {
+                let _waiting = self.session.waits(bytes);
+                tokio::select! {
+                    biased;
+                    why = self.lease.ended() => return Err(Some(why.into())),
+                    why = self.session.dropped() => return Err(Some(why.into())),
+                    sent = tokio::time::timeout(SEND_TIMEOUT, sending) => sent,
+                }
+            }
         };
         match sent {
             Ok(Ok(())) => Ok(()),
@@ -344,4 +289,14 @@ impl Socket {
             Err(_) => Err(Some(Close::Overloaded("a frame was not taken in time"))),
         }
     }
+}
+
+/// What a frame holds while it waits: itself, and the events that it is made of.
+fn weight(message: &Message) -> usize {
+    let bytes = match message {
+        Message::Text(text) => text.len(),
+        Message::Binary(bytes) | Message::Ping(bytes) | Message::Pong(bytes) => bytes.len(),
+        Message::Close(_) => 0,
+    };
+    bytes.saturating_mul(2)
 }

@@ -6,13 +6,15 @@ use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::conflation::conflate;
 use super::frame::Subscribe;
 use crate::access::Principal;
 use crate::access::limits::Place;
 use crate::event::Filter;
-use crate::event::limits::NAME_BYTES_MAX;
-use crate::feed::pace::{Pace, Rest};
-use crate::feed::{Follower, Start};
+use crate::event::limits::{CONFLATE_MS_MAX, CONFLATED_PAGES_MAX, NAME_BYTES_MAX};
+use crate::feed::follow::{Batch, OnLag};
+use crate::feed::pace::Rest;
+use crate::feed::{FollowError, Follower, Start};
 use crate::http::admission::Admission;
 use crate::http::app::App;
 use crate::http::audit::Doing;
@@ -32,12 +34,67 @@ pub struct Subscription {
     /// Whether the client knows that it is live.
     pub is_live: bool,
     rest: Rest,
-    /// Until then it has read history too often.
+    /// Until then it has read history too often, or has delivered what it may in an interval.
     pub rests_until: Option<Instant>,
     place: Place,
+    conflation: Option<Conflation>,
+}
+
+/// How a subscription is conflated.
+#[derive(Debug, Clone, Copy)]
+struct Conflation {
+    /// It is read no more often than this.
+    interval: Duration,
+    /// Several pages of an interval become one; not where some of them could be left out with a gap.
+    merges: bool,
+}
+
+/// What a subscription has read.
+#[derive(Debug)]
+pub struct Read {
+    /// To be delivered.
+    pub batch: Batch,
+    /// Events before the newest of their topic and subject that it left out.
+    pub left_out: u64,
 }
 
 impl Subscription {
+    /// Reads what there is, at most `limit` events and then, if it is conflated, what is left of them.
+    ///
+    /// # Errors
+    /// As [`Follower::read`].
+    pub async fn read(&mut self, limit: usize) -> Result<Read, FollowError> {
+        let mut batch = self.follower.read(limit).await?;
+        let Some(conflation) = self.conflation else {
+            return Ok(Read { batch, left_out: 0 });
+        };
+        let mut left_out = conflate(&mut batch.events);
+        let mut pages = 1_u32;
+        while conflation.merges
+            && !batch.is_caught_up
+            && batch.events.len() < limit
+            && pages < CONFLATED_PAGES_MAX
+        {
+            // What is read once more fails again with the next read.
+            let Ok(more) = self.follower.read(limit).await else {
+                break;
+            };
+            pages = pages.saturating_add(1);
+            batch.events.extend(more.events);
+            batch.through = more.through;
+            batch.is_caught_up = more.is_caught_up;
+            left_out = left_out.saturating_add(conflate(&mut batch.events));
+        }
+        Ok(Read { batch, left_out })
+    }
+
+    /// A page was delivered: what comes within the interval is delivered after it.
+    pub fn conflate_next(&mut self, batch: &Batch) {
+        if let Some(conflation) = self.conflation.filter(|_| batch.is_caught_up) {
+            self.rests_until = Instant::now().checked_add(conflation.interval);
+        }
+    }
+
     /// Whether it is to be read.
     #[must_use]
     pub fn has_news(&self) -> bool {
@@ -50,10 +107,14 @@ impl Subscription {
         self.rests_until = Instant::now().checked_add(self.rest.again(wait));
     }
 
-    /// From now on it is another credential's.
-    pub fn count_as(&mut self, place: Place, reading: Pace) {
-        self.place = place;
-        self.follower.set_pace(reading);
+    /// From now on it is another credential's, of the same tenant.
+    ///
+    /// # Errors
+    /// 429 if that has as many as it may.
+    pub fn move_to(&mut self, admission: &Admission) -> Result<(), Problem> {
+        admission.take_over(&mut self.place, "subscriptions")?;
+        self.follower.set_pace(admission.pace());
+        Ok(())
     }
 
     /// It was read.
@@ -79,12 +140,16 @@ pub async fn begin(
             format_args!("must be 1 to {NAME_BYTES_MAX} bytes"),
         ));
     }
-    if wanted.conflate_ms > 0 {
+    if wanted.conflate_ms > CONFLATE_MS_MAX {
         return Err(Problem::parameter(
             "conflate_ms",
-            "is not supported by this version: leave it out",
+            format_args!("must be 0 to {CONFLATE_MS_MAX}"),
         ));
     }
+    let conflation = (wanted.conflate_ms > 0).then(|| Conflation {
+        interval: Duration::from_millis(wanted.conflate_ms),
+        merges: wanted.on_lag != OnLag::Skip,
+    });
     if wanted.with_state {
         return Err(Problem::parameter(
             "with_state",
@@ -121,5 +186,6 @@ pub async fn begin(
         rest: Rest::default(),
         rests_until: None,
         place,
+        conflation,
     })
 }

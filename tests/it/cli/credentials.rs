@@ -3,8 +3,8 @@
 use serde_json::json;
 
 use super::support::{Server, events, stderr, tidewire};
-use crate::support::TestDb;
 use crate::support::server::Server as Running;
+use crate::support::{Api, TestDb};
 
 fn key_of(output: &std::process::Output) -> String {
     assert!(output.status.success(), "{}", stderr(output));
@@ -115,4 +115,22 @@ async fn tokens_are_revoked_by_name() {
     for words in [&["revoke"][..], &["revoke", "--sub", "a", "--jti", "b"]] {
         assert_eq!(server.run(words).await.status.code(), Some(2));
     }
+}
+
+#[tokio::test]
+async fn a_revocation_is_taken_back_once() {
+    let server = Server::start().await;
+    let api = Api::new(&server.url).with_token(&server.token);
+    let revocations = async || api.get("/v1/revocations").await["revocations"].clone();
+    let token = ["revoke", "--jti", "stolen/1"];
+    let revoked = server.run(&token).await;
+    assert!(revoked.status.success(), "{}", stderr(&revoked));
+    assert_eq!(revocations().await[0]["value"], "stolen/1");
+    let undo = [&token[..], &["--undo"]].concat();
+    let back = server.run(&undo).await;
+    assert!(back.status.success(), "{}", stderr(&back));
+    assert_eq!(revocations().await, json!([]));
+    let again = server.run(&undo).await;
+    assert!(!again.status.success());
+    assert!(stderr(&again).contains("revocation"), "{}", stderr(&again));
 }

@@ -13,14 +13,15 @@ use crate::support::token::{claims, issue};
 use crate::support::{Api, TestDb, eventually};
 
 /// Routes under `/v1/` that are not for administrators. Any other is, and has a rate.
-const FOR_OTHERS: [&str; 4] = [
+const FOR_OTHERS: [&str; 5] = [
     "/v1/events",
     "/v1/ws",
     "/v1/agents/{id}/state",
     "/v1/agents/{id}/commands",
+    "/v1/audit",
 ];
 
-fn administrative() -> Vec<(&'static str, Method)> {
+pub fn administrative() -> Vec<(&'static str, Method)> {
     let routes = routes()
         .into_iter()
         .filter(|(path, _)| path.starts_with("/v1/") && !FOR_OTHERS.contains(path));

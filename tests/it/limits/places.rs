@@ -6,7 +6,7 @@ use reqwest::Method;
 use serde_json::json;
 
 use super::{caller, header, server};
-use crate::api_keys::create;
+use crate::support::credentials::create_key;
 use crate::support::{Api, TestDb, eventually};
 
 async fn status_of(request: reqwest::RequestBuilder) -> u16 {
@@ -128,8 +128,8 @@ async fn a_new_credential_takes_its_own_places_and_frees_the_old_ones() {
     ];
     let server = server(&db, &limits).await;
     let admin = caller(&server, "acme", "admin");
-    let (_, old) = create(&admin).await;
-    let (_, new) = create(&admin).await;
+    let (_, old) = create_key(&admin).await;
+    let (_, new) = create_key(&admin).await;
     let (holder, renewed) = (server.api.with_token(&old), server.api.with_token(&new));
     let mut sockets = [holder.ws().await, holder.ws().await];
     for ws in &mut sockets {
@@ -144,4 +144,62 @@ async fn a_new_credential_takes_its_own_places_and_frees_the_old_ones() {
     third.send(json!({"type": "auth", "token": new})).await;
     assert_eq!(third.close_code().await, 4429);
     server.stop().await;
+}
+
+/// A socket that changes its credential stays one connection of its tenant, and its subscriptions as many.
+#[tokio::test]
+async fn a_new_credential_is_taken_where_the_tenant_has_no_place_left() {
+    for (what, limits) in [
+        ("connections", &["--tenant-connections-max", "2"]),
+        ("subscriptions", &["--tenant-subscriptions-max", "4"]),
+        ("connections of all", &["--connections-max", "2"]),
+    ] {
+        let db = TestDb::new().await;
+        let server = server(&db, limits).await;
+        let admin = caller(&server, "acme", "admin");
+        let (_, old) = create_key(&admin).await;
+        let (new_id, new) = create_key(&admin).await;
+        let holder = server.api.with_token(&old);
+        let mut sockets = Vec::new();
+        for _ in 0..2 {
+            let mut ws = holder.ws().await;
+            for id in ["s1", "s2"] {
+                ws.send(json!({"type": "subscribe", "id": id, "topics": ["deal.*"]}))
+                    .await;
+                ws.until("subscribed").await;
+            }
+            sockets.push(ws);
+        }
+        for ws in &mut sockets {
+            ws.send(json!({"type": "auth", "token": new})).await;
+            match ws.frame_or_close().await {
+                Ok(mut frame) => {
+                    while frame["type"] != "notice" {
+                        frame = ws.frame_or_close().await.unwrap();
+                    }
+                    assert_eq!(frame["code"], "authenticated", "{what}");
+                }
+                Err(code) => panic!("{what}: {code}"),
+            }
+        }
+        let status = admin.get("/v1/status").await;
+        assert_eq!(
+            status["readers"],
+            json!({"connections": 2, "subscriptions": 4}),
+            "{what}"
+        );
+        // They end with the new one, and all places are free.
+        let request = admin.request(Method::DELETE, &format!("/v1/api-keys/{new_id}"));
+        assert_eq!(status_of(request).await, 204);
+        for ws in &mut sockets {
+            assert_eq!(ws.close_code().await, 4401);
+        }
+        eventually(Duration::from_secs(10), || async {
+            let readers = admin.get("/v1/status").await["readers"].clone();
+            let none = json!({"connections": 0, "subscriptions": 0});
+            (readers == none).then_some(()).ok_or(readers)
+        })
+        .await;
+        server.stop().await;
+    }
 }

@@ -4,6 +4,7 @@ use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use reqwest::Method;
 use serde_json::{Value, json};
 
+use crate::support::credentials::{create_key_with, revoke, revoke_key};
 use crate::support::token::{SECRET, in_seconds};
 use crate::support::{Api, Server, TestDb};
 
@@ -22,6 +23,8 @@ pub const SETTINGS: &[&str] = &[
     "https://id.example",
     "--jwt-leeway-s",
     "0",
+    "--operator-tenant",
+    "acme",
 ];
 
 fn claims(tenant: &str, role: &str) -> Value {
@@ -91,6 +94,11 @@ impl Setting {
             .request(Method::PUT, &path)
             .json(&json!({"description": SENTINEL}));
         assert_eq!(declare.send().await.unwrap().status(), 204);
+        // Of everything that can be deleted there is one under this name.
+        revoke(&admin, &json!({"jti": format!("deal.{SENTINEL}")})).await;
+        let path = format!("/v1/retention/deal.{SENTINEL}");
+        let rule = admin.request(Method::PUT, &path).json(&json!({"days": 9}));
+        assert_eq!(rule.send().await.unwrap().status(), 200);
         Self {
             server,
             db,
@@ -115,7 +123,7 @@ impl Setting {
         let gone = changed("acme", role, &json!({"sub": format!("gone-{role}")}));
         revoke(&admin, &json!({"sub": format!("gone-{role}")})).await;
         let (key_id, key) = create_key(&admin, role).await;
-        delete_key(&admin, &key_id).await;
+        revoke_key(&admin, &key_id).await;
         let signed = |changes: &Value| sign(&changed("acme", role, changes), SECRET);
         vec![
             ("expired", signed(&json!({"exp": in_seconds(-5)}))),
@@ -162,33 +170,8 @@ impl Setting {
     }
 }
 
-/// Revokes what is named.
-pub async fn revoke(admin: &Api, what: &Value) {
-    let request = admin.request(Method::POST, "/v1/revocations").json(what);
-    assert_eq!(request.send().await.unwrap().status(), 201);
-}
-
 /// A key of the administrator's tenant: its id, and itself.
 pub async fn create_key(admin: &Api, name: &str) -> (String, String) {
     let wanted = json!({"name": name, "role": "agent", "read": ["deal.*"], "write": ["deal.*"]});
-    let answer = admin
-        .request(Method::POST, "/v1/api-keys")
-        .json(&wanted)
-        .send()
-        .await
-        .unwrap();
-    let answer: Value = answer.json().await.unwrap();
-    let text = |name: &str| {
-        answer[name]
-            .as_str()
-            .unwrap_or_else(|| panic!("{answer}"))
-            .to_owned()
-    };
-    (text("id"), text("key"))
-}
-
-/// Revokes a key.
-pub async fn delete_key(admin: &Api, id: &str) {
-    let request = admin.request(Method::DELETE, &format!("/v1/api-keys/{id}"));
-    assert_eq!(request.send().await.unwrap().status(), 204);
+    create_key_with(admin, &wanted).await
 }

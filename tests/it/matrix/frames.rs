@@ -7,11 +7,10 @@ use serde_json::{Value, json};
 use tidewire::http::ws::CLIENT_FRAMES;
 use tokio_tungstenite::tungstenite::Error;
 
-use super::credentials::{
-    ROLES, SENTINEL, Setting, create_key, delete_key, narrow, revocable, revoke, until, valid,
-};
+use super::credentials::{ROLES, SENTINEL, Setting, create_key, narrow, revocable, until, valid};
 use super::routes::everything;
 use crate::support::client::Ws;
+use crate::support::credentials::{revoke, revoke_key};
 use crate::support::eventually;
 use crate::support::token::in_seconds;
 
@@ -34,6 +33,11 @@ fn rows() -> Vec<(Value, For, &'static str)> {
         ),
         (
             json!({"type": "subscribe", "id": "a", "topics": ["tidewire.audit.*"]}),
+            For::Administrators,
+            "subscribed",
+        ),
+        (
+            json!({"type": "subscribe", "id": "h", "topics": ["system.*"]}),
             For::Administrators,
             "subscribed",
         ),
@@ -173,7 +177,7 @@ async fn no_message_is_answered_whose_credential_was_revoked() {
         for (frame, _, _) in rows() {
             let (key_id, key) = create_key(&admin, role).await;
             let mut of_key = setting.api(&key).ws().await;
-            delete_key(&admin, &key_id).await;
+            revoke_key(&admin, &key_id).await;
             let (token, jti) = revocable("acme", role);
             let mut of_token = setting.api(&token).ws().await;
             revoke(&admin, &json!({"jti": jti})).await;

@@ -3,7 +3,8 @@
 use serde_json::json;
 use tidewire::access::{Claims, Role};
 
-use super::fixture::{PERSON, admin, all, encoded, erase, events, try_erase};
+use super::fixture::{PERSON, all, encoded, erase, events, try_erase};
+use crate::support::credentials::admin;
 use crate::support::reader::Transport;
 use crate::support::token::{WITH_TOKENS, claims, issue};
 use crate::support::{Server, TestDb};

@@ -1,8 +1,9 @@
 //! Batches of retention: no larger than a statement's time allows, and one that fails holds up nobody else's.
 
+use std::future::poll_fn;
 use std::time::Duration;
 
-use tokio_postgres::Client;
+use tokio_postgres::{AsyncMessage, Client, NoTls};
 
 use super::retention::store;
 use crate::support::token::WITH_TOKENS;
@@ -111,4 +112,60 @@ async fn a_server_goes_on_with_others_where_a_batch_fails() {
     })
     .await;
     server.stop().await;
+}
+
+/// What the database warns of in this statement.
+pub async fn warnings(db: &TestDb, statement: &str) -> Vec<String> {
+    let (client, mut connection) = tokio_postgres::connect(&db.url, NoTls).await.unwrap();
+    let mut warned = Vec::new();
+    let listening = async {
+        while let Some(message) = poll_fn(|cx| connection.poll_message(cx)).await {
+            if let AsyncMessage::Notice(notice) = message.unwrap() {
+                warned.push(notice.message().to_owned());
+            }
+        }
+    };
+    let asking = async move {
+        client
+            .batch_execute("SET client_min_messages = 'warning'")
+            .await
+            .unwrap();
+        client.batch_execute(statement).await.unwrap();
+    };
+    tokio::join!(listening, asking);
+    warned
+}
+
+/// A message of a class that quotes rows stays out of the database's log; where it came from is said.
+#[tokio::test]
+async fn what_a_failure_quotes_of_an_event_is_not_said() {
+    let checked = "INSERT INTO public.narrow VALUES (1)";
+    for (how, said, is_quoted) in [
+        (
+            "RAISE EXCEPTION ''s3ntinel'' USING ERRCODE = ''22P02''",
+            "SQLSTATE 22P02",
+            false,
+        ),
+        (
+            "RAISE EXCEPTION ''s3ntinel'' USING ERRCODE = ''53200''",
+            "SQLSTATE 53200: s3ntinel",
+            true,
+        ),
+        (
+            checked,
+            "SQLSTATE 23514, constraint is_small, table narrow",
+            false,
+        ),
+    ] {
+        let (db, client) = failing(how).await;
+        let narrow = "CREATE TABLE public.narrow (n integer CONSTRAINT is_small CHECK (n < 1))";
+        client.batch_execute(narrow).await.unwrap();
+        let warned = warnings(&db, "SELECT tidewire.apply_retention()").await;
+        assert_eq!(warned.len(), 1, "{warned:?}");
+        assert!(
+            warned[0].ends_with(&format!("has failed: {said}")),
+            "{warned:?}"
+        );
+        assert_eq!(warned[0].contains("s3ntinel"), is_quoted, "{warned:?}");
+    }
 }

@@ -254,3 +254,14 @@ async fn two_that_apply_rules_at_once_do_not_fail() {
     assert_eq!(call(&client).await, Some(true));
     assert!(kept(&client).await.is_empty());
 }
+
+/// Every server asks now and then whether the log lives on the same database.
+#[tokio::test]
+async fn whoever_applies_rules_keeps_no_server_from_knowing_its_log() {
+    let db = TestDb::new().await;
+    let (client, other) = (three_tenants(&db).await, db.connect().await);
+    run(&other, "BEGIN; SELECT tidewire.apply_retention()").await;
+    run(&client, "SET statement_timeout = '5s'").await;
+    run(&client, "SELECT tidewire.begin_epoch(force => false)").await;
+    run(&other, "ROLLBACK").await;
+}

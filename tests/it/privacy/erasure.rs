@@ -6,7 +6,8 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use serde_json::{Value, json};
 
-use super::fixture::{PERSON, admin, all, erase, events, from, servers, speaks_of};
+use super::fixture::{PERSON, all, erase, events, from, servers, speaks_of};
+use crate::support::credentials::admin;
 use crate::support::reader::Transport;
 use crate::support::token::WITH_TOKENS;
 use crate::support::{Api, Server, TestDb, eventually};

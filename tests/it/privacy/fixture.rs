@@ -5,16 +5,11 @@ use serde_json::{Value, json};
 
 use crate::support::client::json_of;
 use crate::support::reader::{Seen, Transport, Wanted, read};
-use crate::support::token::{WITH_TOKENS, token};
+use crate::support::token::WITH_TOKENS;
 use crate::support::{Api, Server, TestDb};
 
 /// Stands in everything that is the person's.
 pub const PERSON: &str = "s3ntinel";
-
-/// An administrator at this server.
-pub fn admin(server: &Server, tenant: &str) -> Api {
-    server.api.with_token(&token(tenant))
-}
 
 /// Servers of one log.
 pub async fn servers(db: &TestDb) -> [Server; 2] {

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use reqwest::{Method, StatusCode};
 
-use super::fixture::{PERSON, admin, erase, try_erase};
+use super::fixture::{PERSON, erase, try_erase};
+use crate::support::credentials::admin;
 use crate::support::token::{WITH_TOKENS, token};
 use crate::support::{Process, Server, TestDb, eventually};
 

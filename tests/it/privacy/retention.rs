@@ -6,8 +6,9 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 use tokio_postgres::Client;
 
-use super::fixture::{admin, all, from};
+use super::fixture::{all, from};
 use super::rules::set;
+use crate::support::credentials::admin;
 use crate::support::reader::Transport;
 use crate::support::token::WITH_TOKENS;
 use crate::support::{Api, Server, TestDb, eventually};

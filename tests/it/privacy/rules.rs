@@ -6,8 +6,9 @@ use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 use tidewire::access::{Claims, Role};
 
-use super::fixture::{admin, all};
+use super::fixture::all;
 use crate::support::client::json_of;
+use crate::support::credentials::admin;
 use crate::support::reader::Transport;
 use crate::support::token::{WITH_TOKENS, claims, issue};
 use crate::support::{Api, Server, TestDb, eventually};

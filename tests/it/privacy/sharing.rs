@@ -8,8 +8,8 @@ use serde_json::json;
 use tidewire::event::TopicPattern;
 use tokio_postgres::Client;
 
-use super::fixture::admin;
 use super::retention::store;
+use crate::support::credentials::admin;
 use crate::support::token::WITH_TOKENS;
 use crate::support::{Server, TestDb, eventually};
 

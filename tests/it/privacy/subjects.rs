@@ -5,7 +5,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use tidewire::access::{Claims, Role};
 
-use super::fixture::{PERSON, admin, all, erase, events};
+use super::fixture::{PERSON, all, erase, events};
+use crate::support::credentials::{admin, create_key_with, revoke, revoke_key};
 use crate::support::reader::Transport;
 use crate::support::token::{WITH_TOKENS, claims, issue};
 use crate::support::{Api, Server, TestDb, eventually};
@@ -93,10 +94,7 @@ async fn the_logs_own_events_about_a_person_are_shown_and_erased_but_not_who_did
     let db = TestDb::new().await;
     let server = Server::start_with(&db.url, WITH_TOKENS).await;
     let acme = admin(&server, "acme");
-    let revoke = acme
-        .request(reqwest::Method::POST, "/v1/revocations")
-        .json(&json!({"sub": PERSON}));
-    assert_eq!(revoke.send().await.unwrap().status(), 201);
+    revoke(&acme, &json!({"sub": PERSON})).await;
     let held = page(&acme, "").await;
     assert_eq!(held["events"][0]["topic"], "tidewire.audit.token.revoked");
     assert_eq!(erase(&acme, PERSON).await, 1);
@@ -117,38 +115,30 @@ async fn credentials_that_bear_the_name_are_shown_to_their_own_tenant() {
     let db = TestDb::new().await;
     let server = Server::start_with(&db.url, WITH_TOKENS).await;
     let (acme, beta) = (admin(&server, "acme"), admin(&server, "beta"));
-    let post = async |api: &Api, path: &str, body: Value| -> Value {
-        let request = api.request(reqwest::Method::POST, path).json(&body);
-        let answer = request.send().await.unwrap();
-        assert_eq!(answer.status(), 201, "{path} {body}");
-        answer.json().await.unwrap()
-    };
     let key = async |api: &Api, name: &str| {
         let key = json!({"name": name, "role": "agent", "read": [], "write": ["deal.*"]});
-        post(api, "/v1/api-keys", key).await
+        create_key_with(api, &key).await
     };
     let theirs = key(&acme, PERSON).await;
     let ended = key(&acme, PERSON).await;
     key(&acme, "another").await;
     key(&beta, "another").await;
-    let path = format!("/v1/api-keys/{}", ended["id"].as_str().unwrap());
-    let revoke = acme.request(reqwest::Method::DELETE, &path);
-    assert_eq!(revoke.send().await.unwrap().status(), 204);
+    revoke_key(&acme, &ended.0).await;
     for named in [
         json!({"sub": PERSON}),
         json!({"jti": PERSON}),
         json!({"sub": "another"}),
     ] {
-        post(&acme, "/v1/revocations", named).await;
+        revoke(&acme, &named).await;
     }
     let held = page(&acme, "").await;
     let keys = held["credentials"]["api_keys"].as_array().unwrap();
     let mut ids: Vec<&Value> = keys.iter().map(|key| &key["id"]).collect();
-    let mut wanted = [&theirs["id"], &ended["id"]];
+    let mut wanted = [&json!(theirs.0), &json!(ended.0)];
     ids.sort_unstable_by_key(ToString::to_string);
     wanted.sort_unstable_by_key(ToString::to_string);
     assert_eq!(ids, wanted, "{held}");
-    assert!(!held.to_string().contains(theirs["key"].as_str().unwrap()));
+    assert!(!held.to_string().contains(&theirs.1));
     let revoked = held["credentials"]["revocations"].as_array().unwrap();
     assert_eq!(revoked.len(), 1, "{held}");
     assert_eq!(

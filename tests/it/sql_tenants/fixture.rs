@@ -43,6 +43,10 @@ impl Tenants {
             .batch_execute(definitions::TIMESCALE_CLOSED)
             .await
             .unwrap();
+        owner
+            .batch_execute(definitions::LOCKS_CLOSED)
+            .await
+            .unwrap();
         Self { db, owner }
     }
 

@@ -65,6 +65,10 @@ const STRONG: &[(&str, &str)] = &[
         "it has been given tidewire.retain(interval)",
     ),
     (
+        "GRANT EXECUTE ON FUNCTION pg_try_advisory_lock(integer, integer) TO {r}",
+        "it has been given pg_try_advisory_lock(integer,integer), and so may take the log's advisory locks",
+    ),
+    (
         "GRANT CREATE ON SCHEMA tidewire TO {r}",
         "it may create objects in schema tidewire",
     ),
@@ -166,6 +170,14 @@ async fn what_timescale_leaves_open_is_named_and_can_be_closed() {
     );
     owner
         .batch_execute(definitions::TIMESCALE_CLOSED)
+        .await
+        .unwrap();
+    assert_eq!(
+        owner.query_one(open, &[]).await.unwrap().get::<_, i64>(0),
+        0
+    );
+    owner
+        .batch_execute(definitions::LOCKS_CLOSED)
         .await
         .unwrap();
     let left = "SELECT count(*) FROM tidewire.tenant_role_issues WHERE role IS NULL";

@@ -296,6 +296,18 @@ impl Ws {
         }
     }
 
+    /// The next frame with events; `None` when it is closed.
+    pub async fn until_events(
+        &mut self,
+    ) -> Result<Option<Value>, tokio_tungstenite::tungstenite::Error> {
+        loop {
+            match self.next().await? {
+                Some(frame) if frame["type"] != "events" => {}
+                end_or_events => return Ok(end_or_events),
+            }
+        }
+    }
+
     /// The code with which the server closes: within so long, whatever it sends before, and however often.
     pub async fn close_code(&mut self) -> u16 {
         let closing = async {

@@ -95,6 +95,9 @@ impl TestDb {
             .batch_execute("SELECT _timescaledb_functions.stop_background_workers()")
             .await
             .unwrap();
+        // Nor does TimescaleDB's launcher begin another in between.
+        let allow = |is_open| format!("ALTER DATABASE {from} ALLOW_CONNECTIONS {is_open}");
+        admin.batch_execute(&allow(false)).await.unwrap();
         let sessions = "SELECT format('%s %s: %s', backend_type, application_name, query) FROM pg_stat_activity
                          WHERE datname = $1";
         eventually(Duration::from_secs(10), || async {
@@ -106,6 +109,7 @@ impl TestDb {
         for statement in [
             format!("DROP DATABASE {name} WITH (FORCE)"),
             format!("CREATE DATABASE {name} TEMPLATE {from} STRATEGY file_copy"),
+            allow(true),
         ] {
             admin.batch_execute(&statement).await.unwrap();
         }

@@ -2,6 +2,9 @@
 
 pub mod authority;
 pub mod client;
+pub mod clock;
+pub mod collector;
+pub mod credentials;
 pub mod db;
 pub mod dump;
 pub mod held;
@@ -13,6 +16,7 @@ pub mod refused;
 pub mod server;
 pub mod signal;
 pub mod sql;
+pub mod tmpfs;
 pub mod token;
 pub mod wait;
 

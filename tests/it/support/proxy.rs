@@ -1,26 +1,42 @@
-//! A TCP proxy whose line can be cut, restored, and held: open, but nothing passes. The silent line is what finds
-//! missing pings.
+//! A TCP proxy whose line can be cut, held (open, but nothing passes), slowed and reset. The silent line is what finds missing
+//! pings, the slow one what finds time limits that are too tight, the reset one who takes an error for an end.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
+use tidewire::tasks::pause;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+/// What passes of a slow line at once: so long a part of a second.
+const PIECES_A_SECOND: usize = 20;
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Line {
     Open,
+    /// Each chunk takes so long in each direction, and each direction takes so many bytes a second.
+    Slow(Duration, Option<usize>),
     Held,
     Cut,
+}
+
+/// What the connections look at.
+#[derive(Debug, Clone, Copy)]
+struct State {
+    line: Line,
+    /// Connections from before the last reset are gone.
+    resets: usize,
 }
 
 /// A proxy before one address.
 pub struct Proxy {
     /// Where to connect instead.
     pub address: SocketAddr,
-    line: Arc<watch::Sender<Line>>,
+    state: Arc<watch::Sender<State>>,
     _running: JoinSet<()>,
 }
 
@@ -29,19 +45,20 @@ impl Proxy {
     pub async fn before(target: String) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let line = Arc::new(watch::channel(Line::Open).0);
+        let (line, resets) = (Line::Open, 0);
+        let state = Arc::new(watch::channel(State { line, resets }).0);
         let mut running = JoinSet::new();
-        let state = Arc::clone(&line);
+        let looked_at = Arc::clone(&state);
         running.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
-                let (target, state) = (target.clone(), Arc::clone(&state));
+                let (target, state) = (target.clone(), Arc::clone(&looked_at));
                 connections.spawn(async move { forward(client, target, state).await });
             }
         });
         Self {
             address,
-            line,
+            state,
             _running: running,
         }
     }
@@ -62,45 +79,69 @@ impl Proxy {
 
     /// Closes every connection and refuses new ones.
     pub fn cut(&self) {
-        self.line.send_replace(Line::Cut);
+        self.set(Line::Cut);
     }
 
     /// Keeps every connection, and takes new ones, but forwards nothing.
     pub fn hold(&self) {
-        self.line.send_replace(Line::Held);
+        self.set(Line::Held);
+    }
+
+    /// Forwards each chunk after so long, in each direction.
+    pub fn slow(&self, latency: Duration) {
+        self.set(Line::Slow(latency, None));
+    }
+
+    /// Forwards so many bytes a second, over each connection and in each direction.
+    pub fn narrow(&self, bytes_a_second: usize) {
+        self.set(Line::Slow(Duration::ZERO, Some(bytes_a_second)));
+    }
+
+    /// Ends every connection by a reset (RST), on both sides at once; new ones are taken.
+    pub fn reset(&self) {
+        self.state.send_modify(|state| state.resets += 1);
     }
 
     /// Forwards again.
     pub fn restore(&self) {
-        self.line.send_replace(Line::Open);
+        self.set(Line::Open);
+    }
+
+    fn set(&self, line: Line) {
+        self.state.send_modify(|state| state.line = line);
     }
 }
 
-async fn forward(client: TcpStream, target: String, state: Arc<watch::Sender<Line>>) {
-    let mut cut = state.subscribe();
-    if *cut.borrow() == Line::Cut {
+async fn forward(mut client: TcpStream, target: String, state: Arc<watch::Sender<State>>) {
+    let mut looking = state.subscribe();
+    if looking.borrow().line == Line::Cut {
         return;
     }
-    let _ = state.subscribe().wait_for(|line| *line != Line::Held).await;
-    let Ok(server) = TcpStream::connect(target).await else {
+    let resets = looking.borrow().resets;
+    let _ = looking.wait_for(|state| state.line != Line::Held).await;
+    let Ok(mut server) = TcpStream::connect(target).await else {
         return;
     };
-    let (client_read, client_write) = client.into_split();
-    let (server_read, server_write) = server.into_split();
-    tokio::select! {
-        () = pump(client_read, server_write, &state) => {}
-        () = pump(server_read, client_write, &state) => {}
-        _ = cut.wait_for(|line| *line == Line::Cut) => {}
+    let is_over = |state: &State| state.line == Line::Cut || state.resets != resets;
+    {
+        let (client_read, client_write) = client.split();
+        let (server_read, server_write) = server.split();
+        tokio::select! {
+            () = pump(client_read, server_write, &state) => {}
+            () = pump(server_read, client_write, &state) => {}
+            _ = looking.wait_for(is_over) => {}
+        }
+    }
+    if looking.borrow().resets != resets {
+        for end in [&client, &server] {
+            end.set_zero_linger().unwrap();
+        }
     }
 }
 
-async fn pump(
-    mut from: tokio::net::tcp::OwnedReadHalf,
-    mut to: tokio::net::tcp::OwnedWriteHalf,
-    state: &watch::Sender<Line>,
-) {
+async fn pump(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, state: &watch::Sender<State>) {
     let mut buffer = vec![0_u8; 64 * 1024];
-    let mut line = state.subscribe();
+    let mut looking = state.subscribe();
     loop {
         let Ok(count) = from.read(&mut buffer).await else {
             return;
@@ -108,11 +149,29 @@ async fn pump(
         if count == 0 {
             return;
         }
-        // What was read while the line is held stays here.
-        if line.wait_for(|line| *line != Line::Held).await.is_err()
-            || to.write_all(&buffer[..count]).await.is_err()
-        {
-            return;
+        let line = looking.borrow().line;
+        if let Line::Slow(latency, _) = line {
+            pause(latency).await;
+        }
+        let mut rest = &buffer[..count];
+        while !rest.is_empty() {
+            // What was read while the line is held stays here.
+            let passing = looking.wait_for(|state| state.line != Line::Held).await;
+            let bytes_a_second = match passing.map(|state| state.line) {
+                Ok(Line::Slow(_, bytes_a_second)) => bytes_a_second,
+                Ok(_) => None,
+                Err(_) => return,
+            };
+            let most = bytes_a_second.map_or(count, |most| (most / PIECES_A_SECOND).max(1));
+            let (piece, later) = rest.split_at(most.min(rest.len()));
+            if to.write_all(piece).await.is_err() {
+                return;
+            }
+            if let Some(bytes_a_second) = bytes_a_second {
+                let took = Duration::from_secs(1) * u32::try_from(piece.len()).unwrap();
+                pause(took / u32::try_from(bytes_a_second).unwrap()).await;
+            }
+            rest = later;
         }
     }
 }

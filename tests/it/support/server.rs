@@ -12,14 +12,14 @@ use tokio::process::Child;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::{Api, TestDb};
+use super::clock::FakeClock;
+use super::{Api, TestDb, signal};
 
-/// Tests compare the log with what they have written: no audit comes in between, unless one asks for it.
-fn unaudited(arguments: &[&str]) -> &'static [&'static str] {
-    if arguments.contains(&"--audit-interval-s") {
-        return &[];
-    }
-    &["--audit-interval-s", "0"]
+/// Tests compare the log with what they have written: no audit comes in between, unless one asks for it. And servers go at once.
+fn defaults(arguments: &[&str]) -> Vec<&'static str> {
+    let defaults = [["--audit-interval-s", "0"], ["--drain-s", "0"]];
+    let is_open = |setting: &[&'static str; 2]| !arguments.contains(&setting[0]);
+    defaults.into_iter().filter(is_open).flatten().collect()
 }
 
 /// A server in this process. Stopped in order by `stop`, or dropped.
@@ -57,7 +57,7 @@ impl Server {
             "--data-dir",
             &data_dir,
         ];
-        line.extend(unaudited(arguments));
+        line.extend(defaults(arguments));
         line.extend(arguments);
         let Command::Serve(config) = Cli::try_parse_from(line).unwrap().command else {
             panic!("serve")
@@ -107,15 +107,54 @@ impl Process {
 
     /// The same at a given address.
     pub async fn start_at(listen: &str, database_url: &str, arguments: &[&str]) -> Self {
-        Self::spawn(listen, database_url, arguments, Stdio::inherit()).await
+        Self::spawn(
+            listen,
+            database_url,
+            arguments,
+            Stdio::inherit(),
+            Vec::new(),
+        )
+        .await
     }
 
     /// The same at a free port, with its log in a file.
     pub async fn start_logging(database_url: &str, arguments: &[&str], log: std::fs::File) -> Self {
-        Self::spawn("127.0.0.1:0", database_url, arguments, log.into()).await
+        Self::spawn(
+            "127.0.0.1:0",
+            database_url,
+            arguments,
+            log.into(),
+            Vec::new(),
+        )
+        .await
     }
 
-    async fn spawn(listen: &str, database_url: &str, arguments: &[&str], log: Stdio) -> Self {
+    /// The same at a free port, with a single thread for all it does.
+    pub async fn start_single(database_url: &str, arguments: &[&str]) -> Self {
+        let environment = vec![("TOKIO_WORKER_THREADS", "1".to_owned())];
+        Self::spawn(
+            "127.0.0.1:0",
+            database_url,
+            arguments,
+            Stdio::inherit(),
+            environment,
+        )
+        .await
+    }
+
+    /// The same at a free port, with this clock.
+    pub async fn start_by(clock: &FakeClock, database_url: &str, arguments: &[&str]) -> Self {
+        let (log, environment) = (Stdio::inherit(), clock.environment());
+        Self::spawn("127.0.0.1:0", database_url, arguments, log, environment).await
+    }
+
+    async fn spawn(
+        listen: &str,
+        database_url: &str,
+        arguments: &[&str],
+        log: Stdio,
+        environment: Vec<(&str, String)>,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap().keep();
         let mut child = tokio::process::Command::new(env!("CARGO_BIN_EXE_tidewire"))
             .args([
@@ -127,8 +166,9 @@ impl Process {
                 "--data-dir",
             ])
             .arg(&folder)
-            .args(unaudited(arguments))
+            .args(defaults(arguments))
             .args(arguments)
+            .envs(environment)
             .stdout(Stdio::piped())
             .stderr(log)
             .kill_on_drop(true)
@@ -159,6 +199,13 @@ impl Process {
     /// Its process id.
     pub fn pid(&self) -> u32 {
         self.child.id().expect("it runs")
+    }
+
+    /// SIGTERM, and waits until it is gone.
+    pub async fn terminate(&mut self) {
+        let pid = self.pid().to_string();
+        assert!(signal::send("-TERM", &[&pid]).await.success());
+        assert!(self.child.wait().await.unwrap().success());
     }
 
     /// SIGKILL, and waits until it is gone.

@@ -67,3 +67,21 @@ pub async fn store_old_events(client: &Client) {
              SET session_replication_role = origin";
     client.batch_execute(store).await.unwrap();
 }
+
+/// All rows of this tenant in the log's tables, as text.
+pub async fn rows_of(client: &Client, tenant: &str) -> Vec<String> {
+    let tables = "SELECT c.oid::regclass::text FROM pg_class AS c
+                   JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attname = 'tenant' AND NOT a.attisdropped
+                  WHERE c.relnamespace = 'tidewire'::regnamespace AND c.relkind = 'r' ORDER BY 1";
+    let mut all = Vec::new();
+    for table in client.query(tables, &[]).await.unwrap() {
+        let table: &str = table.get(0);
+        let query = format!(
+            "SELECT (to_jsonb(t) - 'last_used_at')::text FROM {table} AS t WHERE t.tenant = $1 ORDER BY 1"
+        );
+        for row in client.query(&query, &[&tenant]).await.unwrap() {
+            all.push(format!("{table}: {}", row.get::<_, String>(0)));
+        }
+    }
+    all
+}

@@ -23,7 +23,7 @@ const FRAME: usize = 50;
 #[derive(Clone, Copy)]
 pub struct Load {
     pub per_tenant: usize,
-    /// How long a follower waits for what is missing.
+    /// How long a follower waits for the next of what is missing.
     pub patience: Duration,
 }
 

@@ -1,0 +1,132 @@
+//! Appends that are held while the database is away (`Prefer: wait`).
+//!
+//! # Invariants
+//! - Held is what may still be written: the credential is looked at before each attempt, as of a moment ago, and nothing of a
+//!   credential that has ended is written later.
+//! - What a writer's tenant has set is read before its events are taken, however long that is waited for.
+//! - Those that wait for that are bounded as the queue is.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use super::app::App;
+use super::caller;
+use super::errors;
+use super::policy;
+use super::problem::{Kind, Problem};
+use crate::access::{Lease, Policy, Principal};
+use crate::log::{AppendOptions, Appended, Leave, May};
+use crate::tasks::pause;
+
+/// Revocations are heard of within this time; what has been held for longer waits for a look.
+const FRESH: Duration = Duration::from_secs(2);
+/// Between two tries to read a tenant's settings.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// How long a request's events are held at most, if at all, and for whom.
+#[derive(Debug)]
+pub struct Held {
+    until: Option<Instant>,
+    lease: Arc<Lease>,
+}
+
+impl Held {
+    /// Of a request that asks to be held for so long, or not at all.
+    ///
+    /// # Errors
+    /// 401 or 503.
+    pub async fn begin(
+        app: &App,
+        principal: &Principal,
+        wait: Option<Duration>,
+    ) -> Result<Self, Problem> {
+        let until = wait.and_then(|wait| Instant::now().checked_add(wait));
+        let lease = Arc::new(caller::lease(app, principal).await?);
+        Ok(Self { until, lease })
+    }
+
+    /// For as long as this lasts.
+    #[must_use]
+    pub fn lease(&self) -> &Lease {
+        &self.lease
+    }
+
+    /// What goes on with it otherwise.
+    #[must_use]
+    pub fn into_lease(self) -> Arc<Lease> {
+        self.lease
+    }
+
+    /// What the tenant has set, as soon as it can be read.
+    ///
+    /// # Errors
+    /// 503 if that is too late, 401 if the credential ends meanwhile.
+    pub async fn policy(&self, app: &App, principal: &Principal) -> Result<Policy, Problem> {
+        let lease = &self.lease;
+        let first = caller::under(lease, policy::of(app, principal)).await;
+        let Some(until) = self.until else {
+            return first;
+        };
+        let is_away = |read: &Result<Policy, Problem>| {
+            let problem = read.as_ref().err();
+            problem.is_some_and(|problem| problem.kind == Kind::Unavailable)
+        };
+        if !is_away(&first) {
+            return first;
+        }
+        let Ok(_place) = app.held.try_acquire() else {
+            return Err(errors::overloaded("too many appends are held already"));
+        };
+        let mut last = first;
+        while is_away(&last) && Instant::now() < until {
+            let again = async {
+                pause(PAUSE).await;
+                policy::of(app, principal).await
+            };
+            let within = tokio::time::timeout_at(until.into(), caller::under(lease, again));
+            match app.drain.run_until_begun(within).await {
+                Some(Ok(read)) => last = read,
+                Some(Err(_)) => break,
+                None => return Err(errors::unavailable("the server is shutting down")),
+            }
+        }
+        last
+    }
+
+    /// How its events are to be stored.
+    #[must_use]
+    pub fn options(&self, app: &App) -> AppendOptions {
+        let left = |until: Instant| until.saturating_duration_since(Instant::now());
+        AppendOptions {
+            sequence: None,
+            wait: self.until.map(left),
+            leave: self.until.map(|_| leave(app, Arc::clone(&self.lease))),
+            request: None,
+        }
+    }
+
+    /// Tells whoever may write no more so, rather than that nothing was stored.
+    ///
+    /// # Errors
+    /// 401, and what there was.
+    pub fn settle(&self, stored: Result<Vec<Appended>, Problem>) -> Result<Vec<Appended>, Problem> {
+        if stored.is_err() && self.until.is_some() {
+            caller::check(&self.lease)?;
+        }
+        stored
+    }
+}
+
+/// Asks whether what is held under this lease may still be written.
+pub fn leave(app: &App, lease: Arc<Lease>) -> Leave {
+    let (access, began) = (app.access.clone(), Instant::now());
+    Leave::new(move || {
+        if lease.check().is_err() {
+            May::No
+        } else if began.elapsed() > FRESH && access.registry().looked_before() > FRESH {
+            May::NotYet
+        } else {
+            May::Yes
+        }
+    })
+}
