@@ -1076,10 +1076,18 @@ CREATE FUNCTION tidewire.find_due(rule tidewire.retention_rules, watermark bigin
     AS $$
 #variable_conflict use_column
 DECLARE
+    _last bigint;
     _stop bigint;
 BEGIN
+    -- The last of a full batch. What is young is looked for before it alone: the chunk of the cutoff may hold millions that are older,
+    -- and they would be gone through for each batch.
+    SELECT s.seq INTO _last FROM tidewire.events AS s
+     WHERE s.tenant = find_due.rule.tenant AND s.seq > find_due.rule.applied_seq AND s.seq <= find_due.watermark
+       AND s.recorded_at < find_due.cutoff
+     ORDER BY s.seq OFFSET greatest(find_due.row_limit, 1) - 1 LIMIT 1;
     SELECT e.seq, e.recorded_at INTO _stop, young_at FROM tidewire.events AS e
      WHERE e.tenant = find_due.rule.tenant AND e.seq > find_due.rule.applied_seq AND e.recorded_at >= find_due.cutoff
+       AND (_last IS NULL OR e.seq < _last)
      ORDER BY e.seq LIMIT 1;
     WITH looked AS MATERIALIZED (
         SELECT s.seq, s.recorded_at, s.topic, s.erased_at IS NULL AS is_there,
@@ -1916,6 +1924,8 @@ DECLARE
     _redacted bigint := 0;
     _changed  bigint;
     _chunk    text;
+    -- Of a row, as it was.
+    _is_whole CONSTANT text := '($5 IS NULL OR coalesce(e.subject = $5, true))';
     _version  bigint := (SELECT c.version FROM tidewire.erasure_changes AS c);
 BEGIN
     WITH erased AS (
@@ -1942,24 +1952,21 @@ BEGIN
            AND c.range_start <= redact.recorded_to AND c.range_end > redact.recorded_from
          ORDER BY c.range_start
     LOOP
+        -- Without a join of the chunk with itself: where its statistics are wrong, that went through all of the batch for each of it.
         EXECUTE format(
             'UPDATE %1$s AS e
-                SET id = CASE WHEN w.is_whole OR strpos(e.id, $5) > 0 THEN gen_random_uuid()::text ELSE e.id END,
+                SET id = CASE WHEN %2$s OR strpos(e.id, $5) > 0 THEN gen_random_uuid()::text ELSE e.id END,
                     source = CASE WHEN $5 IS NOT NULL AND starts_with(e.topic, ''tidewire.'') THEN e.source END,
                     trace = NULL,
-                    subject = CASE WHEN NOT w.is_whole THEN e.subject END,
-                    occurred_at = CASE WHEN NOT w.is_whole THEN e.occurred_at END,
-                    region = CASE WHEN NOT w.is_whole THEN e.region END,
-                    gdpr = CASE WHEN NOT w.is_whole THEN e.gdpr END,
-                    data = CASE WHEN NOT w.is_whole THEN e.data END,
-                    bytes = CASE WHEN NOT w.is_whole THEN e.bytes END,
-                    content_type = CASE WHEN NOT w.is_whole THEN e.content_type END,
-                    erased_at = CASE WHEN w.is_whole THEN clock_timestamp() END
-               FROM (SELECT o.seq, o.recorded_at, $5 IS NULL OR coalesce(o.subject = $5, true) AS is_whole
-                       FROM %1$s AS o
-                      WHERE o.seq = ANY ($2) AND o.tenant = $1 AND o.recorded_at BETWEEN $3 AND $4 AND o.erased_at IS NULL) AS w
-              WHERE e.seq = w.seq AND e.recorded_at = w.recorded_at AND e.tenant = $1
-                AND e.seq = ANY ($2) AND e.recorded_at BETWEEN $3 AND $4', _chunk)
+                    subject = CASE WHEN NOT %2$s THEN e.subject END,
+                    occurred_at = CASE WHEN NOT %2$s THEN e.occurred_at END,
+                    region = CASE WHEN NOT %2$s THEN e.region END,
+                    gdpr = CASE WHEN NOT %2$s THEN e.gdpr END,
+                    data = CASE WHEN NOT %2$s THEN e.data END,
+                    bytes = CASE WHEN NOT %2$s THEN e.bytes END,
+                    content_type = CASE WHEN NOT %2$s THEN e.content_type END,
+                    erased_at = CASE WHEN %2$s THEN clock_timestamp() END
+              WHERE e.seq = ANY ($2) AND e.tenant = $1 AND e.recorded_at BETWEEN $3 AND $4 AND e.erased_at IS NULL', _chunk, _is_whole)
           USING redact.tenant, redact.seqs, redact.recorded_from, redact.recorded_to, redact.person;
         GET DIAGNOSTICS _changed = ROW_COUNT;
         _redacted := _redacted + _changed;

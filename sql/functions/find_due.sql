@@ -13,10 +13,18 @@ CREATE OR REPLACE FUNCTION tidewire.find_due(rule tidewire.retention_rules, wate
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $fn$
 #variable_conflict use_column
 DECLARE
+    _last bigint;
     _stop bigint;
 BEGIN
+    -- The last of a full batch. What is young is looked for before it alone: the chunk of the cutoff may hold millions that are older,
+    -- and they would be gone through for each batch.
+    SELECT s.seq INTO _last FROM tidewire.events AS s
+     WHERE s.tenant = find_due.rule.tenant AND s.seq > find_due.rule.applied_seq AND s.seq <= find_due.watermark
+       AND s.recorded_at < find_due.cutoff
+     ORDER BY s.seq OFFSET greatest(find_due.row_limit, 1) - 1 LIMIT 1;
     SELECT e.seq, e.recorded_at INTO _stop, young_at FROM tidewire.events AS e
      WHERE e.tenant = find_due.rule.tenant AND e.seq > find_due.rule.applied_seq AND e.recorded_at >= find_due.cutoff
+       AND (_last IS NULL OR e.seq < _last)
      ORDER BY e.seq LIMIT 1;
     WITH looked AS MATERIALIZED (
         SELECT s.seq, s.recorded_at, s.topic, s.erased_at IS NULL AS is_there,

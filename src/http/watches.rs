@@ -24,7 +24,7 @@ use crate::event::limits::{
 };
 use crate::event::{Tenant, TopicPattern};
 use crate::log::ReadError;
-use crate::log::watches::{Shown, Watch};
+use crate::log::watches::{Shown, Watch, Withheld};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -51,7 +51,8 @@ pub async fn list(
 ) -> Result<Response, Problem> {
     let listing = app.history.watches(&principal.tenant);
     let listing = listing.map_err(|error| problem(&app, error));
-    let watches = while_held(&app, &principal, listing).await?;
+    let mut watches = while_held(&app, &principal, listing).await?;
+    watches.retain(|watch| may_see(&principal, watch).is_ok());
     Ok(Json(json!({ "watches": watches })).into_response())
 }
 
@@ -104,11 +105,6 @@ pub async fn set(
     let wanted: NewWatch = read(&app, &principal, request).await?;
     let topics = topics(&wanted.topics)?;
     may_watch(&principal, &topics)?;
-    // Nor does anybody replace what they may not see.
-    match own(&app, &principal, &name, "").await {
-        Err(problem) if problem.kind != Kind::NotFound => return Err(problem),
-        Ok(_) | Err(_) => {}
-    }
     if !(1..=WATCH_WITHIN_S_MAX).contains(&wanted.within_s) {
         let range = format!("must be 1 to {WATCH_WITHIN_S_MAX}");
         return Err(Problem::parameter("within_s", range));
@@ -118,9 +114,11 @@ pub async fn set(
         &name,
         (&topics, wanted.within_s),
         &principal.name,
+        |watch| may_see(&principal, watch).is_ok(),
     );
     let setting = setting.map_err(|error| problem(&app, error));
-    match while_held(&app, &principal, setting).await? {
+    let set = while_held(&app, &principal, setting).await?;
+    match set.map_err(withheld)? {
         Some(watch) => Ok(Json(watch).into_response()),
         None => Err(Problem::new(
             Kind::TooMany,
@@ -139,12 +137,13 @@ pub async fn remove(
     path: Result<Path<String>, PathRejection>,
 ) -> Result<Response, Problem> {
     let name = name(path)?;
-    own(&app, &principal, &name, "").await?;
+    let may_change = |watch: &Watch| may_see(&principal, watch).is_ok();
     let removing = app
         .history
-        .remove_watch(&principal.tenant, &name, &principal.name);
+        .remove_watch(&principal.tenant, &name, &principal.name, may_change);
     let removing = removing.map_err(|error| problem(&app, error));
-    removed(while_held(&app, &principal, removing).await?, missing)
+    let has_removed = while_held(&app, &principal, removing).await?;
+    removed(has_removed.map_err(withheld)?, missing)
 }
 
 /// The tenant's watch of this name, if the credential may read what it tells of.
@@ -153,12 +152,21 @@ async fn own(app: &App, principal: &Principal, name: &str, after: &str) -> Resul
     let reading = reading.map_err(|error| problem(app, error));
     let shown = while_held(app, principal, reading).await?;
     let shown = shown.ok_or_else(missing)?;
-    let Watch { topics, .. } = &shown.watch;
-    // What somebody has written in SQL that is no pattern stands for nothing.
-    let parsed = topics.iter().map(|text| TopicPattern::parse(text));
-    let topics: Vec<_> = parsed.filter_map(Result::ok).collect();
-    may_watch(principal, &topics)?;
+    may_see(principal, &shown.watch)?;
     Ok(shown)
+}
+
+/// Whether the credential may read what a watch tells of.
+fn may_see(principal: &Principal, watch: &Watch) -> Result<(), Problem> {
+    // What somebody has written in SQL that is no pattern stands for nothing.
+    let parsed = watch.topics.iter().map(|text| TopicPattern::parse(text));
+    let topics: Vec<_> = parsed.filter_map(Result::ok).collect();
+    may_watch(principal, &topics)
+}
+
+fn withheld(_: Withheld) -> Problem {
+    let detail = "this credential may not read what the watch of this name tells of";
+    Problem::new(Kind::ForbiddenTopic, detail)
 }
 
 fn topics(texts: &[String]) -> Result<Vec<TopicPattern>, Problem> {

@@ -81,6 +81,10 @@ pub struct Stalled {
     pub since: DateTime<Utc>,
 }
 
+/// There is one of this name, and who asks may not change it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Withheld;
+
 /// A watch, and who has stalled.
 #[derive(Debug, Clone)]
 pub struct Shown {
@@ -156,7 +160,8 @@ impl History {
         client.settle(answered)
     }
 
-    /// Sets a watch; none if the tenant has [`WATCHES_MAX`] others. With other topics it begins anew.
+    /// Sets a watch; none if the tenant has [`WATCHES_MAX`] others. With other topics it begins anew. `may_change`: of one that there
+    /// is, as of the moment in which it is replaced.
     ///
     /// # Errors
     /// If the database cannot be asked.
@@ -166,13 +171,16 @@ impl History {
         name: &str,
         (topics, within_s): (&[TopicPattern], i32),
         actor: &Label,
-    ) -> Result<Option<Watch>, ReadError> {
+        may_change: impl Fn(&Watch) -> bool,
+    ) -> Result<Result<Option<Watch>, Withheld>, ReadError> {
         let mut client = self.briefly(tenant).await?;
         let work = async {
             let (tenant, actor) = (tenant.as_str(), actor.as_str());
             let topics: Vec<&str> = topics.iter().map(TopicPattern::as_str).collect();
             let transaction = begin(&mut client).await?;
-            transaction.execute(CLAIM, &[]).await?;
+            if !claim(&transaction, tenant, name, may_change).await? {
+                return Ok(Err(Withheld));
+            }
             let row = transaction
                 .query_opt(
                     SET_WATCH,
@@ -180,13 +188,14 @@ impl History {
                 )
                 .await?;
             transaction.commit().await?;
-            Ok(row.as_ref().map(watch).transpose()?)
+            Ok(Ok(row.as_ref().map(watch).transpose()?))
         };
         let answered = tokio::time::timeout(DATABASE_SILENCE_MAX, work).await;
         client.settle(answered)
     }
 
-    /// Removes a watch of the tenant, and all that is known of its subjects; whether there was one.
+    /// Removes a watch of the tenant, and all that is known of its subjects; whether there was one. `may_change`: as of the moment in
+    /// which it is removed.
     ///
     /// # Errors
     /// If the database cannot be asked.
@@ -195,21 +204,37 @@ impl History {
         tenant: &Tenant,
         name: &str,
         actor: &Label,
-    ) -> Result<bool, ReadError> {
+        may_change: impl Fn(&Watch) -> bool,
+    ) -> Result<Result<bool, Withheld>, ReadError> {
         let mut client = self.briefly(tenant).await?;
         let work = async {
             let (tenant, actor) = (tenant.as_str(), actor.as_str());
             let transaction = begin(&mut client).await?;
-            transaction.execute(CLAIM, &[]).await?;
+            if !claim(&transaction, tenant, name, may_change).await? {
+                return Ok(Err(Withheld));
+            }
             let removed = transaction
                 .execute(REMOVE, &[&tenant, &name, &actor])
                 .await?;
             transaction.commit().await?;
-            Ok(removed > 0)
+            Ok(Ok(removed > 0))
         };
         let answered = tokio::time::timeout(DATABASE_SILENCE_MAX, work).await;
         client.settle(answered)
     }
+}
+
+/// Nobody else changes a watch until the end of the transaction; whether this one may be.
+async fn claim(
+    transaction: &Transaction<'_>,
+    tenant: &str,
+    name: &str,
+    may_change: impl Fn(&Watch) -> bool,
+) -> Result<bool, Error> {
+    transaction.execute(CLAIM, &[]).await?;
+    let row = transaction.query_opt(ONE, &[&tenant, &name]).await?;
+    let there = row.as_ref().map(watch).transpose()?;
+    Ok(there.is_none_or(|watch| may_change(&watch)))
 }
 
 fn watch(row: &Row) -> Result<Watch, Error> {

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
+use tidewire::event::limits::STATEMENT_MAX;
 use tokio_postgres::Client;
 
 use super::retention::store;
-use crate::support::{TestDb, eventually};
+use crate::support::{Server, TestDb, eventually};
 
 const DAY: i32 = 86_400;
 const REMOVE: &str = "SELECT tidewire.retain_by_rules()";
@@ -170,4 +171,26 @@ async fn a_chunk_that_another_has_removed_is_not_looked_for() {
     };
     let (was_removed, ()) = tokio::join!(removes(&second), ending);
     assert!(!was_removed);
+}
+
+/// As with some ten million events: their reading alone takes longer than other statements may.
+#[tokio::test]
+async fn a_server_takes_its_time_to_read_a_chunk() {
+    let db = TestDb::new().await;
+    let client = due(&db).await;
+    let slowly = format!(
+        "DO $$ BEGIN EXECUTE regexp_replace(pg_get_functiondef('tidewire.lost_by_rules(regclass, text[])'::regprocedure),
+            E'\\nBEGIN\\n', E'\\nBEGIN\\nPERFORM pg_sleep({});\\n'); END $$",
+        STATEMENT_MAX.as_secs_f64() + 0.5
+    );
+    run(&client, &slowly).await;
+    let server = Server::start(&db).await;
+    eventually(Duration::from_secs(30), || async {
+        let there = "SELECT count(*) FROM tidewire.events WHERE topic IN ('a', 'b')";
+        let there: i64 = client.query_one(there, &[]).await.unwrap().get(0);
+        // Its rules do not empty them before: they are there as a whole or not at all.
+        (there == 0).then_some(()).ok_or(there)
+    })
+    .await;
+    server.stop().await;
 }

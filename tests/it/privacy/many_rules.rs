@@ -38,6 +38,58 @@ async fn a_hundred_rules_are_applied_in_the_time_of_a_statement() {
     assert_eq!(removed, 5_000);
 }
 
+/// Where it has no statistics to go by, the database may take any way; with a join of a chunk with itself one of them is the square of
+/// the batch.
+#[tokio::test]
+async fn a_batch_is_emptied_in_the_time_of_a_statement_however_it_is_gone_about() {
+    let (_db, client) = many().await;
+    let ways = "SET enable_hashjoin = off; SET enable_mergejoin = off; SET enable_indexscan = off; SET enable_bitmapscan = off";
+    client.batch_execute(ways).await.unwrap();
+    let seqs = "SELECT tidewire.redact('acme', array_agg(seq), min(recorded_at), max(recorded_at)) FROM tidewire.events
+                 WHERE tenant = 'acme'";
+    let emptied: i64 = client.query_one(seqs, &[]).await.unwrap().get(0);
+    assert!(emptied >= 5_000, "{emptied}");
+}
+
+/// Old ones beyond the batch are not gone through to find where the rule ends.
+#[tokio::test]
+async fn a_batch_reads_no_more_than_it_empties() {
+    let db = TestDb::new().await;
+    let mut client = db.connect().await;
+    client
+        .batch_execute(
+            "SET session_replication_role = replica;
+             INSERT INTO tidewire.events (recorded_at, tenant, id, topic)
+             SELECT date_trunc('day', clock_timestamp()) - interval '3 days' + n * interval '1 second', 'acme', n::text, 'a'
+               FROM generate_series(1, 20000) AS n;
+             SET session_replication_role = origin;
+             ANALYZE tidewire.events;
+             INSERT INTO tidewire.retention_rules (tenant, pattern, days) VALUES ('acme', '*', 1);
+             SET plan_cache_mode = force_custom_plan",
+        )
+        .await
+        .unwrap();
+    // The cutoff lies in the chunk, before its last hundred.
+    let cutoff = "SELECT recorded_at FROM tidewire.events WHERE id = '19900'";
+    let cutoff: chrono::DateTime<chrono::Utc> = client.query_one(cutoff, &[]).await.unwrap().get(0);
+    let find = "SELECT f.looked, f.young_at IS NOT NULL FROM tidewire.retention_rules AS r,
+                       tidewire.find_due(r, 1000000, $2, $1, 1000000) AS f
+                 WHERE r.tenant = 'acme'";
+    let read = "SELECT sum(coalesce(seq_tup_read, 0) + coalesce(idx_tup_fetch, 0))::bigint FROM pg_stat_xact_user_tables
+                 WHERE schemaname = '_timescaledb_internal'";
+    for (limit, looked, is_ended) in [(10_i64, 10_i64, false), (30_000, 19_899, true)] {
+        let transaction = client.transaction().await.unwrap();
+        // What this session has counted and not told of yet is in it as well.
+        let rows = async || -> i64 { transaction.query_one(read, &[]).await.unwrap().get(0) };
+        let before = rows().await;
+        let row = transaction.query_one(find, &[&limit, &cutoff]).await;
+        let row = row.unwrap();
+        assert_eq!((row.get(0), row.get(1)), (looked, is_ended));
+        let read = rows().await - before;
+        assert!(is_ended || read < 1_000, "{read} were read");
+    }
+}
+
 #[tokio::test]
 async fn a_chunk_of_many_topics_goes_by_a_hundred_rules_in_the_time_of_a_statement() {
     let (_db, client) = many().await;

@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 use tidewire::access::Claims;
 
 use super::fixture::{beat, start, try_watch, until_told, unwatch, watch};
-use crate::support::eventually;
 use crate::support::token::{claims, issue, token};
+use crate::support::{Api, eventually};
 
 #[tokio::test]
 async fn what_is_no_watch_is_refused() {
@@ -55,6 +55,16 @@ async fn nobody_replaces_a_watch_that_they_may_not_see() {
     assert_eq!(try_watch(&narrow, "beats", &wanted).await.0, 403);
     assert_eq!(unwatch(&narrow, "beats").await, 403);
     assert_eq!(try_watch(&narrow, "own", &wanted).await.0, 200);
+    let names = async |api: &Api| -> Vec<String> {
+        let listed = api.get("/v1/watches").await;
+        let watches = listed["watches"].as_array().unwrap();
+        watches
+            .iter()
+            .map(|one| one["name"].as_str().unwrap().to_owned())
+            .collect()
+    };
+    assert_eq!(names(&narrow).await, ["own"]);
+    assert_eq!(names(&acme).await, ["beats", "own"]);
     let left = acme.get("/v1/watches/beats").await;
     assert_eq!(left["topics"], json!(["agent.*"]));
     server.stop().await;
