@@ -3,7 +3,8 @@
 //! # Invariants
 //! - It loads the whole server, so it is for operators, and one runs at a time.
 //! - Who runs the checks is given from above: this floor knows no client of itself (decision 0027).
-//! - What was begun goes to its end, and is cleaned up, whether or not anybody waits for it.
+//! - What was begun goes to its end, and is cleaned up, whether or not anybody waits for it: also when the credential of whoever began it
+//!   ends, who then hears no more of it.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -22,6 +23,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use super::acted::acted;
 use super::admin::Operator;
 use super::app::App;
+use super::caller;
 use super::credentials::read;
 use super::problem::{Kind, Problem};
 use crate::access::Principal;
@@ -71,7 +73,7 @@ enum Form {
 /// `POST /v1/validate`: 200 with a report, whether or not it `passed`.
 ///
 /// # Errors
-/// 400, 403, 429 also while one is running.
+/// 400, 401 also when the credential ends meanwhile, 403, 429 also while one is running. Lines end with the credential.
 pub async fn post(
     State(app): State<App>,
     Operator(principal): Operator,
@@ -79,6 +81,7 @@ pub async fn post(
 ) -> Result<Response, Problem> {
     let form = form(&request);
     let Wanted { depth } = read(&app, &principal, request).await?;
+    let lease = caller::lease(&app, &principal).await?;
     let begun = app.validator.begin(&app, &principal, &depth);
     let mut lines = begun.map_err(|why| match why {
         NotBegun::Unknown(reason) => Problem::parameter("type", reason),
@@ -90,22 +93,32 @@ pub async fn post(
     let did = json!({ "type": depth });
     acted(&app, &principal, "tidewire.audit.validation.begun", &did);
     if form == Form::Report {
-        while let Some(line) = lines.recv().await {
-            if let Some(report) = line.get("report") {
-                return Ok(axum::Json(report).into_response());
-            }
-        }
-        let detail = "the checks were cut short: the server is stopping, or its log says why";
-        return Err(super::errors::unavailable(detail));
+        return caller::under(&lease, report(&mut lines)).await;
     }
     let (media_type, before, after) = match form {
         Form::Sse => ("text/event-stream", "data: ", "\n\n"),
         _ => ("application/x-ndjson", "", "\n"),
     };
+    let ended = Box::pin(lease.ended());
     let lines = ReceiverStream::new(lines)
-        .map(move |line| Ok::<_, Infallible>(Bytes::from(format!("{before}{line}{after}"))));
+        .take_until(ended)
+        .map(move |line| {
+            // Let go when nobody reads any more.
+            let _ = &lease;
+            Ok::<_, Infallible>(Bytes::from(format!("{before}{line}{after}")))
+        });
     let headers = [(CONTENT_TYPE, media_type), (CACHE_CONTROL, "no-store")];
     Ok((headers, Body::from_stream(lines)).into_response())
+}
+
+async fn report(lines: &mut mpsc::Receiver<Value>) -> Result<Response, Problem> {
+    while let Some(line) = lines.recv().await {
+        if let Some(report) = line.get("report") {
+            return Ok(axum::Json(report).into_response());
+        }
+    }
+    let detail = "the checks were cut short: the server is stopping, or its log says why";
+    Err(super::errors::unavailable(detail))
 }
 
 fn form(request: &Request) -> Form {

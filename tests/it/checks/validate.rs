@@ -1,11 +1,15 @@
 //! `POST /v1/validate`.
 
+use std::time::Duration;
+
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use tokio_postgres::Client;
 
 use crate::support::client::json_of;
-use crate::support::token::{self, WITH_TOKENS};
-use crate::support::{Api, Server, TestDb};
+use crate::support::token::{self, WITH_TOKENS, with_jti};
+use crate::support::{Api, Server, TestDb, eventually};
 
 async fn server(db: &TestDb) -> Server {
     let mut arguments = WITH_TOKENS.to_vec();
@@ -142,5 +146,52 @@ async fn it_is_for_operators_and_its_tenants_are_nobodys() {
         .try_get("/v1/events")
         .await;
     assert_eq!(status, 200, "any other name is anybody's");
+    server.stop().await;
+}
+
+/// Revokes a token as an operator does who has a database alone.
+async fn end(client: &Client, jti: &str) {
+    let revoke = "INSERT INTO tidewire.revoked_tokens (tenant, claim, value, revoked_by) VALUES ('operators', 'jti', $1, 'operator')";
+    client.execute(revoke, &[&jti]).await.unwrap();
+}
+
+/// It goes on, and nobody hears of it who may not.
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_began_it_hears_no_more_when_the_credential_ends() {
+    let db = TestDb::new().await;
+    let server = server(&db).await;
+    let client = db.connect().await;
+    let performance = json!({"type": "performance"});
+    let holder = server.api.with_token(&with_jti("operators", "lines"));
+    let mut lines = validate(&holder, "application/x-ndjson", performance.clone()).await;
+    let mut text = String::from_utf8(lines.chunk().await.unwrap().unwrap().to_vec()).unwrap();
+    end(&client, "lines").await;
+    while let Some(chunk) = lines.chunk().await.unwrap() {
+        text.push_str(std::str::from_utf8(&chunk).unwrap());
+    }
+    assert!(!text.contains("\"report\""), "{text}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whoever_waits_for_the_report_is_refused_when_the_credential_ends() {
+    let db = TestDb::new().await;
+    let server = server(&db).await;
+    let client = db.connect().await;
+    let holder = server.api.with_token(&with_jti("operators", "report"));
+    let mut asking = JoinSet::new();
+    asking.spawn(async move {
+        json_of(validate(&holder, "*/*", json!({"type": "performance"})).await).await
+    });
+    let begun =
+        "SELECT count(*) FROM tidewire.events WHERE topic = 'tidewire.audit.validation.begun'";
+    eventually(Duration::from_secs(10), || async {
+        let begun: i64 = client.query_one(begun, &[]).await.unwrap().get(0);
+        (begun == 1).then_some(()).ok_or(begun)
+    })
+    .await;
+    end(&client, "report").await;
+    let (status, problem) = asking.join_next().await.unwrap().unwrap();
+    assert_eq!(status, 401, "{problem}");
     server.stop().await;
 }
