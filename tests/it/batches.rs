@@ -50,14 +50,14 @@ async fn what_follows_on_a_socket_does_not_overtake_what_has_to_wait() {
     let db = TestDb::new().await;
     let server = Server::start(&db).await;
     server.api.append(&json!({"topic": "warm"})).await;
-    let holder = db.connect().await;
-    let hold = "BEGIN; SELECT tidewire.append('x', id => 'first', tenant => 'dev')";
-    holder.batch_execute(hold).await.unwrap();
     let watcher = db.connect().await;
     let slow = "CREATE FUNCTION public.slow() RETURNS trigger LANGUAGE plpgsql AS
             $$ BEGIN PERFORM pg_sleep(0.5); RETURN NULL; END $$;
         CREATE TRIGGER slow BEFORE INSERT ON tidewire.events FOR EACH STATEMENT EXECUTE FUNCTION public.slow()";
     watcher.batch_execute(slow).await.unwrap();
+    let holder = db.connect().await;
+    let hold = "BEGIN; SELECT tidewire.append('x', id => 'first', tenant => 'dev')";
+    holder.batch_execute(hold).await.unwrap();
     let are = async |what: &str, count: i64| {
         eventually(PATIENCE, || async {
             let select = format!("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND {what}");

@@ -46,7 +46,8 @@ async fn whose_time_is_over_is_answered_then_and_leaves_the_queue() {
     }
     assert_eq!(server.app.appender.waiting(), (0, 0), "with their bytes");
     proxy.restore();
-    acme.append(&json!({"topic": "a.after"})).await;
+    let after = send(&acme, Some("wait=20"), &json!({"topic": "a.after"})).await;
+    assert_eq!(after.status(), 201);
     assert_eq!(ids(&db, "a.late").await, Vec::<String>::new());
     server.stop().await;
 }
