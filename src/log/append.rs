@@ -340,15 +340,7 @@ impl Appender {
             outcomes: Vec::new(),
         });
         if let Err(refusal) = pushed {
-            let (error, fate) = match refusal {
-                Refusal::Shut => (
-                    self.breaker.turned_away(RETRY_AFTER_MIN).into(),
-                    Fate::Unavailable,
-                ),
-                Refusal::Full { retry_after } => {
-                    (AppendError::Overloaded { retry_after }, Fate::Shed)
-                }
-            };
+            let (error, fate) = self.refused(refusal);
             self.metrics.append.count_each(&priorities, fate);
             return Err(error);
         }
@@ -361,6 +353,17 @@ impl Appender {
                 Err(AppendError::Unavailable(Unavailable::Silent))
             }
             Err(_) => Err(AppendError::Unavailable(Unavailable::Silent)),
+        }
+    }
+
+    /// What whoever is not let into the queue is told.
+    fn refused(&self, refusal: Refusal) -> (AppendError, Fate) {
+        match refusal {
+            Refusal::Shut => {
+                let tripped = self.breaker.turned_away(RETRY_AFTER_MIN);
+                (tripped.into(), Fate::Unavailable)
+            }
+            Refusal::Full { retry_after } => (AppendError::Overloaded { retry_after }, Fate::Shed),
         }
     }
 
