@@ -7,8 +7,10 @@
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
+use futures_util::TryFutureExt as _;
 use serde_json::Value;
 use tokio_postgres::error::DbError;
+use tokio_postgres::types::Type;
 use tokio_postgres::{Client, Row};
 
 use super::ledger::LedgerError;
@@ -129,7 +131,9 @@ pub(super) async fn listed(
     client: &Client,
     tenant: &Tenant,
 ) -> Result<(ListedSettings, Mark), LedgerError> {
-    let row = client.query_one(SETTINGS, &[&tenant.as_str()]).await?;
+    let name = tenant.as_str();
+    let named = [(&name as _, Type::TEXT)];
+    let row = client.query_typed_one(SETTINGS, &named).await?;
     let or = |text: Option<String>, default: &str| text.unwrap_or_else(|| default.to_owned());
     let listed = ListedSettings {
         topic_mode: or(row.try_get(0)?, TopicMode::default().as_str()),
@@ -195,10 +199,22 @@ pub(super) async fn stored(
     tenant: &Tenant,
     known: &HashMap<String, Declared>,
 ) -> Result<Stored, LedgerError> {
-    // The change first: what is read after it is as new or newer.
-    let (listed, change) = listed(client, tenant).await?;
     let known: Vec<&str> = known.keys().map(String::as_str).collect();
-    let rows = client.query(ROWS, &[&tenant.as_str(), &known]).await?;
+    let tenant_name = tenant.as_str();
+    let (named, knowing) = (
+        (&tenant_name as _, Type::TEXT),
+        (&known as _, Type::TEXT_ARRAY),
+    );
+    let parameters = [named, knowing];
+    // The change first: what is read after it is as new or newer. Both are on their way at once, in this order: whoever writes
+    // waits for one round trip, which may be a long one.
+    let reading = futures_util::try_join!(
+        listed(client, tenant),
+        client
+            .query_typed(ROWS, &parameters)
+            .map_err(LedgerError::from),
+    );
+    let ((listed, change), rows) = reading?;
     Ok(Stored {
         listed,
         change,

@@ -218,6 +218,8 @@ pub const MESSAGE_TIMEOUT: Duration = Duration::from_mins(1);
 pub const SEND_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the last frame of a WebSocket may take. Longer: the line is cut.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// A socket that the server closes waits for so long for the outcome of what it was sent to store. Then: it is closed without.
+pub const FAREWELL_MAX: Duration = Duration::from_secs(5);
 /// Heartbeat of a WebSocket. Two without a sign of life: close 4408.
 pub const WS_HEARTBEAT: Duration = Duration::from_secs(30);
 /// Heartbeat of an SSE stream.

@@ -14,12 +14,14 @@ use super::admission::Admission;
 use super::app::App;
 use super::append::{append, created};
 use super::body::{self, Whole};
-use super::caller::{self, Caller, under};
+use super::caller::{Caller, under};
+use super::holding::Held;
 use super::ingest;
-use super::policy::{self, admit};
+use super::policy::admit;
+use super::prefer::Preferences;
 use super::problem::{Kind, Problem};
+use crate::access::Principal;
 use crate::access::limits::Quantity;
-use crate::access::{Lease, Principal};
 use crate::event::Label;
 use crate::event::new_event::{Draft, Refusal};
 use crate::log::AppendOptions;
@@ -34,9 +36,8 @@ pub async fn replace_state(
     agent: AgentId,
     request: Request,
 ) -> Result<Response, Problem> {
-    let lease = caller::lease(&app, &principal).await?;
-    let holder = (&principal, &lease);
-    let (parts, body) = read(&app, holder, request).await?;
+    let (held, parts, body) = read(&app, &principal, request).await?;
+    let holder = (&principal, &held);
     store(&app, holder, &agent?, "agent.state.replaced", &parts, &body).await
 }
 
@@ -50,9 +51,8 @@ pub async fn patch_state(
     agent: AgentId,
     request: Request,
 ) -> Result<Response, Problem> {
-    let lease = caller::lease(&app, &principal).await?;
-    let holder = (&principal, &lease);
-    let (parts, body) = read(&app, holder, request).await?;
+    let (held, parts, body) = read(&app, &principal, request).await?;
+    let holder = (&principal, &held);
     store(&app, holder, &agent?, "agent.state.updated", &parts, &body).await
 }
 
@@ -66,9 +66,8 @@ pub async fn command(
     agent: AgentId,
     request: Request,
 ) -> Result<Response, Problem> {
-    let lease = caller::lease(&app, &principal).await?;
-    let holder = (&principal, &lease);
-    let (parts, body) = read(&app, holder, request).await?;
+    let (held, parts, body) = read(&app, &principal, request).await?;
+    let holder = (&principal, &held);
     let wanted: serde_json::Value = serde_json::from_slice(&body)
         .map_err(|error| Problem::new(Kind::Malformed, format!("the body is not JSON: {error}")))?;
     if !wanted
@@ -94,19 +93,24 @@ pub async fn command(
 }
 
 /// Who asks, and for how long.
-type Holder<'a> = (&'a Principal, &'a Lease);
+type Holder<'a> = (&'a Principal, &'a Held);
 type AgentId = Result<Path<String>, PathRejection>;
 
 async fn read(
     app: &App,
-    (principal, lease): Holder<'_>,
+    principal: &Principal,
     request: Request,
-) -> Result<(Parts, Whole), Problem> {
+) -> Result<(Held, Parts, Whole), Problem> {
     let (parts, body) = request.into_parts();
+    let mut held = Held::begin(app, principal, Preferences::of(&parts.headers).wait).await?;
     let admission = Admission::of_writer(app, principal, &parts.extensions);
-    let body = body::admitted(app, (principal, lease), &admission, &parts, body).await?;
+    let body = held
+        .of_client(async |lease| {
+            body::admitted(app, (principal, lease), &admission, &parts, body).await
+        })
+        .await?;
     admission.take(Quantity::Events, 1)?;
-    Ok((parts, body))
+    Ok((held, parts, body))
 }
 
 impl From<PathRejection> for Problem {
@@ -117,7 +121,7 @@ impl From<PathRejection> for Problem {
 
 async fn store(
     app: &App,
-    (principal, lease): Holder<'_>,
+    (principal, held): Holder<'_>,
     Path(agent): &Path<String>,
     topic: &str,
     parts: &Parts,
@@ -162,12 +166,13 @@ async fn store(
     if let Some(trace) = ingest::traceparent(headers) {
         ingest::apply_trace(&mut events, trace);
     }
-    let policy = under(lease, policy::of(app, principal)).await?;
-    let events = under(lease, admit(app, &policy, events.into())).await?;
+    let policy = held.policy(app, principal).await?;
+    let events = under(held.lease(), admit(app, &policy, events.into())).await?;
     let options = AppendOptions {
         request: parts.extensions.get().copied(),
-        ..AppendOptions::default()
+        ..held.options(app)
     };
-    let appended = append(app, principal, events, options).await?;
+    let appended = append(app, principal, events, options).await;
+    let appended = held.settle(appended)?;
     Ok(created(&appended, app.hub.identity(), key.is_some()))
 }

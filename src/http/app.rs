@@ -3,9 +3,9 @@
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::Notify;
 
-use crate::access::limits::{Allowances, Place};
+use crate::access::limits::{Allowances, Place, Places};
 use crate::access::{Access, Limits, Principal};
 use crate::consume::Standing;
 use crate::event::Tenant;
@@ -78,7 +78,7 @@ pub struct Inner {
     /// Sockets, streams, waiting long-polls, and pages on their way.
     pub sessions: Sessions,
     /// Places for appends that wait until their tenants' settings can be read.
-    pub held: Semaphore,
+    pub held: Places,
     /// Which lines are logged.
     log_filter: OnceLock<LogFilter>,
     /// Who has changed that last, for a while.
@@ -209,7 +209,7 @@ impl App {
             metrics,
             pulse: Pulse::default(),
             sessions,
-            held: Semaphore::new(APPEND_QUEUE_MAX),
+            held: Places::new(APPEND_QUEUE_MAX, None, None),
             log_filter: OnceLock::new(),
             log_changed_by: Mutex::default(),
             system: System::default(),

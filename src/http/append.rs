@@ -68,7 +68,7 @@ pub async fn post(
     let admission = Admission::of_writer(&app, &principal, request.extensions());
     let media = ingest::media_type(request.headers())?;
     let key = ingest::idempotency_key(request.headers())?;
-    let held = Held::begin(&app, &principal, Preferences::of(request.headers()).wait).await?;
+    let mut held = Held::begin(&app, &principal, Preferences::of(request.headers()).wait).await?;
     let policy = held.policy(&app, &principal).await?;
     if media == Media::Ndjson {
         let seat = app.seat(&admission, Transport::Upload)?;
@@ -81,7 +81,11 @@ pub async fn post(
         return Ok(ndjson::post(app, upload, key, request));
     }
     let (parts, body) = request.into_parts();
-    let body = body::admitted(&app, (&principal, held.lease()), &admission, &parts, body).await?;
+    let body = held
+        .of_client(async |lease| {
+            body::admitted(&app, (&principal, lease), &admission, &parts, body).await
+        })
+        .await?;
     let mut events = ingest::decode(media, &parts.headers, &body, &app.ingest)?.events;
     admission.take(Quantity::Events, events.len())?;
     if let Some(key) = &key {

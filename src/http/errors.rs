@@ -13,7 +13,7 @@ use super::problem::{ERRORS_MAX, Kind, MemberError, Problem};
 use crate::event::cursor::CursorError;
 use crate::feed::FollowError;
 use crate::log::breaker::Tripped;
-use crate::log::{AppendError, Identity, ReadError, Resource, Unavailable};
+use crate::log::{AppendError, Identity, ReadError, Unavailable};
 use crate::telemetry::Seldom;
 
 /// When to try again while the database is away; jittered, so that clients do not come back in step.
@@ -121,9 +121,10 @@ fn late(cause: &Unavailable) -> Problem {
 
 /// The database has failed, and nobody asks it for a while: `detail` of why.
 fn left_alone(tripped: Tripped, detail: impl FnOnce(&str) -> String) -> Problem {
-    let why = tripped
-        .lacking
-        .map_or("the database does not answer", Resource::lack);
+    let why = match tripped.lacking {
+        Some(resource) => resource.lack(),
+        None => tripped.trouble.text(),
+    };
     let later = tripped
         .retry_after
         .mul_f64(rand::rng().random_range(1.0..1.25));

@@ -17,7 +17,7 @@ use crate::event::{ByPriority, Priority};
 use crate::feed::Hub;
 use crate::log::status::{Database, Holder, UndueLock};
 use crate::log::wakeup::{NotifyMode, WakeUp};
-use crate::log::{Appender, BreakerState, Resource, Shortage};
+use crate::log::{Appender, BreakerState, Resource, Shortage, Trouble};
 
 /// A watermark that is held back by more events than this is worth a word.
 const LAG_EVENTS: i64 = 10_000;
@@ -137,12 +137,14 @@ fn away(hub: &Hub, observed: &Observed) -> Option<Issue> {
 }
 
 fn tripped(appender: &Appender) -> Option<Issue> {
-    let state = appender.breaker().state();
+    let breaker = appender.breaker();
+    let state = breaker.state();
     (state != BreakerState::Closed).then(|| {
+        let why = breaker.trouble().map_or("the database is tried again", Trouble::text);
         issue(
             "breaker-open",
             40,
-            format!("the database has failed again and again, so nobody waits for it; the breaker is {}", state.as_str()),
+            format!("the database has failed again and again, so nobody waits for it: {why}; the breaker is {}", state.as_str()),
             "see the server's log for why; it closes by itself once a batch is stored, or POST /v1/admin/breaker/reset",
         )
     })

@@ -4,7 +4,9 @@
 //! - Held is what may still be written: the credential is looked at before each attempt, as of a moment ago, and nothing of a
 //!   credential that has ended is written later.
 //! - What a writer's tenant has set is read before its events are taken, however long that is waited for.
-//! - Those that wait for that are bounded as the queue is.
+//! - Those that wait for that are bounded as the queue is, each tenant by its share.
+//! - Whatever is waited for, the answer comes when the time is over that the client has named. A read that is under way then goes
+//!   on for whoever asks next, and the first has all the time there is.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -41,7 +43,8 @@ impl Held {
         wait: Option<Duration>,
     ) -> Result<Self, Problem> {
         let until = wait.and_then(|wait| Instant::now().checked_add(wait));
-        let lease = Arc::new(caller::lease(app, principal).await?);
+        let lease = in_time(until, caller::lease(app, principal)).await?;
+        let lease = Arc::new(lease);
         Ok(Self { until, lease })
     }
 
@@ -57,38 +60,55 @@ impl Held {
         self.lease
     }
 
+    /// Does what takes the client's time, such as taking its body: that is not of what it waits.
+    ///
+    /// # Errors
+    /// Those of `work`.
+    pub async fn of_client<T>(
+        &mut self,
+        work: impl AsyncFnOnce(&Lease) -> Result<T, Problem>,
+    ) -> Result<T, Problem> {
+        let began = Instant::now();
+        let done = work(&self.lease).await;
+        let took = began.elapsed();
+        self.until = self.until.and_then(|until| until.checked_add(took));
+        done
+    }
+
     /// What the tenant has set, as soon as it can be read.
     ///
     /// # Errors
     /// 503 if that is too late, 401 if the credential ends meanwhile.
     pub async fn policy(&self, app: &App, principal: &Principal) -> Result<Policy, Problem> {
-        let lease = &self.lease;
-        let first = caller::under(lease, policy::of(app, principal)).await;
+        let read = || {
+            in_time(
+                self.until,
+                caller::under(&self.lease, policy::of(app, principal)),
+            )
+        };
+        let mut last = read().await;
         let Some(until) = self.until else {
-            return first;
+            return last;
         };
         let is_away = |read: &Result<Policy, Problem>| {
             let problem = read.as_ref().err();
             problem.is_some_and(|problem| problem.kind == Kind::Unavailable)
         };
-        if !is_away(&first) {
-            return first;
+        if !is_away(&last) {
+            return last;
         }
-        let Ok(_place) = app.held.try_acquire() else {
+        let Ok(_place) = app.limits.account(principal).place_among(&app.held) else {
             return Err(errors::overloaded("too many appends are held already"));
         };
-        let mut last = first;
         while is_away(&last) && Instant::now() < until {
             let again = async {
-                pause(PAUSE).await;
-                policy::of(app, principal).await
+                in_time(Some(until), caller::under(&self.lease, paused())).await?;
+                read().await
             };
-            let within = tokio::time::timeout_at(until.into(), caller::under(lease, again));
-            match app.drain.run_until_begun(within).await {
-                Some(Ok(read)) => last = read,
-                Some(Err(_)) => break,
+            last = match app.drain.run_until_begun(again).await {
+                Some(read) => read,
                 None => return Err(errors::unavailable("the server is shutting down")),
-            }
+            };
         }
         last
     }
@@ -115,6 +135,23 @@ impl Held {
         }
         stored
     }
+}
+
+/// The outcome, or 503 when the time is over.
+async fn in_time<T>(
+    until: Option<Instant>,
+    work: impl Future<Output = Result<T, Problem>>,
+) -> Result<T, Problem> {
+    let Some(until) = until else {
+        return work.await;
+    };
+    let done = tokio::time::timeout_at(until.into(), work).await;
+    done.unwrap_or_else(|_| Err(errors::unavailable("the database did not answer in time")))
+}
+
+async fn paused() -> Result<(), Problem> {
+    pause(PAUSE).await;
+    Ok(())
 }
 
 /// Asks whether what is held under this lease may still be written.

@@ -6,8 +6,8 @@
 //!   up the others.
 //! - Who is over a rate is slowed down: a chunk waits for its rate before it is stored, and nothing more is read meanwhile.
 //! - Whatever comes, blank lines without end too, others get to work in between.
-//! - When the log cannot take a chunk the stream ends with an error on that chunk's lines: what has no result line was
-//!   not stored, or may be sent again with the same ids.
+//! - When the log cannot take a chunk, or nobody may write it any more, the stream ends with an error on that chunk's lines: what
+//!   has no result line was not stored, or may be sent again with the same ids.
 
 mod line;
 mod report;
@@ -166,7 +166,7 @@ async fn run(
     let (app, lease) = (reader.app.clone(), Arc::clone(&reader.upload.lease));
     let admission = reader.upload.admission.clone();
     let principal = reader.upload.policy.principal.clone();
-    let identity = app.hub.identity();
+    let (identity, is_held) = (app.hub.identity(), reader.wait.is_some());
     let options = AppendOptions {
         sequence: None,
         wait: reader.wait,
@@ -198,7 +198,8 @@ async fn run(
         if let Some(following) = following.as_mut().filter(|_| is_on_its_way) {
             let _ = futures_util::poll!(&mut following.answers);
         }
-        let committed = settle(sent.lines, answers, identity);
+        let denied = is_held.then(|| caller::check(&lease).err()).flatten();
+        let committed = settle(sent.lines, answers, denied.as_ref(), identity);
         let (lines, is_over) = reporter.report(committed, identity);
         // Nobody reads them for ever either.
         let taken = tokio::time::timeout(reader.patience.idle, results.send(Ok(lines))).await;

@@ -26,7 +26,7 @@ use crate::event::ByPriority;
 use crate::feed::Hub;
 use crate::log::status::{Database, Holder};
 use crate::log::wakeup::WakeUp;
-use crate::log::{Breaker, ReadError};
+use crate::log::{Breaker, ReadError, Trouble};
 
 /// How the server and its log are.
 #[derive(Debug, Serialize)]
@@ -177,6 +177,9 @@ struct BreakerStatus {
     /// While it is open.
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after_s: Option<f64>,
+    /// Whether the database is away, or only takes nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trouble: Option<&'static str>,
 }
 
 impl BreakerStatus {
@@ -185,6 +188,7 @@ impl BreakerStatus {
         Self {
             state: breaker.state().as_str(),
             retry_after_s: tripped.map(|tripped| tripped.retry_after.as_secs_f64()),
+            trouble: breaker.trouble().map(Trouble::as_str),
         }
     }
 }

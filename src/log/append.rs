@@ -5,6 +5,8 @@
 //! - A group is stored as a whole or not at all, and answered after the commit. A bad group fails alone.
 //! - Every event has an id before it is queued, so a batch whose outcome is unknown can be sent again.
 
+mod late;
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -18,10 +20,10 @@ use super::inbox::Inbox;
 use super::lane::Lane;
 use super::listener::Listener;
 use super::patient::PatientLane;
-use super::queue::Queue;
+use super::queue::{Queue, Refusal};
 use super::repeats::Unique;
 use super::writer::Writer;
-use crate::event::limits::{APPEND_TIMEOUT, APPEND_WAIT_MAX};
+use crate::event::limits::{APPEND_TIMEOUT, APPEND_WAIT_MAX, RETRY_AFTER_MIN};
 use crate::event::{ByPriority, EventId, Expect, Label, NewEvent, Position, Seq, Tenant};
 use crate::pg::Connector;
 use crate::tasks::Tasks;
@@ -227,8 +229,17 @@ impl Appender {
         let mut answers = Answers::with_capacity(events.len());
         let parts = self.parts(events);
         async move {
+            // One wait for all parts.
+            let until = options
+                .wait
+                .and_then(|wait| Instant::now().checked_add(wait));
             for part in parts {
-                answers.extend(own.enqueue(&tenant, part, false, options.clone()).await?);
+                let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+                let options = AppendOptions {
+                    wait: left,
+                    ..options.clone()
+                };
+                answers.extend(own.enqueue(&tenant, part, false, options).await?);
             }
             Ok(answers)
         }
@@ -328,19 +339,12 @@ impl Appender {
             traced,
             outcomes: Vec::new(),
         });
-        if let Err(mut error) = pushed {
-            let fate = match &mut error {
-                AppendError::Tripped(tripped) => {
-                    tripped.lacking = self.breaker.shortages().gravest();
-                    Fate::Unavailable
-                }
-                _ => Fate::Shed,
-            };
+        if let Err(refusal) = pushed {
+            let (error, fate) = self.refused(refusal);
             self.metrics.append.count_each(&priorities, fate);
             return Err(error);
         }
-        let patience = timeout.saturating_add(Duration::from_secs(1));
-        match tokio::time::timeout(patience, answer).await {
+        match self.answer_in_time(answer, wait, timeout).await {
             Ok(Ok(answers)) => Ok(places.weave(answers)),
             Ok(Err(_)) => {
                 // Dropped before it was tried; what is answered later is counted then.
@@ -349,6 +353,17 @@ impl Appender {
                 Err(AppendError::Unavailable(Unavailable::Silent))
             }
             Err(_) => Err(AppendError::Unavailable(Unavailable::Silent)),
+        }
+    }
+
+    /// What whoever is not let into the queue is told.
+    fn refused(&self, refusal: Refusal) -> (AppendError, Fate) {
+        match refusal {
+            Refusal::Shut => {
+                let tripped = self.breaker.turned_away(RETRY_AFTER_MIN);
+                (tripped.into(), Fate::Unavailable)
+            }
+            Refusal::Full { retry_after } => (AppendError::Overloaded { retry_after }, Fate::Shed),
         }
     }
 

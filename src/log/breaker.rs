@@ -1,16 +1,20 @@
-//! A circuit breaker around what is written to the database: while it is away, nobody waits for it.
+//! A circuit breaker around what is written to the database: while that fails, nobody waits for it.
 //!
 //! # Invariants
 //! - Closed: all pass. After so many failures in a row it opens.
-//! - Open: nobody passes, until the recovery time is over or somebody else has heard of the database.
+//! - Open: nobody passes, until the recovery time is over or a database that was not heard of is heard of again. That one which
+//!   takes nothing is read all the while says nothing new.
 //! - Half-open: a few pass as probes. The first success closes it, the first failure opens it for another recovery time.
 //! - What a probe that was given up has found out is not known: its place is free again.
+//! - Why it is not closed is as true as is known: whoever reads the log all the time has the last word on whether the database is
+//!   there at all.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use tokio::sync::watch;
 
+use super::trouble::{Finding, Trouble};
 use crate::pg::{Resource, Shortages};
 use crate::telemetry::Metrics;
 
@@ -69,6 +73,8 @@ pub struct Tripped {
     pub retry_after: Duration,
     /// What the database has run out of, if it has said so.
     pub lacking: Option<Resource>,
+    /// Whether it is there at all.
+    pub trouble: Trouble,
 }
 
 /// See the module. Cheap to clone; clones are one breaker.
@@ -78,20 +84,44 @@ pub struct Breaker(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     settings: BreakerSettings,
-    circuit: Mutex<Circuit>,
+    known: Mutex<Known>,
     state: watch::Sender<BreakerState>,
+    trouble: watch::Sender<Option<Trouble>>,
     shortages: Shortages,
     metrics: Metrics,
 }
 
 #[derive(Debug)]
+struct Known {
+    circuit: Circuit,
+    /// Whether whoever reads the log all the time has reached the database the last time.
+    is_heard: bool,
+    /// None while it is closed, and while it is half-open because the database is heard of again.
+    trouble: Option<Trouble>,
+}
+
+#[derive(Debug)]
 enum Circuit {
-    Closed { failures: u32 },
-    Open { until: Instant },
-    HalfOpen { probes: u32 },
+    Closed {
+        /// Of batches, in a row.
+        failures: u32,
+        /// Of whoever reads the log, in a row.
+        misses: u32,
+    },
+    Open {
+        until: Instant,
+    },
+    HalfOpen {
+        probes: u32,
+    },
 }
 
 impl Circuit {
+    const CLOSED: Self = Self::Closed {
+        failures: 0,
+        misses: 0,
+    };
+
     const fn state(&self) -> BreakerState {
         match self {
             Self::Closed { .. } => BreakerState::Closed,
@@ -107,8 +137,13 @@ impl Breaker {
     pub fn new(settings: BreakerSettings, shortages: Shortages, metrics: Metrics) -> Self {
         Self(Arc::new(Inner {
             settings,
-            circuit: Mutex::new(Circuit::Closed { failures: 0 }),
+            known: Mutex::new(Known {
+                circuit: Circuit::CLOSED,
+                is_heard: true,
+                trouble: None,
+            }),
             state: watch::channel(BreakerState::Closed).0,
+            trouble: watch::channel(None).0,
             shortages,
             metrics,
         }))
@@ -119,25 +154,26 @@ impl Breaker {
     /// # Errors
     /// If it is open, or as many probes as may are under way.
     pub fn pass(&self, now: Instant) -> Result<Pass, Tripped> {
-        let mut circuit = self.circuit();
-        let is_probe = match &mut *circuit {
+        let mut known = self.known();
+        let is_probe = match &mut known.circuit {
             Circuit::Closed { .. } => false,
             Circuit::Open { until } if now < *until => {
-                return Err(self.tripped(until.saturating_duration_since(now)));
+                let left = until.saturating_duration_since(now);
+                return Err(self.tripped(&known, left));
             }
             Circuit::Open { .. } => {
-                *circuit = Circuit::HalfOpen { probes: 1 };
+                known.circuit = Circuit::HalfOpen { probes: 1 };
                 true
             }
             Circuit::HalfOpen { probes } if *probes >= self.0.settings.probes.max(1) => {
-                return Err(self.tripped(Duration::from_secs(1)));
+                return Err(self.tripped(&known, Duration::from_secs(1)));
             }
             Circuit::HalfOpen { probes } => {
                 *probes = probes.saturating_add(1);
                 true
             }
         };
-        self.tell(&circuit);
+        self.tell(&known);
         Ok(Pass {
             breaker: self.clone(),
             is_probe,
@@ -148,12 +184,19 @@ impl Breaker {
     /// How long nobody passes from now on, as far as is known.
     #[must_use]
     pub fn open_for(&self, now: Instant) -> Option<Tripped> {
-        match *self.circuit() {
+        let known = self.known();
+        match known.circuit {
             Circuit::Open { until } if now < until => {
-                Some(self.tripped(until.saturating_duration_since(now)))
+                Some(self.tripped(&known, until.saturating_duration_since(now)))
             }
             _ => None,
         }
+    }
+
+    /// What whoever does not pass is told, if there is nothing better to say of when it may be tried again.
+    pub(super) fn turned_away(&self, retry_after: Duration) -> Tripped {
+        let now = self.open_for(Instant::now());
+        now.unwrap_or_else(|| self.tripped(&self.known(), retry_after))
     }
 
     /// What the database has run out of, as those say who connect and write.
@@ -162,10 +205,11 @@ impl Breaker {
         &self.0.shortages
     }
 
-    fn tripped(&self, retry_after: Duration) -> Tripped {
+    fn tripped(&self, known: &Known, retry_after: Duration) -> Tripped {
         Tripped {
             retry_after,
             lacking: self.0.shortages.gravest(),
+            trouble: known.trouble.unwrap_or(Trouble::WritesFail),
         }
     }
 
@@ -174,7 +218,7 @@ impl Breaker {
         let mut changes = self.states();
         loop {
             changes.borrow_and_update();
-            let until = match *self.circuit() {
+            let until = match self.known().circuit {
                 Circuit::Closed { .. } => return,
                 Circuit::HalfOpen { probes } if probes < self.0.settings.probes.max(1) => return,
                 Circuit::HalfOpen { .. } => None,
@@ -192,36 +236,51 @@ impl Breaker {
         }
     }
 
-    /// Somebody who does not pass here has not reached the database.
+    /// Whoever reads the log all the time has not reached the database.
     pub fn missed(&self) {
-        self.ended(false, Some(false), Instant::now());
+        let mut known = self.known();
+        known.is_heard = false;
+        if known.trouble.is_some() {
+            known.trouble = Some(Trouble::Away);
+        }
+        if let Circuit::Closed { misses, .. } = &mut known.circuit {
+            *misses = misses.saturating_add(1);
+        }
+        self.open_if_due(&mut known, Finding::Away, Instant::now());
+        self.tell(&known);
     }
 
-    /// Somebody who does not pass here has reached the database again: it is worth a try.
+    /// Whoever reads the log all the time has reached the database. If that is news, it is worth a try.
     pub fn heard(&self) {
-        let mut circuit = self.circuit();
-        match &mut *circuit {
-            // Failures count that come in a row.
-            Circuit::Closed { failures } => *failures = 0,
-            Circuit::Open { .. } => {
-                *circuit = Circuit::HalfOpen { probes: 0 };
-                self.tell(&circuit);
+        let mut known = self.known();
+        let is_news = !std::mem::replace(&mut known.is_heard, true);
+        match &mut known.circuit {
+            // Failures count that come in a row: those of batches are ended by batches.
+            Circuit::Closed { misses, .. } => *misses = 0,
+            Circuit::Open { .. } if is_news => {
+                known.circuit = Circuit::HalfOpen { probes: 0 };
+                known.trouble = None;
             }
-            Circuit::HalfOpen { .. } => {}
+            Circuit::HalfOpen { .. } if is_news => known.trouble = None,
+            Circuit::Open { .. } | Circuit::HalfOpen { .. } => {
+                // What batches took for its absence it was not.
+                known.trouble = known.trouble.map(|_| Trouble::WritesFail);
+            }
         }
+        self.tell(&known);
     }
 
     /// Closes it: an administrator knows better.
     pub fn reset(&self) {
-        let mut circuit = self.circuit();
-        *circuit = Circuit::Closed { failures: 0 };
-        self.tell(&circuit);
+        let mut known = self.known();
+        (known.circuit, known.trouble) = (Circuit::CLOSED, None);
+        self.tell(&known);
     }
 
     /// Its state now.
     #[must_use]
     pub fn state(&self) -> BreakerState {
-        self.circuit().state()
+        self.known().circuit.state()
     }
 
     /// Its states as they come.
@@ -230,52 +289,83 @@ impl Breaker {
         self.0.state.subscribe()
     }
 
-    fn ended(&self, is_probe: bool, outcome: Option<bool>, now: Instant) {
-        let mut circuit = self.circuit();
-        match (&mut *circuit, outcome) {
-            (Circuit::Closed { failures }, Some(true)) => *failures = 0,
-            (Circuit::Closed { failures }, Some(false)) => {
-                *failures = failures.saturating_add(1);
-                if *failures >= self.0.settings.failures.max(1) {
-                    *circuit = self.opened(now);
-                }
-            }
+    /// What is the matter now, if it is known that something is.
+    #[must_use]
+    pub fn trouble(&self) -> Option<Trouble> {
+        self.known().trouble
+    }
+
+    /// What is the matter, as it comes and goes.
+    #[must_use]
+    pub fn troubles(&self) -> watch::Receiver<Option<Trouble>> {
+        self.0.trouble.subscribe()
+    }
+
+    fn ended(&self, is_probe: bool, finding: Option<Finding>, now: Instant) {
+        let mut known = self.known();
+        match (&mut known.circuit, finding) {
             // Whoever passed before it opened may be late with good news as well as with bad.
-            (Circuit::HalfOpen { .. }, Some(true)) => *circuit = Circuit::Closed { failures: 0 },
-            (Circuit::HalfOpen { .. }, Some(false)) if is_probe => *circuit = self.opened(now),
+            (Circuit::Closed { .. } | Circuit::HalfOpen { .. }, Some(Finding::There)) => {
+                (known.circuit, known.trouble) = (Circuit::CLOSED, None);
+            }
+            (Circuit::Open { .. }, Some(Finding::There)) => {
+                known.circuit = Circuit::HalfOpen { probes: 0 };
+            }
+            (Circuit::Closed { failures, .. }, Some(finding)) => {
+                *failures = failures.saturating_add(1);
+                self.open_if_due(&mut known, finding, now);
+            }
+            (Circuit::HalfOpen { .. }, Some(finding)) if is_probe => {
+                self.open(&mut known, finding, now);
+            }
             (Circuit::HalfOpen { probes }, None) if is_probe => {
                 *probes = probes.saturating_sub(1);
                 // Its place is free: not a change of state, but of interest to who waits for one.
                 self.0.state.send_modify(|_| ());
             }
-            (Circuit::Open { .. }, Some(true)) => *circuit = Circuit::HalfOpen { probes: 0 },
             (Circuit::Closed { .. }, None)
             | (Circuit::HalfOpen { .. } | Circuit::Open { .. }, _) => {}
         }
-        self.tell(&circuit);
+        self.tell(&known);
     }
 
-    fn opened(&self, now: Instant) -> Circuit {
-        self.0.metrics.database.breaker_opened.inc();
-        let until = now.checked_add(self.0.settings.recovery);
-        Circuit::Open {
-            until: until.unwrap_or(now),
+    fn open_if_due(&self, known: &mut Known, finding: Finding, now: Instant) {
+        if let Circuit::Closed { failures, misses } = known.circuit
+            && failures.saturating_add(misses) >= self.0.settings.failures.max(1)
+        {
+            self.open(known, finding, now);
         }
     }
 
-    /// Under the lock, so that states are told in their order.
-    fn tell(&self, circuit: &Circuit) {
-        let now = circuit.state();
-        self.0
-            .state
-            .send_if_modified(|last| std::mem::replace(last, now) != now);
+    fn open(&self, known: &mut Known, finding: Finding, now: Instant) {
+        self.0.metrics.database.breaker_opened.inc();
+        let until = now.checked_add(self.0.settings.recovery);
+        known.circuit = Circuit::Open {
+            until: until.unwrap_or(now),
+        };
+        // Who reads the log learns of a line that broke a moment later than who writes; and says so if it is none.
+        let is_away = !known.is_heard || finding == Finding::Away;
+        let first = if is_away {
+            Trouble::Away
+        } else {
+            Trouble::WritesFail
+        };
+        known.trouble.get_or_insert(first);
     }
 
-    fn circuit(&self) -> MutexGuard<'_, Circuit> {
+    /// Under the lock, so that all is told in its order.
+    fn tell(&self, known: &Known) {
+        let state = known.circuit.state();
         self.0
-            .circuit
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+            .state
+            .send_if_modified(|last| std::mem::replace(last, state) != state);
+        self.0
+            .trouble
+            .send_if_modified(|last| std::mem::replace(last, known.trouble) != known.trouble);
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.0.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -288,10 +378,10 @@ pub struct Pass {
 }
 
 impl Pass {
-    /// Says whether the database was there for it.
-    pub fn end(mut self, was_there: bool, now: Instant) {
+    /// Says what it has found out.
+    pub fn end(mut self, finding: Finding, now: Instant) {
         self.has_ended = true;
-        self.breaker.ended(self.is_probe, Some(was_there), now);
+        self.breaker.ended(self.is_probe, Some(finding), now);
     }
 }
 

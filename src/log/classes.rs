@@ -113,17 +113,18 @@ impl Classes {
         &mut self.classes.of_mut(priority).waiting
     }
 
-    /// Whether there is room for another group. For one of any size, if nothing waits.
+    /// Whether there is room for another group. For one of any size, if nothing waits. `at_work`: for how long lanes have taken
+    /// what waits here; what was waited before that is nobody's lateness.
     ///
     /// # Errors
     /// If its class, or its tenant, has as much here as it may.
     pub(super) fn room(
         &self,
-        tenant: &Tenant,
-        priority: Priority,
-        weight: usize,
+        group: &Group,
         is_patient: bool,
+        at_work: Duration,
     ) -> Result<(), NoRoom> {
+        let (tenant, priority, weight) = (&group.tenant, group.class, group.weight);
         let (all, all_bytes) = self.size();
         if all == 0 {
             return Ok(());
@@ -132,7 +133,8 @@ impl Classes {
             .classes
             .of(priority)
             .waiting
-            .waited(tenant, Instant::now());
+            .waited(tenant, Instant::now())
+            .min(at_work);
         let (groups, bytes) =
             self.each()
                 .fold((0_usize, 0_usize), |(groups, bytes), (_, class)| {
@@ -148,7 +150,8 @@ impl Classes {
         let has_room = free.zip(bytes_free).is_some_and(|(free, bytes_free)| {
             groups < share_of(free) && bytes.saturating_add(weight) <= share_of(bytes_free)
         });
-        if has_room && is_patient {
+        // Who has asked to be held says itself for how long it waits.
+        if has_room && (is_patient || group.is_held) {
             return Ok(());
         }
         let (own, _) = self.classes.of(priority).waiting.of(tenant);
@@ -237,7 +240,7 @@ impl Classes {
         Some(group)
     }
 
-    /// Takes out all groups like this.
+    /// Takes out all groups like this, each tenant's in their order.
     pub(super) fn take_those(&mut self, is_like_this: impl Fn(&Group) -> bool) -> Vec<Group> {
         let mut taken = Vec::new();
         for priority in Priority::ALL {

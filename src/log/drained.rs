@@ -78,6 +78,11 @@ impl Drained {
         self.since = is_more.then_some(now);
     }
 
+    /// Nothing leaves from now on: that says nothing of how fast it could.
+    pub(super) const fn pause(&mut self) {
+        self.since = None;
+    }
+
     /// When whoever is refused now is to come back. `waited`: how long those before it have, which counts where no rate is
     /// known.
     pub(super) fn retry_after(

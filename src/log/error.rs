@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio_postgres::error::SqlState;
 
 use super::breaker::Tripped;
+use super::trouble::Finding;
 use crate::event::cursor::CursorError;
 use crate::event::{Position, Seq};
 use crate::pg::{ConnectError, Resource, told};
@@ -240,14 +241,23 @@ pub fn remedy(error: tokio_postgres::Error) -> Remedy {
     }
 }
 
-/// Whether the database was there for a statement that writes, whatever it said of it.
+/// What a statement that writes has found out of the database.
 #[must_use]
-pub fn was_there(remedy: &Remedy) -> bool {
+pub fn finding(remedy: &Remedy) -> Finding {
     match remedy {
-        Remedy::Reconnect(_) => false,
-        // It has run out of something, or of the time a statement may take.
-        Remedy::Retry(error) => matches!(error.code().map(SqlState::code), Some("40001" | "40P01")),
-        Remedy::Wait(_) | Remedy::LookUp | Remedy::Refuse(_) => true,
+        // It answers that nothing can be written there.
+        Remedy::Reconnect(Unavailable::Lost(error))
+            if error.code() == Some(&SqlState::READ_ONLY_SQL_TRANSACTION) =>
+        {
+            Finding::Failing
+        }
+        Remedy::Reconnect(_) => Finding::Away,
+        Remedy::Retry(error) => match error.code().map(SqlState::code) {
+            Some("40001" | "40P01") => Finding::There,
+            // It has run out of something, or of the time a statement may take.
+            _ => Finding::Failing,
+        },
+        Remedy::Wait(_) | Remedy::LookUp | Remedy::Refuse(_) => Finding::There,
     }
 }
 

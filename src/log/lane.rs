@@ -5,19 +5,23 @@
 //!   lane finds it and leaves what takes long to the patient ones, where each has its turn.
 //! - A group is answered once. Until its deadline it survives a lost connection, a restarting database and a deadlock;
 //!   since every event has an id, sending it again stores nothing twice.
+//! - Nothing of a sequence is written while something that came before it is with the patient lanes.
+//! - Nothing is written for whoever may no longer write, at the first attempt or at a later one.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
 use super::batch::{members, middle};
-use super::error::AppendError;
-use super::group::{Group, May};
+use super::error::{AppendError, Unavailable};
+use super::group::{Group, May, Sequence};
 use super::inbox::Inbox;
 use super::load::Measured;
 use super::queue::{Queue, Taken};
-use super::writer::{BACKOFF_MAX, LOCK_TIMEOUT, Outcome, Writer, Written};
+use super::writer::{Attempts, BACKOFF_MAX, LOCK_TIMEOUT, Outcome, Stopped, Writer, Written};
+use crate::event::limits::RETRY_AFTER_MIN;
 use crate::telemetry::AppendMetrics;
 
 /// How long is waited for other transactions to find out which groups of a batch are blocked.
@@ -31,8 +35,10 @@ enum Undone {
     Blocked(Vec<Group>),
     /// At least one is refused.
     Refused(Vec<Group>),
-    /// Those whose deadline has not come.
+    /// Those that are to be tried again.
     InTime(Vec<Group>),
+    /// Those that may be in time by themselves, of more that were not.
+    Fewer(Vec<Group>),
 }
 
 /// Writes what comes, many groups at once, over a connection of its own.
@@ -46,17 +52,16 @@ pub struct Lane {
     internal_errors: usize,
     /// More waited than the batch could hold.
     was_full: bool,
+    /// Of the batch at hand, what goes back to the queue.
+    back: Vec<Group>,
+    /// Of which sequences something of the batch at hand is not written yet, but goes back or is with the patient lanes.
+    aside: HashSet<Sequence>,
 }
 
 impl Lane {
     /// A lane from `queue`, which leaves to `patient` what takes long. What it commits goes to `inbox`.
     #[must_use]
-    pub const fn new(
-        writer: Writer,
-        inbox: Arc<Inbox>,
-        queue: Arc<Queue>,
-        patient: Arc<Queue>,
-    ) -> Self {
+    pub fn new(writer: Writer, inbox: Arc<Inbox>, queue: Arc<Queue>, patient: Arc<Queue>) -> Self {
         Self {
             writer,
             inbox,
@@ -64,6 +69,8 @@ impl Lane {
             patient,
             internal_errors: 0,
             was_full: false,
+            back: Vec::new(),
+            aside: HashSet::new(),
         }
     }
 
@@ -103,6 +110,11 @@ impl Lane {
             match self.write_groups(part).await {
                 None => {}
                 Some(Undone::InTime(groups)) => parts.push(groups),
+                Some(Undone::Fewer(groups)) => {
+                    // All that came after them.
+                    self.back.extend(parts.drain(..).flatten());
+                    parts.push(groups);
+                }
                 Some(Undone::Blocked(groups)) => self.set_aside(groups).await,
                 Some(Undone::Refused(mut groups)) => {
                     let second = groups.split_off(groups.len().div_euclid(2));
@@ -114,77 +126,157 @@ impl Lane {
                 }
             }
         }
+        self.give_back().await;
+    }
+
+    /// What of these may be written now. Whoever may never again write is dropped, which answers it; others go back to the
+    /// queue.
+    fn writable(&mut self, groups: Vec<Group>) -> Vec<Group> {
+        let mut writable = Vec::with_capacity(groups.len());
+        for group in groups {
+            let waits = |sequence| self.aside.contains(&sequence);
+            match group.may() {
+                May::No => {}
+                May::Yes if !group.sequence.is_some_and(waits) => writable.push(group),
+                May::Yes | May::NotYet => self.keep_back([group]),
+            }
+        }
+        writable
+    }
+
+    /// These go back to the queue, and so does what came after them of their sequences.
+    fn keep_back(&mut self, groups: impl IntoIterator<Item = Group>) {
+        for group in groups {
+            self.aside.extend(group.sequence);
+            self.back.push(group);
+        }
+    }
+
+    /// Gives back what is to go back, in the order it came; once, so that nothing that came later is put before it.
+    async fn give_back(&mut self) {
+        self.aside.clear();
+        if self.back.is_empty() {
+            return;
+        }
+        let mut back = std::mem::take(&mut self.back);
+        back.sort_by_key(|group| group.received);
+        let out = self.queue.give_back(back);
+        if !out.is_empty() {
+            let error = self.writer.turned_away(RETRY_AFTER_MIN);
+            fail(out, &error, self.writer.metrics()).await;
+        }
     }
 
     /// Writes groups with one statement and answers them, unless one is in the others' way.
-    async fn write_groups(&mut self, mut batch: Vec<Group>) -> Option<Undone> {
-        // Dropped, which answers it.
-        batch.retain(|group| group.may() != May::No);
+    async fn write_groups(&mut self, batch: Vec<Group>) -> Option<Undone> {
+        let mut batch = self.writable(batch);
         let deadline = batch.iter().map(|group| group.deadline).min()?;
         let inbox = Arc::clone(&self.inbox);
         let writing = inbox.begin();
         let members = members(&batch);
         let began = Instant::now();
-        let written = self.writer.write_until(&members, deadline).await;
+        let attempts = Attempts {
+            deadline,
+            may: &|| batch.iter().all(|group| group.may() == May::Yes),
+            has_others: batch.len() > 1,
+        };
+        let written = self.writer.write_until(&members, attempts).await;
         let is_one = middle(&members).is_none();
+        let measured = Measured {
+            events: members.len(),
+            bytes: batch.iter().map(|group| group.weight).sum(),
+            groups: batch.len(),
+            took: began.elapsed(),
+            was_full: self.was_full,
+        };
         match written {
             Ok(Written { outcomes, commit }) => {
-                let events = members.len();
-                let bytes = batch.iter().map(|group| group.weight).sum();
-                self.queue.measured(Measured {
-                    events,
-                    bytes,
-                    groups: batch.len(),
-                    took: began.elapsed(),
-                    was_full: self.was_full,
-                });
+                self.queue.measured(measured);
                 let traced = batch.iter_mut().filter_map(|g| g.traced.as_deref_mut());
-                self.writer.traces().committed(traced, began, events);
+                let traces = self.writer.traces();
+                traces.committed(traced, began, measured.events);
                 if let Some(commit) = commit {
-                    writing.commit(commit, bytes);
+                    writing.commit(commit, measured.bytes);
                 } else {
                     drop(writing);
                 }
                 answer(batch, outcomes, self.writer.metrics()).await;
                 None
             }
-            Err(AppendError::Blocked) => Some(Undone::Blocked(batch)),
-            Err(error) if !is_one && error.is_of_content(&mut self.internal_errors) => {
+            Err(Stopped::NotAll) => Some(Undone::InTime(batch)),
+            Err(Stopped::Failed(AppendError::Blocked)) => Some(Undone::Blocked(batch)),
+            Err(Stopped::Failed(error))
+                if !is_one && error.is_of_content(&mut self.internal_errors) =>
+            {
                 Some(Undone::Refused(batch))
             }
-            Err(error) => {
+            Err(Stopped::Slow(trouble)) => {
                 drop(writing);
-                let is_in_time = |group: &Group| {
-                    group.deadline.saturating_duration_since(deadline) > BACKOFF_MAX
-                };
-                let (in_time, failed) = match error {
-                    AppendError::Unavailable(_) => batch.into_iter().partition(is_in_time),
-                    AppendError::Tripped(_) => {
-                        let (held, failed) = batch.into_iter().partition(|group| group.is_held);
-                        self.queue.give_back(held);
-                        self.turn_away(&error).await;
-                        (Vec::new(), failed)
-                    }
-                    _ => (Vec::new(), batch),
-                };
-                self.fail(failed, &error).await;
-                (!in_time.is_empty()).then_some(Undone::InTime(in_time))
+                self.queue.timed_out(measured);
+                self.lessen(batch, trouble).await
+            }
+            Err(Stopped::Failed(error)) => {
+                drop(writing);
+                self.failed(batch, deadline, &error).await
             }
         }
+    }
+
+    /// After a batch has failed as a whole: answers whoever is not to be tried again.
+    async fn failed(
+        &mut self,
+        batch: Vec<Group>,
+        deadline: Instant,
+        error: &AppendError,
+    ) -> Option<Undone> {
+        let is_in_time =
+            |group: &Group| group.deadline.saturating_duration_since(deadline) > BACKOFF_MAX;
+        let (in_time, failed) = match error {
+            AppendError::Unavailable(_) => batch.into_iter().partition(is_in_time),
+            AppendError::Tripped(_) => {
+                let (held, failed) = batch.into_iter().partition(|group| group.is_held);
+                let held: Vec<Group> = held;
+                self.keep_back(held);
+                self.turn_away(error).await;
+                (Vec::new(), failed)
+            }
+            _ => (Vec::new(), batch),
+        };
+        fail(failed, error, self.writer.metrics()).await;
+        (!in_time.is_empty()).then_some(Undone::InTime(in_time))
+    }
+
+    /// After a batch has taken too long: as much of it as may be in time is tried again, and the rest goes back.
+    async fn lessen(&mut self, batch: Vec<Group>, trouble: Unavailable) -> Option<Undone> {
+        if batch.len() == 1 {
+            // The patient lanes store it in parts, if it has any.
+            self.leave(batch);
+            return None;
+        }
+        let soon = Instant::now().checked_add(BACKOFF_MAX);
+        let is_in_time = |group: &Group| soon.is_some_and(|soon| group.deadline > soon);
+        let (mut in_time, late): (Vec<Group>, Vec<Group>) = batch.into_iter().partition(is_in_time);
+        if !in_time.is_empty() {
+            self.writer.retries(&trouble);
+        }
+        let (limit, mut events) = (self.queue.batch_limit(), 0_usize);
+        let fits = |group: &&Group| {
+            events = events.saturating_add(group.events.len());
+            events <= limit
+        };
+        let most = in_time.iter().take_while(fits).count().max(1);
+        let rest = in_time.split_off(most.min(in_time.len()));
+        self.back.extend(rest);
+        let error = AppendError::Unavailable(trouble);
+        fail(late, &error, self.writer.metrics()).await;
+        (!in_time.is_empty()).then_some(Undone::Fewer(in_time))
     }
 
     /// The breaker has opened: whoever waits and has not asked to be held is answered at once, and so is whoever comes.
     async fn turn_away(&self, error: &AppendError) {
         for queue in [&self.queue, &self.patient] {
-            self.fail(queue.shut(), error).await;
+            fail(queue.shut(), error, self.writer.metrics()).await;
         }
-    }
-
-    /// Answers all with the same error.
-    async fn fail(&self, groups: Vec<Group>, error: &AppendError) {
-        let events = groups.iter().map(|group| group.events.len()).sum();
-        let outcomes = (0..events).map(|_| Err(error.twin())).collect();
-        answer(groups, outcomes, self.writer.metrics()).await;
     }
 
     /// Finds out which groups have to wait, and leaves them to the patient lanes.
@@ -198,7 +290,12 @@ impl Lane {
         for group in untried.by_ref() {
             match self.write_groups(vec![group]).await {
                 None => {}
-                Some(Undone::Blocked(group) | Undone::Refused(group) | Undone::InTime(group)) => {
+                Some(
+                    Undone::Blocked(group)
+                    | Undone::Refused(group)
+                    | Undone::InTime(group)
+                    | Undone::Fewer(group),
+                ) => {
                     found = found.saturating_add(1);
                     self.leave(group);
                 }
@@ -208,15 +305,27 @@ impl Lane {
             }
         }
         self.writer.wait_for_locks(LOCK_TIMEOUT).await;
-        self.queue.give_back(untried.collect());
+        self.keep_back(untried);
     }
 
     /// For the patient lanes. At the bound of their queue a group is dropped, which answers it: not stored in time.
-    fn leave(&self, groups: Vec<Group>) {
+    fn leave(&mut self, groups: Vec<Group>) {
         for group in groups {
+            self.aside.extend(group.sequence);
             let _ = self.patient.push(group);
         }
     }
+}
+
+/// Answers all with the same error, but for those of their events of which it is known what became of them.
+pub(super) async fn fail(mut groups: Vec<Group>, error: &AppendError, metrics: &AppendMetrics) {
+    let mut outcomes = Vec::new();
+    for group in &mut groups {
+        let mut known = std::mem::take(&mut group.outcomes).into_iter();
+        let each = group.events.iter().map(|_| known.next().flatten());
+        outcomes.extend(each.map(|known| known.unwrap_or_else(|| Err(error.twin()))));
+    }
+    answer(groups, outcomes, metrics).await;
 }
 
 /// Answers the groups of a batch, whose outcomes stand in their order.

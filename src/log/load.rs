@@ -2,7 +2,7 @@
 //!
 //! # Invariants
 //! - Never below one event nor above the configured maximum; a single request is stored as a whole, whatever its size.
-//! - Shrinks only on a batch that was slow, and grows only when more waited than went into a batch that was fast.
+//! - Shrinks only on a batch that was slow, most on one that was so slow that it failed, and grows only when more waited than went into a batch that was fast.
 //! - A small batch is no reason to shrink: it is the commit then that takes its time, and smaller batches make that no shorter
 //!   but more of them. Without this a slow disk and steady urgent events brought all down to one event a commit.
 
@@ -26,7 +26,7 @@ pub(super) struct Load {
     urgent_at: Option<Instant>,
 }
 
-/// What is known of a batch when it has been committed.
+/// What is known of a batch when it has been committed, or has failed.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Measured {
     pub(super) events: usize,
@@ -37,6 +37,12 @@ pub(super) struct Measured {
     pub(super) took: Duration,
     /// More waited than it could hold.
     pub(super) was_full: bool,
+}
+
+impl Measured {
+    const fn is_small(&self) -> bool {
+        self.events <= SMALL && self.bytes <= SMALL_BYTES
+    }
 }
 
 impl Load {
@@ -59,13 +65,20 @@ impl Load {
         self.urgent_at = Some(now);
     }
 
+    /// A batch has not been stored within the time that a statement may take: a quarter of it may be.
+    pub(super) fn timed_out(&mut self, batch: Measured) {
+        if batch.groups > 1 && !batch.is_small() {
+            self.limit = (batch.events.min(self.limit) / 4).max(1);
+        }
+    }
+
     /// A batch has been committed.
     pub(super) fn measured(&mut self, batch: Measured, now: Instant) {
         let is_urgent = self
             .urgent_at
             .is_some_and(|at| now.saturating_duration_since(at) < URGENT_FOR);
         let budget = if is_urgent { URGENT } else { USUAL };
-        let is_small = batch.events <= SMALL && batch.bytes <= SMALL_BYTES;
+        let is_small = batch.is_small();
         if batch.took > budget && batch.groups > 1 && !is_small {
             // By three tenths, from what it held: a limit far above that would not be felt.
             let held = batch.events.min(self.limit);
@@ -150,6 +163,42 @@ mod tests {
             load.measured(light, now);
         }
         assert!(load.limit() >= SMALL / 2, "and what is light grows back");
+    }
+
+    #[test]
+    fn what_is_too_slow_to_be_stored_at_all_shrinks_most() {
+        let now = Instant::now();
+        let late = Duration::from_secs(5);
+        let mut load = Load::new(2_000);
+        let mut limits = Vec::new();
+        for _ in 0..4 {
+            load.timed_out(batch(load.limit(), late));
+            limits.push(load.limit());
+        }
+        assert_eq!(limits, [500, 125, 31, 7]);
+        let mut load = Load::new(2_000);
+        load.timed_out(batch(80, late));
+        assert_eq!(load.limit(), 20, "from what it held");
+        let mut load = Load::new(2_000);
+        load.timed_out(Measured {
+            groups: 1,
+            ..batch(1_000, late)
+        });
+        let light = Measured {
+            bytes: SMALL_BYTES,
+            ..batch(SMALL, late)
+        };
+        load.timed_out(light);
+        assert_eq!(
+            load.limit(),
+            2_000,
+            "neither a request nor what costs as much as one is split"
+        );
+        load.timed_out(batch(2_000, late));
+        for _ in 0..10 {
+            load.measured(batch(load.limit(), FAST), now);
+        }
+        assert_eq!(load.limit(), 2_000, "and what is fast again grows back");
     }
 
     #[test]

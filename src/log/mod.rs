@@ -39,6 +39,7 @@ pub mod sql_appends;
 pub mod status;
 pub mod subject;
 pub mod tail;
+pub mod trouble;
 pub mod upkeep;
 mod waiting;
 pub mod wakeup;
@@ -52,5 +53,6 @@ pub use error::{AppendError, ReadError, Unavailable};
 pub use group::{Leave, May, Sequence};
 pub use identity::Identity;
 pub use read::{History, Page};
+pub use trouble::{Finding, Trouble};
 // What the database says of itself, for the floors above, which do not know `pg`.
 pub use crate::pg::{Resource, Shortage};

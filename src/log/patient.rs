@@ -15,7 +15,7 @@ use super::group::{Group, May};
 use super::inbox::Inbox;
 use super::lane::{FOUND_MAX, LOCK_TIMEOUT_MIN, answer};
 use super::queue::{ASK_AGAIN, Queue};
-use super::writer::{Outcome, Writer};
+use super::writer::{Attempts, Outcome, Stopped, Writer};
 use crate::tasks::pause;
 
 /// So long is waited for all that waits, for each for its part.
@@ -62,6 +62,7 @@ impl PatientLane {
             May::Yes => {}
             // Dropped, which answers it.
             May::No => return,
+            May::NotYet if group.deadline <= Instant::now() => return,
             May::NotYet => {
                 pause(ASK_AGAIN).await;
                 let _ = self.queue.push(group);
@@ -111,21 +112,33 @@ impl PatientLane {
         self.writer
             .wait_for_locks(self.share(group, open.len()))
             .await;
+        let may = || group.may() == May::Yes;
         let mut parts = vec![(places.as_slice(), open.as_slice())];
         let (mut failures, mut internal_errors) = (0_usize, 0_usize);
         while let Some((places, part)) = parts.pop() {
-            let error = match self.writer.write_until(part, group.deadline).await {
+            let attempts = Attempts {
+                deadline: group.deadline,
+                may: &may,
+                has_others: false,
+            };
+            let (error, is_slow) = match self.writer.write_until(part, attempts).await {
                 Ok(written) => {
                     found.extend(places.iter().copied().zip(written.outcomes));
                     continue;
                 }
-                Err(error) => error,
+                Err(Stopped::Failed(error)) => (error, false),
+                Err(Stopped::Slow(trouble)) => {
+                    let is_in_time = Instant::now() < group.deadline;
+                    (AppendError::Unavailable(trouble), is_in_time)
+                }
+                // Asked anew when it has its next turn.
+                Err(Stopped::NotAll) => break,
             };
             if group.is_held && matches!(error, AppendError::Tripped(_)) {
                 break;
             }
             let is_blocked = matches!(error, AppendError::Blocked);
-            let is_own = is_blocked || error.is_of_content(&mut internal_errors);
+            let is_own = is_blocked || is_slow || error.is_of_content(&mut internal_errors);
             match middle(part).filter(|_| is_own) {
                 Some(at) => {
                     let ((places, more_places), (part, more)) =

@@ -14,14 +14,12 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::breaker::Tripped;
 use super::classes::{Classes, NoRoom};
 use super::drained::Drained;
-use super::error::AppendError;
 use super::gather::Batch;
 use super::group::{Group, Sequence, UnderWay};
 use super::load::{Load, Measured};
-use crate::event::limits::{BATCH_EVENTS_MAX, RETRY_AFTER_MIN};
+use crate::event::limits::BATCH_EVENTS_MAX;
 use crate::event::{ByPriority, Priority};
 
 /// Whether those may be written that may not yet is asked as often as this.
@@ -43,6 +41,8 @@ struct QueueState {
     under_way: HashMap<Sequence, usize>,
     /// Only those are let in who wait until the database is there again.
     is_shut: bool,
+    /// When lanes began to take what waits here, if that was not always so.
+    opened: Option<Instant>,
     /// Batches that the lanes have.
     batches: usize,
     load: Load,
@@ -73,12 +73,35 @@ impl Drop for Busy {
     }
 }
 
+/// Why a group is not let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Refusal {
+    /// The database is away.
+    Shut,
+    /// There is no room.
+    Full {
+        /// When there may be.
+        retry_after: Duration,
+    },
+}
+
 /// What there is to do for a lane.
 enum Next {
     Batch(Taken),
     /// Nothing before then.
     NotBefore(Instant),
     Nothing,
+}
+
+impl QueueState {
+    /// For how long lanes have taken what waits here.
+    fn at_work(&self, now: Instant) -> Duration {
+        match self.opened {
+            _ if self.is_shut => Duration::ZERO,
+            Some(opened) => now.saturating_duration_since(opened),
+            None => Duration::MAX,
+        }
+    }
 }
 
 impl Queue {
@@ -89,6 +112,7 @@ impl Queue {
                 classes: Classes::default(),
                 under_way: HashMap::new(),
                 is_shut: false,
+                opened: None,
                 batches: 0,
                 load: Load::new(events_max),
                 drained: Drained::new(Instant::now()),
@@ -106,28 +130,23 @@ impl Queue {
         }
     }
 
-    pub(super) fn push(&self, group: Group) -> Result<(), AppendError> {
+    /// Lets a group in, at the end of its tenant's.
+    pub(super) fn push(&self, group: Group) -> Result<(), Refusal> {
         {
             let mut state = self.lock();
             // Lanes for what takes long ask the breaker themselves, and sleep here when it closes: none would open it again.
             if state.is_shut && !group.is_held && !self.is_patient {
-                let retry_after = RETRY_AFTER_MIN;
-                return Err(AppendError::Tripped(Tripped {
-                    retry_after,
-                    lacking: None,
-                }));
+                return Err(Refusal::Shut);
             }
-            let room =
-                state
-                    .classes
-                    .room(&group.tenant, group.class, group.weight, self.is_patient);
+            let now = Instant::now();
+            let at_work = state.at_work(now);
+            let room = state.classes.room(&group, self.is_patient, at_work);
             if let Err(no_room) = room {
                 let NoRoom { in_the_way, waited } = no_room;
-                let now = Instant::now();
                 let retry_after = state
                     .drained
                     .retry_after(group.class, &in_the_way, waited, now);
-                return Err(AppendError::Overloaded { retry_after });
+                return Err(Refusal::Full { retry_after });
             }
             if group.class <= Priority::High {
                 state.load.urgent(group.received);
@@ -143,25 +162,45 @@ impl Queue {
     pub(super) fn shut(&self) -> Vec<Group> {
         let mut state = self.lock();
         state.is_shut = true;
+        state.drained.pause();
         state.classes.take_those(|group| !group.is_held)
     }
 
     /// All are let in again.
     pub(super) fn open(&self) {
-        self.lock().is_shut = false;
+        let mut state = self.lock();
+        if std::mem::replace(&mut state.is_shut, false) {
+            state.opened = Some(Instant::now());
+        }
     }
 
-    /// Takes back, as the first, what a lane has not tried.
-    pub(super) fn give_back(&self, mut groups: Vec<Group>) {
+    /// Gives out those whose time is over, who would wait here for as long as no lane takes them. Of what takes long each has a
+    /// last turn, unless nobody has turns.
+    pub(super) fn take_late(&self, now: Instant) -> Vec<Group> {
+        let mut state = self.lock();
+        if self.is_patient && !state.is_shut {
+            return Vec::new();
+        }
+        state.classes.take_those(|group| group.deadline <= now)
+    }
+
+    /// Takes back, as the first, what a lane has not tried. Gives out whoever is not to wait here, since it has been shut
+    /// meanwhile.
+    pub(super) fn give_back(&self, mut groups: Vec<Group>) -> Vec<Group> {
         for group in &mut groups {
             group.under_way = None;
         }
         let mut state = self.lock();
-        for group in groups.into_iter().rev() {
+        let is_shut = state.is_shut;
+        let (back, out): (Vec<Group>, Vec<Group>) = groups
+            .into_iter()
+            .partition(|group| group.is_held || !is_shut);
+        for group in back.into_iter().rev() {
             state.classes.give_back(group);
         }
         drop(state);
         self.arrived.notify_one();
+        out
     }
 
     /// Waits for the next batch: what is there, up to the bounds of one statement. A group with expectations comes
@@ -276,6 +315,11 @@ impl Queue {
     #[must_use]
     pub fn by_priority(&self) -> ByPriority<usize> {
         self.lock().classes.groups()
+    }
+
+    /// A batch has not been stored within the time that a statement may take.
+    pub(super) fn timed_out(&self, batch: Measured) {
+        self.lock().load.timed_out(batch);
     }
 
     /// How many events a batch may hold now.

@@ -235,12 +235,11 @@ impl Tail {
             is_up,
             held_since: self.held_since,
         };
-        let was_up = self.status.borrow().is_up;
         if let Some(breaker) = &self.breaker {
-            match (was_up, is_up) {
-                (_, false) => breaker.missed(),
-                (false, true) => breaker.heard(),
-                (true, true) => {}
+            if is_up {
+                breaker.heard();
+            } else {
+                breaker.missed();
             }
         }
         self.status

@@ -77,6 +77,10 @@ impl Waiting {
         let Some(line) = self.tenants.get_mut(tenant) else {
             return Vec::new();
         };
+        // Asked again and again of many: what stays is not moved.
+        if !line.groups.iter().any(is_like_this) {
+            return Vec::new();
+        }
         let (taken, left): (VecDeque<Group>, VecDeque<Group>) =
             line.groups.drain(..).partition(is_like_this);
         line.groups = left;

@@ -8,15 +8,17 @@
 use std::time::{Duration, Instant};
 
 use chrono::{DateTime, Utc};
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Row, Statement};
 
-use super::batch::{Columns, Member};
+use super::batch::{Columns, Member, middle};
 use super::breaker::Breaker;
-use super::error::{AppendError, Remedy, Unavailable, remedy, was_there};
+use super::error::{AppendError, Remedy, Unavailable, finding, remedy};
 use super::identity::Identity;
 use super::inbox::Commit;
 use super::listener::Listener;
 use super::row::event_columns;
+use super::trouble::Finding;
 use crate::backoff::Backoff;
 use crate::event::limits::{DATABASE_SILENCE_MAX, STATEMENT_MAX};
 use crate::event::{Position, Seq};
@@ -75,6 +77,27 @@ pub(super) struct Written {
     pub(super) commit: Option<Commit>,
 }
 
+/// For how long a batch is tried, and what is asked before it is tried again.
+#[derive(Clone, Copy)]
+pub(super) struct Attempts<'a> {
+    pub(super) deadline: Instant,
+    /// Whether all of it may still be written.
+    pub(super) may: &'a (dyn Fn() -> bool + Send + Sync),
+    /// Whether it is made of several groups: a line that is slow as well may pass fewer.
+    pub(super) has_others: bool,
+}
+
+/// Why a batch has not been written.
+#[derive(Debug)]
+pub(super) enum Stopped {
+    /// For this.
+    Failed(AppendError),
+    /// It was to be tried again, and not all of it may be written any more.
+    NotAll,
+    /// It takes longer than a statement may.
+    Slow(Unavailable),
+}
+
 /// See the module. Connects when it is asked to, and anew when the connection is lost.
 #[derive(Debug)]
 pub struct Writer {
@@ -123,21 +146,32 @@ impl Writer {
         }
     }
 
-    /// Writes the members, reconnecting and retrying until `deadline`, but not if another transaction is in the way or the
-    /// breaker is open.
+    /// Writes the members, reconnecting and retrying until the deadline, but not if another transaction is in the way or the
+    /// breaker is open. What took too long and can be divided is not tried again as it is.
     pub(super) async fn write_until(
         &mut self,
         members: &[Member<'_>],
-        deadline: Instant,
-    ) -> Result<Written, AppendError> {
+        attempts: Attempts<'_>,
+    ) -> Result<Written, Stopped> {
         let mut backoff = Backoff::new(BACKOFF_MIN, BACKOFF_MAX);
         let mut look_up =
             self.look_ups > 0 || members.iter().any(|member| member.expected.is_some());
         loop {
-            let pass = self.breaker.pass(Instant::now())?;
+            let passed = self.breaker.pass(Instant::now());
+            let pass = passed.map_err(|tripped| Stopped::Failed(tripped.into()))?;
             let written = self.write(members, look_up).await;
-            let was_there = written.as_ref().err().is_none_or(was_there);
-            pass.end(was_there, Instant::now());
+            let found = written.as_ref().err().map_or(Finding::There, finding);
+            pass.end(found, Instant::now());
+            let is_slow = match &written {
+                // Else it was connecting that took too long.
+                Err(Remedy::Reconnect(Unavailable::Silent)) => {
+                    attempts.has_others && self.connection.is_some()
+                }
+                Err(Remedy::Retry(error)) => {
+                    error.code() == Some(&SqlState::QUERY_CANCELED) && middle(members).is_some()
+                }
+                _ => false,
+            };
             let trouble = match written {
                 Ok(written) => {
                     self.stored();
@@ -146,13 +180,16 @@ impl Writer {
                 Err(Remedy::LookUp) => {
                     look_up = true;
                     self.look_ups = LOOK_UPS_AFTER_DUPLICATE;
-                    if Instant::now() < deadline {
+                    if !(attempts.may)() {
+                        return Err(Stopped::NotAll);
+                    }
+                    if Instant::now() < attempts.deadline {
                         continue;
                     }
                     Unavailable::Silent
                 }
-                Err(Remedy::Wait(_)) => return Err(AppendError::Blocked),
-                Err(Remedy::Refuse(error)) => return Err(error),
+                Err(Remedy::Wait(_)) => return Err(Stopped::Failed(AppendError::Blocked)),
+                Err(Remedy::Refuse(error)) => return Err(Stopped::Failed(error)),
                 Err(Remedy::Retry(error)) => {
                     self.breaker.shortages().note(&error);
                     Resource::lacking(&error).map_or(Unavailable::Lost(error), Unavailable::Lacking)
@@ -162,15 +199,27 @@ impl Writer {
                     trouble
                 }
             };
+            if is_slow {
+                return Err(Stopped::Slow(trouble));
+            }
             let delay = backoff.next_delay();
             let then = Instant::now().checked_add(delay);
-            if then.is_none_or(|then| then >= deadline) {
-                return Err(AppendError::Unavailable(trouble));
+            if then.is_none_or(|then| then >= attempts.deadline) {
+                return Err(Stopped::Failed(AppendError::Unavailable(trouble)));
             }
-            tracing::warn!(error = %trouble, lane = self.purpose, "an append is tried again");
-            self.metrics.database.retried(cause(&trouble));
+            self.retries(&trouble);
             pause(delay).await;
+            // Of whoever may no longer write nothing is written, however long ago it was asked first.
+            if !(attempts.may)() {
+                return Err(Stopped::NotAll);
+            }
         }
+    }
+
+    /// It is tried again, for this reason.
+    pub(super) fn retries(&self, trouble: &Unavailable) {
+        tracing::warn!(error = %trouble, lane = self.purpose, "an append is tried again");
+        self.metrics.database.retried(cause(trouble));
     }
 
     /// Whoever stores finds room for it.
@@ -183,6 +232,11 @@ impl Writer {
     /// Waits until a batch may pass the breaker, as far as is known.
     pub(super) async fn ready(&self) {
         self.breaker.ready().await;
+    }
+
+    /// What whoever is not to wait for the database is told.
+    pub(super) fn turned_away(&self, retry_after: Duration) -> AppendError {
+        self.breaker.turned_away(retry_after).into()
     }
 
     /// What is counted of appends.

@@ -4,6 +4,7 @@ use std::time::{Duration, Instant};
 
 use reqwest::{Method, Response};
 use serde_json::{Value, json};
+use tidewire::log::Trouble;
 
 use crate::metrics::text;
 use crate::support::token::{self, WITH_TOKENS};
@@ -15,6 +16,12 @@ const AT_ONCE: Duration = Duration::from_millis(500);
 
 /// A recovery so long that nothing but who hears of the database, or resets it, ends it in a test.
 const LONG: &[&str] = &["--breaker-failures", "3", "--breaker-recovery-s", "3600"];
+
+/// A database that answers, and stores nothing for a server.
+const FULL_DISK: &str = "CREATE FUNCTION public.full_disk() RETURNS trigger LANGUAGE plpgsql AS
+        $$ BEGIN IF current_setting('application_name') LIKE 'tidewire append%' THEN
+            RAISE 'no space left' USING ERRCODE = '53100'; END IF; RETURN NULL; END $$;
+    CREATE TRIGGER full_disk BEFORE INSERT ON tidewire.events FOR EACH STATEMENT EXECUTE FUNCTION public.full_disk()";
 
 async fn send(api: &Api, prefer: Option<&str>, event: &Value) -> Response {
     let mut request = api.request(Method::POST, "/v1/events").json(event);
@@ -183,10 +190,7 @@ async fn a_database_that_takes_nothing_is_tried_by_probes_and_reset_by_operators
     .concat();
     let server = Server::start_with(&db.url, &settings).await;
     let owner = db.connect().await;
-    let full = "CREATE FUNCTION public.full_disk() RETURNS trigger LANGUAGE plpgsql AS
-            $$ BEGIN RAISE 'no space left' USING ERRCODE = '53100'; END $$;
-        CREATE TRIGGER full_disk BEFORE INSERT ON tidewire.events FOR EACH STATEMENT EXECUTE FUNCTION public.full_disk()";
-    owner.batch_execute(full).await.unwrap();
+    owner.batch_execute(FULL_DISK).await.unwrap();
     let acme = server.api.with_token(&token::token("acme"));
     let refused = send(&acme, None, &json!({"topic": "a.b"})).await;
     assert_eq!(refused.status(), 503);
@@ -230,5 +234,55 @@ async fn a_database_that_takes_nothing_is_tried_by_probes_and_reset_by_operators
         (told == 1).then_some(()).ok_or(told)
     })
     .await;
+    server.stop().await;
+}
+
+/// What readers are told is what they meet: reading goes on, or it does not, whatever becomes of what is written.
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_are_told_whether_the_database_is_away_or_takes_nothing() {
+    let db = TestDb::new().await;
+    let (proxy, url) = Proxy::before_database(&db.url).await;
+    let server = Server::start_with(&url, LONG).await;
+    server
+        .api
+        .append(&json!({"topic": "a.before", "id": "before"}))
+        .await;
+    let mut ws = server.api.ws().await;
+    ws.subscribe("s", &["a.*"], "latest").await;
+    let owner = db.connect().await;
+    owner.batch_execute(FULL_DISK).await.unwrap();
+    let event = json!({"topic": "a.b"});
+    assert_eq!(send(&server.api, None, &event).await.status(), 503);
+    let notice = ws.until("notice").await;
+    assert_eq!(notice["code"], "writes-fail", "{notice}");
+    assert!(notice["retry_after_ms"].as_u64().unwrap() > 3_500_000);
+    let shown = server.api.get("/v1/status").await;
+    assert_eq!(shown["breaker"]["trouble"], "writes_fail", "{shown}");
+    // It is read all the while, also what somebody else has stored, and that does not open it again and again.
+    let stored = "SELECT tidewire.append('a.sql', id => 'one', tenant => 'dev')";
+    owner.batch_execute(stored).await.unwrap();
+    assert_eq!(ws.until("events").await["events"][0]["id"], "one");
+    let since = server.api.page("earliest", "&topics=a.*").await;
+    assert_eq!(since["events"].as_array().unwrap().len(), 2, "{since}");
+    assert_eq!(state(&server), "open");
+    // Now it is away as well.
+    proxy.cut();
+    let notice = ws.until("notice").await;
+    assert_eq!(notice["code"], "database-away", "{notice}");
+    assert_eq!(server.app.appender.breaker().trouble(), Some(Trouble::Away));
+    let mut late = server.api.ws().await;
+    assert_eq!(late.until("notice").await["code"], "database-away");
+    // It is heard of again, and tried: what is written fails as before.
+    proxy.restore();
+    assert_eq!(ws.until("notice").await["code"], "database-back");
+    assert_eq!(send(&server.api, None, &event).await.status(), 503);
+    assert_eq!(ws.until("notice").await["code"], "writes-fail");
+    owner
+        .batch_execute("DROP TRIGGER full_disk ON tidewire.events")
+        .await
+        .unwrap();
+    server.app.appender.breaker().reset();
+    assert_eq!(ws.until("notice").await["code"], "database-back");
+    assert_eq!(send(&server.api, None, &event).await.status(), 201);
     server.stop().await;
 }

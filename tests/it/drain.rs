@@ -7,6 +7,7 @@ use reqwest::Method;
 use serde_json::json;
 use tokio::task::JoinSet;
 
+use crate::support::client::Ws;
 use crate::support::{Api, Process, Server, TestDb, eventually};
 
 /// What a reader of two servers has seen: where it was told to go, it goes on at the other one.
@@ -207,14 +208,7 @@ async fn an_append_under_way_is_finished() {
     let api = server.api.clone();
     let mut appending = JoinSet::new();
     appending.spawn(async move { api.try_append(&json!({"topic": "a", "id": "held"})).await.0 });
-    let client = db.connect().await;
-    eventually(Duration::from_secs(10), || async {
-        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()
-                          AND application_name LIKE 'tidewire append%'";
-        let waiting: i64 = client.query_one(waiting, &[]).await.unwrap().get(0);
-        (waiting > 0).then_some(()).ok_or(waiting)
-    })
-    .await;
+    is_waiting(&db).await;
     let app = server.app.clone();
     let released = async {
         app.tasks.stopping().await;
@@ -232,4 +226,79 @@ async fn an_append_under_way_is_finished() {
         .unwrap()
         .get(0);
     assert_eq!(stored, 1);
+}
+
+/// An append over a socket that waits for a transaction of this holder's.
+async fn append_that_waits(db: &TestDb, server: &Server) -> (tokio_postgres::Client, Ws) {
+    server.api.append(&json!({"topic": "warm"})).await;
+    let holder = db.connect().await;
+    let hold = "BEGIN; SELECT tidewire.append('x', id => 'held', tenant => 'dev')";
+    holder.batch_execute(hold).await.unwrap();
+    let mut ws = server.api.ws().await;
+    let append = json!({"type": "append", "ref": "r", "events": [{"topic": "a", "id": "held"}]});
+    ws.send(append).await;
+    is_waiting(db).await;
+    (holder, ws)
+}
+
+/// Until a lane waits for another transaction.
+async fn is_waiting(db: &TestDb) {
+    let client = db.connect().await;
+    eventually(Duration::from_secs(10), || async {
+        let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()
+                          AND application_name LIKE 'tidewire append%'";
+        let waiting: i64 = client.query_one(waiting, &[]).await.unwrap().get(0);
+        (waiting > 0).then_some(()).ok_or(waiting)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_append_over_a_socket_is_answered_before_its_close() {
+    let db = TestDb::new().await;
+    let server = Server::start(&db).await;
+    let (holder, mut ws) = append_that_waits(&db, &server).await;
+    let leaving = async {
+        // The server has told it to go, and still has its append.
+        assert_eq!(ws.until("notice").await["code"], "restarting");
+        holder.batch_execute("ROLLBACK").await.unwrap();
+        let mut answered = Vec::new();
+        loop {
+            match ws.frame_or_close().await {
+                Ok(frame) => answered.push(frame),
+                Err(code) => return (answered, code),
+            }
+        }
+    };
+    let ((), (answered, code)) = tokio::join!(server.stop(), leaving);
+    assert_eq!(code, 1012);
+    let [answer] = answered.as_slice() else {
+        panic!("{answered:?}");
+    };
+    assert_eq!(answer["type"], "appended", "{answer}");
+    assert_eq!(answer["ref"], "r", "{answer}");
+    assert_eq!(answer["events"][0]["duplicate"], false, "{answer}");
+}
+
+/// Nobody is waited for for ever; that an answer is missing is counted.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_append_that_takes_too_long_does_not_keep_its_socket() {
+    let db = TestDb::new().await;
+    let server = Server::start(&db).await;
+    let (_holder, mut ws) = append_that_waits(&db, &server).await;
+    let app = server.app.clone();
+    let began = Instant::now();
+    let leaving = async {
+        assert_eq!(ws.until("notice").await["code"], "restarting");
+        ws.close_code().await
+    };
+    let ((), code) = tokio::join!(server.stop(), leaving);
+    assert_eq!(code, 1012);
+    assert!(began.elapsed() < Duration::from_secs(15), "{began:?}");
+    let told = app.metrics.text();
+    assert!(
+        told.lines()
+            .any(|line| line == "tidewire_websocket_unanswered_total 1"),
+        "{told}"
+    );
 }

@@ -14,6 +14,7 @@ mod api_keys;
 mod append;
 mod append_only;
 mod audit;
+mod batches;
 mod begun;
 mod blocked;
 mod bombs;

@@ -104,6 +104,14 @@ impl Place {
 }
 
 impl super::Account {
+    /// A place of the caller's.
+    ///
+    /// # Errors
+    /// Whose bound has been reached.
+    pub fn place_among(&self, places: &Places) -> Result<Place, NoPlace> {
+        places.take(self.keys)
+    }
+
     /// Counts a place of the same tenant as this caller's.
     ///
     /// # Errors

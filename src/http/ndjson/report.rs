@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use serde::Serialize;
 
 use crate::http::append::Answer;
-use crate::http::problem::Problem;
+use crate::http::problem::{Kind, Problem};
 use crate::log::{Appended, Identity};
 
 #[derive(Serialize)]
@@ -58,7 +58,7 @@ impl Reporter {
                 }
                 Err(problem) => {
                     self.summary.refused = self.summary.refused.saturating_add(1);
-                    is_over |= problem.kind.is_transient();
+                    is_over |= problem.kind.is_transient() || problem.kind == Kind::Unauthenticated;
                     out.extend_from_slice(
                         format!("{{\"line\":{line},\"error\":{}}}\n", problem.to_json()).as_bytes(),
                     );

@@ -109,16 +109,22 @@ fn stored<'a>(
         .map(|(_, topic)| topic)
 }
 
-/// Puts every line's answer into its place.
+/// Puts every line's answer into its place. What was held and is not stored is `denied` to whoever may write no more.
 pub(super) fn settle(
     lines: Vec<(u64, Option<Problem>)>,
     committed: Committed,
+    denied: Option<&Problem>,
     identity: &Identity,
 ) -> Vec<(u64, Result<log::Appended, Problem>)> {
+    let unless_denied = |problem: Problem| match denied {
+        Some(denied) if problem.kind.is_transient() => denied.clone(),
+        _ => problem,
+    };
     let unanswered = || errors::unavailable("the log did not answer for this line");
     let mut answers = match committed.transpose() {
         Ok(answers) => answers.unwrap_or_default().into_iter(),
         Err(problem) => {
+            let problem = unless_denied(problem);
             return lines
                 .into_iter()
                 .map(|(line, own)| (line, Err(own.unwrap_or_else(|| problem.clone()))))
@@ -132,8 +138,8 @@ pub(super) fn settle(
                 Some(problem) => Err(problem),
                 None => match answers.next() {
                     Some(Ok(appended)) => Ok(appended),
-                    Some(Err(error)) => Err(errors::append(&error.at(0), identity)),
-                    None => Err(unanswered()),
+                    Some(Err(error)) => Err(unless_denied(errors::append(&error.at(0), identity))),
+                    None => Err(unless_denied(unanswered())),
                 },
             };
             (line, outcome)

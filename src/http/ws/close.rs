@@ -31,6 +31,13 @@ pub enum Close {
     MessageLate,
 }
 
+impl Close {
+    /// Whether the client may still be there to take the answers to what it has sent, and has done nothing for which it gets none.
+    pub const fn waits_for_answers(self) -> bool {
+        matches!(self, Self::Restarting | Self::Idle | Self::RateLimited)
+    }
+}
+
 impl From<Refusal> for Close {
     fn from(refusal: Refusal) -> Self {
         match refusal {

@@ -3,9 +3,14 @@
 //! # Invariants
 //! - Whatever a socket waits for on its own account it waits for here: no longer than it may live.
 //! - What is given up is what the end makes useless. A read that another cause ended would have lost nothing either (`feed::follow`).
+//! - What the client has sent to be stored is answered before a close that is none of its doing, if that takes no longer than a
+//!   moment; what is not answered is stored all the same, and counted.
+
+use futures_util::StreamExt as _;
 
 use super::socket::{Ended, Socket};
 use crate::access::Denied;
+use crate::event::limits::FAREWELL_MAX;
 
 /// Why a socket ends, whatever it waits for.
 pub(super) enum Over {
@@ -35,6 +40,23 @@ impl Socket {
                 why = lease => Err(Over::Denied(why)),
                 done = work => Ok(done),
             }
+        }
+    }
+
+    /// Sends the answers to what is under way. Nothing more is heard of the client by then, so no more comes.
+    pub(super) async fn answer_what_is_under_way(&mut self) {
+        let lease = self.lease.ended();
+        let answering = async {
+            while let Some(answer) = self.work.next().await {
+                if self.send(&answer).await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            _ = lease => {}
+            _ = tokio::time::timeout(FAREWELL_MAX, answering) => {}
         }
     }
 

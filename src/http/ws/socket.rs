@@ -112,6 +112,10 @@ impl Socket {
     /// Serves it until it ends.
     pub async fn run(mut self) {
         let Err(ended) = self.serve().await;
+        if ended.is_some_and(Close::waits_for_answers) {
+            self.answer_what_is_under_way().await;
+        }
+        self.app.metrics.connections.unanswered(self.work.len());
         let code = ended.map_or(self.heard_code, |close| CloseFrame::from(close).code);
         self.app.metrics.connections.closed(code);
         if let Some(close) = ended {

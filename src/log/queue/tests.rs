@@ -1,5 +1,7 @@
 //! What the queue gives out, to whom, and whom it refuses.
 
+mod held;
+
 use super::*;
 use std::time::Duration;
 
@@ -130,7 +132,7 @@ fn what_is_given_back_is_first_and_what_is_late_is_dropped() {
     let batch = take(&queue);
     assert_eq!(batch.len(), 2);
     queue.push(group("a", 3, None)).unwrap();
-    queue.give_back(batch);
+    assert!(queue.give_back(batch).is_empty());
     let all: Vec<usize> = take(&queue).iter().map(|g| g.events.len()).collect();
     assert_eq!(all, [1, 2, 3]);
 }
@@ -215,7 +217,7 @@ fn who_would_wait_too_long_is_shed_unless_it_is_critical() {
     queue.push(of(Priority::Critical, "a", 1)).unwrap();
     for class in [Priority::High, Priority::Normal, Priority::Low] {
         let refused = queue.push(of(class, "a", 1)).unwrap_err();
-        let AppendError::Overloaded { retry_after } = refused else {
+        let Refusal::Full { retry_after } = refused else {
             panic!("{refused:?}");
         };
         // As long as the others have waited, and a random part more: no rate is known.
@@ -294,7 +296,7 @@ fn who_is_refused_is_told_how_long_the_queue_needs() {
                 .unwrap();
         }
         match queue.push(of(Priority::Low, "late", 1)) {
-            Err(AppendError::Overloaded { retry_after }) => retry_after.as_secs_f64(),
+            Err(Refusal::Full { retry_after }) => retry_after.as_secs_f64(),
             other => panic!("{other:?}"),
         }
     };

@@ -123,6 +123,7 @@ pub struct ConnectionMetrics {
     pub bodies_bytes: IntGauge,
     /// Bytes held of WebSocket messages that are not complete.
     pub messages_bytes: IntGauge,
+    unanswered: IntCounter,
 }
 
 impl ConnectionMetrics {
@@ -183,6 +184,10 @@ impl ConnectionMetrics {
                 "tidewire_websocket_messages_bytes",
                 "Bytes held of WebSocket messages that are not complete.",
             ),
+            unanswered: list.counter(
+                "tidewire_websocket_unanswered_total",
+                "Appends and requests of WebSockets that ended before they were answered; what was to be stored is stored all the same.",
+            ),
         }
     }
 
@@ -229,6 +234,12 @@ impl ConnectionMetrics {
             Eviction::Refused => refused,
         }
         .inc();
+    }
+
+    /// A WebSocket ended while so much of what it had sent was not answered.
+    pub fn unanswered(&self, count: usize) {
+        self.unanswered
+            .inc_by(u64::try_from(count).unwrap_or(u64::MAX));
     }
 
     /// A WebSocket ended with this code.
