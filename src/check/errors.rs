@@ -7,6 +7,9 @@ use super::probe::Probe;
 use super::report::Figures;
 use crate::client::{Client, Exchange, Secret};
 
+/// Events of an array, by the contract.
+const ARRAY_MAX: usize = 1_000;
+
 /// No JSON, and no topic.
 pub(super) async fn malformed(probe: &Probe, _: &mut Figures) -> Result<(), Flaw> {
     let broken = probe
@@ -66,6 +69,13 @@ pub(super) async fn conflict(probe: &Probe, _: &mut Figures) -> Result<(), Flaw>
         422,
         "idempotency-conflict",
     )
+}
+
+/// One more than an array may hold.
+pub(super) async fn too_many(probe: &Probe, _: &mut Figures) -> Result<(), Flaw> {
+    let events = probe.events("too-many", ARRAY_MAX.saturating_add(1));
+    let answer = probe.send(&events).await?;
+    refused("an array that is too long", &answer, 413, "too-large")
 }
 
 /// A key that nobody has made.

@@ -8,6 +8,7 @@ use super::live::{Live, Wire};
 use super::probe::{Probe, ids};
 use super::report::Figures;
 use super::tally::Tally;
+use crate::client::{IdsDigest, Selection, Span};
 
 /// Events of one array.
 const BATCH: usize = 100;
@@ -30,7 +31,8 @@ pub(super) async fn digests(probe: &Probe, figures: &mut Figures) -> Result<(), 
     let last = probe.id(NAME, events.len().saturating_sub(1));
     let (written, streamed, pushed) =
         futures_util::future::join3(writing, sse.until(&last), socket.until(&last)).await;
-    let committed = probe.read(NAME, &from, Some(&written?)).await?;
+    let written = written?;
+    let committed = probe.read(NAME, &from, Some(&written)).await?;
     let (streamed, pushed) = (streamed?.0, pushed?.0);
     figures.insert("events".to_owned(), json!(events.len()));
     let own = digest(&events);
@@ -48,7 +50,34 @@ pub(super) async fn digests(probe: &Probe, figures: &mut Figures) -> Result<(), 
             ));
         }
     }
-    Ok(())
+    counted(probe, &events, (&from, &written)).await
+}
+
+/// What the server counts of what its database holds.
+async fn counted(probe: &Probe, events: &[Value], (from, until): (&str, &str)) -> Result<(), Flaw> {
+    let mut own = IdsDigest::default();
+    ids(events).for_each(|id| own.add(id));
+    let selection = Selection {
+        topics: vec![probe.topic(NAME)],
+        subjects: Vec::new(),
+    };
+    let span = Span {
+        selection: &selection,
+        after: Some(from),
+        until,
+        consumer: None,
+    };
+    let counted = probe.client.committed(&span).await?;
+    if (counted.count, counted.digest) == (own.count, own.to_string()) {
+        return Ok(());
+    }
+    Err(Flaw::failed(
+        format!(
+            "of {} events that were acknowledged the server's audit counts {}, or others",
+            own.count, counted.count
+        ),
+        "Keep the server's log and the database as they are, and report this: events that were acknowledged are not what is committed.",
+    ))
 }
 
 /// Of id, topic, subject and data, in order.

@@ -7,6 +7,7 @@ use super::live::{Live, Wire};
 use super::probe::{Probe, ids, page, tenant_of};
 use super::report::Figures;
 use super::tally::Tally;
+use crate::client::{Client, Selection, Span};
 
 const NAME: &str = "isolation";
 
@@ -31,14 +32,7 @@ pub(super) async fn tenants(probe: &Probe, figures: &mut Figures) -> Result<(), 
     let mut socket = Live::open(Wire::WebSocket, other, &topics, &from).await?;
     let own = probe.events(NAME, 5);
     probe.append(&own).await?;
-    // Of the same id, and not a duplicate: it is another's.
-    let theirs = vec![json!({
-        "id": probe.id(NAME, 0),
-        "topic": probe.topic(NAME),
-        "subject": probe.subject(),
-        "gdpr": { "consent": true, "basis": "contract" },
-        "data": "theirs",
-    })];
+    let theirs = theirs(probe);
     let body = (
         "application/json",
         Value::from(theirs.clone()).to_string().into_bytes(),
@@ -73,6 +67,12 @@ pub(super) async fn tenants(probe: &Probe, figures: &mut Figures) -> Result<(), 
         }
         Tally::of(ids(&theirs), ids(&seen)).demand(&format!("the other tenant's {what}"))?;
     }
+    let counted = counted(other, topics, (&from, at.unwrap_or("latest"))).await?;
+    if counted != 1 {
+        return Err(leak(&format!(
+            "of 1 event of the other tenant its audit counts {counted}"
+        )));
+    }
     let read = probe.read(NAME, &from, at).await?;
     if read
         .iter()
@@ -81,6 +81,36 @@ pub(super) async fn tenants(probe: &Probe, figures: &mut Figures) -> Result<(), 
         return Err(leak("a page shows the other tenant's event"));
     }
     Tally::of(ids(&own), ids(&read)).demand("the tenant's own events")
+}
+
+/// Of the same id as the tenant's own, and not a duplicate: it is another's.
+fn theirs(probe: &Probe) -> Vec<Value> {
+    vec![json!({
+        "id": probe.id(NAME, 0),
+        "topic": probe.topic(NAME),
+        "subject": probe.subject(),
+        "gdpr": { "consent": true, "basis": "contract" },
+        "data": "theirs",
+    })]
+}
+
+/// How many events of the topics there are for this credential.
+async fn counted(
+    client: &Client,
+    topics: String,
+    (after, until): (&str, &str),
+) -> Result<u64, Flaw> {
+    let selection = Selection {
+        topics: vec![topics],
+        subjects: Vec::new(),
+    };
+    let span = Span {
+        selection: &selection,
+        after: Some(after),
+        until,
+        consumer: None,
+    };
+    Ok(client.committed(&span).await?.count)
 }
 
 fn leak(cause: &str) -> Flaw {

@@ -153,6 +153,11 @@ pub(super) const CHECKS: &[Check] = &[
         transports::websocket
     ),
     check!(
+        "transports/websocket-append",
+        "what is appended over a WebSocket is answered once it is stored",
+        transports::websocket_append
+    ),
+    check!(
         "batches/array",
         "an array is stored as one, or not at all",
         batches::array
@@ -211,6 +216,11 @@ pub(super) const CHECKS: &[Check] = &[
         "errors/credential",
         "a credential that is none is refused",
         errors::credential
+    ),
+    check!(
+        "errors/too-many",
+        "more events than an array may hold are refused",
+        errors::too_many
     ),
     check!(
         "isolation/tenants",

@@ -139,9 +139,10 @@ fn delivered(frame: &Value) -> Result<(Vec<Value>, String), Flaw> {
     }
 }
 
-fn refused(frame: &Value) -> Flaw {
+/// An error in place of what was asked for.
+pub(super) fn refused(frame: &Value) -> Flaw {
     Flaw::failed(
         format!("the WebSocket answers {frame}"),
-        "Use a credential that may read check.*; GET /v1/status says whether the server is overloaded.",
+        "Use a credential that may read and write check.*; GET /v1/status says whether the server is overloaded.",
     )
 }

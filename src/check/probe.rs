@@ -1,9 +1,11 @@
 //! What every check uses: the run's topics and events, writing, reading, and cleaning up.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::sync::OnceCell;
+use tokio_util::sync::CancellationToken;
 
 use super::flaw::Flaw;
 use super::list::Depth;
@@ -13,6 +15,8 @@ use super::run::Plan;
 use crate::client::exchange::Content;
 use crate::client::{Client, Exchange, pause};
 
+/// What all runs write.
+const OWN: &str = "check.*";
 /// Events of one page.
 const PAGE: &str = "1000";
 /// How long the server may take to say whose log it is.
@@ -32,6 +36,11 @@ pub(super) struct Probe {
     is_reserved: bool,
     run: String,
     tenant: OnceCell<String>,
+    stop: CancellationToken,
+    /// Where each tenant's log ended before.
+    began: OnceCell<Vec<String>>,
+    /// In whose tenants a rule of retention was set for this run.
+    ruled: Mutex<Vec<Client>>,
 }
 
 impl Probe {
@@ -44,6 +53,9 @@ impl Probe {
             is_reserved: plan.is_reserved,
             run: uuid::Uuid::now_v7().simple().to_string(),
             tenant: OnceCell::new(),
+            stop: plan.stop.clone(),
+            began: OnceCell::new(),
+            ruled: Mutex::default(),
         }
     }
 
@@ -162,33 +174,92 @@ impl Probe {
         }
     }
 
-    /// Erases what was written, if the credential may.
-    pub(super) async fn clean_up(&self, figures: &mut Figures) -> Result<(), Flaw> {
-        if self.is_reserved {
-            // What a run that was killed has left goes by itself.
-            let rule = json!({ "days": 1 });
-            for client in std::iter::once(&self.client).chain(&self.other) {
-                client.try_put(&["v1", "retention", "*"], &rule).await?;
+    /// Sees to it that what is written goes by itself, should nobody be left to erase it: by a rule of retention, where the credential
+    /// may set one.
+    pub(super) async fn prepare(&self) -> Result<(), Flaw> {
+        // From here on what is left is looked for in the end.
+        let mut ends = Vec::new();
+        for client in self.clients() {
+            let latest = [("after", "latest"), ("limit", "1")];
+            ends.push(page(client, &self.topic("*"), &latest).await?.1);
+        }
+        let _ = self.began.set(ends);
+        for client in self.clients() {
+            let pattern = if self.is_reserved { "*" } else { OWN };
+            // Whoever has a rule of their own knows better.
+            if !self.is_reserved && has_rule(client).await? != Some(false) {
+                continue;
+            }
+            let path = ["v1", "retention", pattern];
+            let answer = client.try_put(&path, &json!({ "days": 1 })).await?;
+            match answer.status {
+                200 if self.is_reserved => {}
+                200 => self.ruled().push(client.clone()),
+                // It may not, or the tenant has as many as it may have.
+                403 | 409 if !self.is_reserved => {}
+                _ => return Err(Flaw::answer("a rule of retention", "200", &answer)),
             }
         }
-        let mut clients = vec![&self.client];
-        clients.extend(&self.other);
+        Ok(())
+    }
+
+    fn ruled(&self) -> MutexGuard<'_, Vec<Client>> {
+        self.ruled.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn clients(&self) -> impl Iterator<Item = &Client> {
+        std::iter::once(&self.client).chain(&self.other)
+    }
+
+    /// Takes back the rules that were set for this run.
+    async fn unrule(&self) -> Result<(), Flaw> {
+        let ruled = std::mem::take(&mut *self.ruled());
+        for client in ruled {
+            client.try_delete(&["v1", "retention", OWN]).await?;
+        }
+        Ok(())
+    }
+
+    /// Erases what was written, if the credential may.
+    pub(super) async fn clean_up(&self, figures: &mut Figures) -> Result<(), Flaw> {
         let (mut erased, mut left) = (0_u64, Vec::new());
-        for client in clients {
+        for (nth, client) in self.clients().enumerate() {
             match self.erase(client).await? {
-                Some(events) => erased = erased.saturating_add(events),
+                Some(events) => {
+                    erased = erased.saturating_add(events);
+                    self.is_erased(nth, client).await?;
+                }
                 None => left.push(tenant_of(client).await?),
             }
         }
         figures.insert("erased".to_owned(), erased.into());
         if left.is_empty() {
-            return Ok(());
+            return self.unrule().await;
         }
         Err(Flaw::Skipped(format!(
             "erasing takes an administrator who may write *: events of check.{}.* stay in tenant {} until retention takes them",
             self.run,
             left.join(" and ")
         )))
+    }
+
+    /// That nothing of it can be read any more.
+    async fn is_erased(&self, nth: usize, client: &Client) -> Result<(), Flaw> {
+        let Some(began) = self.began.get().and_then(|ends| ends.get(nth)) else {
+            return Ok(());
+        };
+        let query = [("after", began.as_str()), ("limit", PAGE)];
+        let (events, ..) = page(client, &self.topic("*"), &query).await?;
+        if events
+            .iter()
+            .all(|event| event.get("erased_at").is_some() && event.get("data").is_none())
+        {
+            return Ok(());
+        }
+        Err(Flaw::failed(
+            "what was written and erased can still be read",
+            "Does a cache in between answer? If not, keep the server's log and report this.",
+        ))
     }
 
     /// How many were erased; none if the credential may not.
@@ -199,6 +270,8 @@ impl Probe {
             let count = answer.json().get("events").and_then(Value::as_u64);
             events = events.saturating_add(count.unwrap_or_default());
             match answer.status {
+                // Of a run that was interrupted something may have been under way.
+                200 if self.stop.is_cancelled() && count.is_some_and(|count| count > 0) => {}
                 200 => return Ok(Some(events)),
                 202 => pause(AGAIN).await,
                 403 => return Ok(None),
@@ -211,6 +284,23 @@ impl Probe {
                 }
             }
         }
+    }
+}
+
+/// Whether the tenant has a rule of its own for what checks write; none if the credential may not know.
+async fn has_rule(client: &Client) -> Result<Option<bool>, Flaw> {
+    let answer = client.try_get(&["v1", "retention"], &[]).await?;
+    let document = answer.json();
+    match (
+        answer.status,
+        document.get("rules").and_then(Value::as_array),
+    ) {
+        (200, Some(rules)) => {
+            let is_own = |rule: &Value| rule.get("pattern") == Some(&json!(OWN));
+            Ok(Some(rules.iter().any(is_own)))
+        }
+        (403, _) => Ok(None),
+        _ => Err(Flaw::answer("the rules of retention", "200", &answer)),
     }
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::flaw::Flaw;
 use super::list::{CHECKS, Depth};
@@ -11,6 +12,9 @@ use super::performance::Load;
 use super::probe::Probe;
 use super::report::{Counts, Figures, Finding, Outcome, Report};
 use crate::client::Client;
+
+/// How long it may take to see to it that what is written goes by itself.
+const PREPARE_MAX: Duration = Duration::from_secs(2);
 
 /// What is to be checked, and with whose credentials.
 #[derive(Debug, Clone)]
@@ -23,21 +27,24 @@ pub struct Plan {
     pub other: Option<Client>,
     /// How much load the checks of time make.
     pub load: Load,
-    /// Whether the tenant is there for checks alone, and the credential its administrator: what a run before could not erase then goes
-    /// by retention.
+    /// Whether the tenant is there for checks alone, and the credential its administrator: whatever a run that was killed has left then
+    /// goes by retention.
     pub is_reserved: bool,
+    /// Cancelled, no further check begins, and what was written is erased.
+    pub stop: CancellationToken,
 }
 
 impl Plan {
     /// What `depth` says.
     #[must_use]
-    pub const fn new(depth: Depth, client: Client) -> Self {
+    pub fn new(depth: Depth, client: Client) -> Self {
         Self {
             depth,
             client,
             other: None,
             load: Load::of(depth),
             is_reserved: false,
+            stop: CancellationToken::new(),
         }
     }
 }
@@ -62,7 +69,7 @@ pub enum Progress<'a> {
     },
 }
 
-/// Runs them. Never longer than the depth says.
+/// Runs them. Never longer than the depth says, and not without cleaning up.
 pub async fn run(plan: &Plan, tell: &mut (dyn FnMut(&Progress<'_>) + Send)) -> Report {
     let began = Instant::now();
     let depth = plan.depth;
@@ -70,13 +77,21 @@ pub async fn run(plan: &Plan, tell: &mut (dyn FnMut(&Progress<'_>) + Send)) -> R
     let probe = Probe::new(plan);
     let chosen: Vec<_> = CHECKS.iter().filter(|check| check.is_of(depth)).collect();
     let of = chosen.len().saturating_add(1);
+    // Before anything is written.
+    let prepared = within(until.min(began + PREPARE_MAX), probe.prepare()).await;
     let mut checks = Vec::with_capacity(of);
     for (number, check) in (1..).zip(chosen) {
         let name = check.name;
         tell(&Progress::Begun { name, number, of });
         let mut figures = Figures::new();
         let started = Instant::now();
-        let outcome = within(until, (check.run)(&probe, &mut figures)).await;
+        let outcome = if plan.stop.is_cancelled() {
+            Err(Flaw::Skipped("the run was interrupted".to_owned()))
+        } else {
+            let checking = within(until, (check.run)(&probe, &mut figures));
+            let checked = plan.stop.run_until_cancelled(checking).await;
+            checked.unwrap_or_else(|| Err(interrupted()))
+        };
         let finding = finding((name, check.claim), started, figures, outcome);
         tell(&Progress::Ended { finding: &finding });
         checks.push(finding);
@@ -88,7 +103,8 @@ pub async fn run(plan: &Plan, tell: &mut (dyn FnMut(&Progress<'_>) + Send)) -> R
         of,
     });
     let (mut figures, started) = (Figures::new(), Instant::now());
-    let outcome = within(began + depth.time_max(), probe.clean_up(&mut figures)).await;
+    let cleaned = within(began + depth.time_max(), probe.clean_up(&mut figures)).await;
+    let outcome = prepared.and(cleaned);
     let finding = finding((name, claim), started, figures, outcome);
     tell(&Progress::Ended { finding: &finding });
     checks.push(finding);
@@ -102,6 +118,13 @@ pub async fn run(plan: &Plan, tell: &mut (dyn FnMut(&Progress<'_>) + Send)) -> R
         took_ms: millis(began.elapsed()),
         checks,
     }
+}
+
+fn interrupted() -> Flaw {
+    Flaw::failed(
+        "the run was interrupted",
+        "What was written is erased. Run it again for a verdict.",
+    )
 }
 
 async fn within(until: Instant, check: impl Future<Output = Result<(), Flaw>>) -> Result<(), Flaw> {

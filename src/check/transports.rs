@@ -1,10 +1,10 @@
 //! Whether each way of reading delivers every event once, in order.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::flaw::Flaw;
-use super::live::{Live, Wire};
-use super::probe::{Probe, ids};
+use super::live::{Live, Wire, refused};
+use super::probe::{Probe, contract, ids};
 use super::report::Figures;
 use super::tally::Tally;
 
@@ -58,6 +58,30 @@ pub(super) async fn sse(probe: &Probe, _: &mut Figures) -> Result<(), Flaw> {
 /// Over a WebSocket.
 pub(super) async fn websocket(probe: &Probe, _: &mut Figures) -> Result<(), Flaw> {
     live(probe, Wire::WebSocket, "websocket").await
+}
+
+/// Written by the way that others read.
+pub(super) async fn websocket_append(probe: &Probe, _: &mut Figures) -> Result<(), Flaw> {
+    let (name, from) = ("socket", probe.end().await?);
+    let events = probe.events(name, 3);
+    let mut socket = probe.client.socket().await?;
+    let append = json!({ "type": "append", "ref": name, "events": events });
+    socket.send(&append).await?;
+    let last = loop {
+        let frame = socket.next().await?;
+        match frame.get("type").and_then(Value::as_str) {
+            Some("appended") if frame.get("ref") == Some(&json!(name)) => {
+                let stored = frame.get("events").and_then(Value::as_array);
+                let last = stored.and_then(|stored| stored.last()?.get("cursor")?.as_str());
+                let last = last.map(str::to_owned);
+                break last.ok_or_else(|| contract("an appended frame without cursors"))?;
+            }
+            Some("error") => return Err(refused(&frame)),
+            _ => {}
+        }
+    };
+    let read = probe.read(name, &from, Some(&last)).await?;
+    Tally::of(ids(&events), ids(&read)).demand("an append over a WebSocket")
 }
 
 /// Half of them are there when the reader comes, half come while it reads.

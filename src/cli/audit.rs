@@ -1,9 +1,10 @@
-//! `tidewire audit`: compares what is committed with what a reader has received.
+//! `tidewire audit`: compares what is committed with what a reader has received, or a consumer has passed.
 //!
 //! # Invariants
 //! - What the server has counted decides; events are read again only if the two differ.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use futures_util::StreamExt as _;
@@ -13,17 +14,23 @@ use super::lines::Lines;
 use super::output::Output;
 use super::remote::{Remote, explain};
 use crate::check::Tally;
-use crate::client::{Client, Selection, Start};
-use crate::event::digest::IdsDigest;
+use crate::client::{Client, IdsDigest, Selection, Span, Start, pause};
 use crate::event::limits::PAGE_EVENTS_MAX;
+
+/// Between two questions how far a consumer has come.
+const AGAIN: Duration = Duration::from_millis(250);
+/// So many of those that are missing the server names in one answer.
+const NAMED_MAX: usize = 100;
 
 const HELP: &str = "\
 Counts and sums up the ids of what is committed (GET /v1/audit) and of what was received. If they differ, the events are read again and what is \
-missing, came twice or is unknown is named, and the exit code is 1. The order is compared then, too: alike in number and digest, both hold the same events, in whatever order.
+missing, came twice or is unknown is named, and the exit code is 1. With --consumer: what is committed after the consumer's place, and what it can \
+never get since retention has removed it. The order is compared then, too: alike in number and digest, both hold the same events, in whatever order.
 
 Example:
   tidewire follow --topics 'deal.*' --after earliest --until-caught-up > deals.ndjson
-  tidewire audit  --topics 'deal.*' --after earliest --until \"$(tail -n 1 deals.ndjson | jq -r .cursor)\" --received deals.ndjson";
+  tidewire audit  --topics 'deal.*' --after earliest --until \"$(tail -n 1 deals.ndjson | jq -r .cursor)\" --received deals.ndjson
+  tidewire audit  --topics 'agent.heartbeat.*' --consumer watch";
 
 /// Compare what is committed with what was received
 #[derive(Debug, clap::Args)]
@@ -37,15 +44,26 @@ pub struct Args {
     /// Subjects, as the reader had them; all unless given
     #[arg(long, value_delimiter = ',', value_name = "SUBJECT,…")]
     subjects: Vec<String>,
-    /// Where the reader began
-    #[arg(long, default_value = "earliest", value_name = "CURSOR|earliest")]
-    after: String,
+    /// Where the reader began; `earliest` unless given, or where the consumer stands
+    #[arg(long, value_name = "CURSOR|earliest")]
+    after: Option<String>,
     /// How far it has come: the cursor it has kept
     #[arg(long, default_value = "latest", value_name = "CURSOR|latest")]
     until: String,
     /// What it has received: NDJSON of events, or an id a line; - for stdin
-    #[arg(long, value_name = "PATH")]
-    received: PathBuf,
+    #[arg(
+        long,
+        value_name = "PATH",
+        required_unless_present = "consumer",
+        conflicts_with = "consumer"
+    )]
+    received: Option<PathBuf>,
+    /// Compare with how far a consumer of the server has come (`watch`), as an administrator
+    #[arg(long, value_name = "NAME")]
+    consumer: Option<String>,
+    /// How long a consumer may take to pass what is committed
+    #[arg(long, default_value_t = 5, value_name = "SECONDS", value_parser = clap::value_parser!(u64).range(0..=3_600))]
+    wait_s: u64,
     /// The differences as JSON
     #[arg(long)]
     json: bool,
@@ -57,19 +75,48 @@ pub struct Args {
 /// If they differ, or either cannot be read.
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let client = args.remote.client()?;
-    let received = received(&args).await?;
+    let selection = Selection {
+        topics: args.topics.clone(),
+        subjects: args.subjects.clone(),
+    };
+    match (&args.consumer, &args.received) {
+        (Some(name), _) => passed(&client, &args, &selection, name).await,
+        (None, Some(path)) => {
+            let received = received(path).await?;
+            compared(&client, &args, &selection, &received).await
+        }
+        (None, None) => {
+            bail!("Say what it is to be compared with: --received FILE or --consumer NAME.")
+        }
+    }
+}
+
+/// What is committed, compared with what was received.
+async fn compared(
+    client: &Client,
+    args: &Args,
+    selection: &Selection,
+    received: &[String],
+) -> anyhow::Result<()> {
     let mut own = IdsDigest::default();
-    for id in &received {
+    for id in received {
         own.add(id);
     }
-    let (committed, span) = committed(&client, &args).await?;
-    let is_same = committed == (own.count, own.to_string());
+    let span = Span {
+        selection,
+        after: Some(args.after.as_deref().unwrap_or("earliest")),
+        until: &args.until,
+        consumer: None,
+    };
+    let committed = client.committed(&span).await.map_err(explain)?;
+    let span = (committed.after.as_str(), committed.until.as_str());
+    let is_same = (committed.count, &committed.digest) == (own.count, &own.to_string());
     let read = if is_same {
         Vec::new()
     } else {
-        read(&client, &args, &span).await?
+        read(client, selection, span).await?
     };
-    let expected = if is_same { &received } else { &read };
+    let expected = if is_same { received } else { &read };
     let tally = Tally::of(
         expected.iter().map(String::as_str),
         received.iter().map(String::as_str),
@@ -77,7 +124,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     let text = if args.json {
         format!(
             "{:#}\n",
-            json!({ "committed": committed.0, "after": span.0, "until": span.1, "difference": tally })
+            json!({ "committed": committed.count, "after": span.0, "until": span.1, "difference": tally })
         )
     } else {
         let lists = [
@@ -92,13 +139,13 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         format!(
             "{}{} committed, {} received\n",
             named.collect::<String>(),
-            committed.0,
+            committed.count,
             own.count
         )
     };
     Output::new().write(&text).await?;
     ensure!(
-        tally.is_whole() && (is_same || committed.0 == own.count),
+        tally.is_whole() && (is_same || committed.count == own.count),
         "They differ: {} missing, {} twice, {} unknown, {} out of order. Events that were erased since have other ids; for the rest look at how the reader keeps its cursor.",
         tally.missing.len(),
         tally.duplicated.len(),
@@ -108,11 +155,90 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What is committed, compared with what a consumer has passed. One that runs may take a moment.
+async fn passed(
+    client: &Client,
+    args: &Args,
+    selection: &Selection,
+    name: &str,
+) -> anyhow::Result<()> {
+    let span = Span {
+        selection,
+        after: args.after.as_deref(),
+        until: &args.until,
+        consumer: Some(name),
+    };
+    let mut committed = client.committed(&span).await.map_err(explain)?;
+    let (after, until) = (committed.after.clone(), committed.until.clone());
+    let patience = tokio::time::Instant::now() + Duration::from_secs(args.wait_s);
+    let consumer = loop {
+        let consumer = committed.consumer.take().unwrap_or_default();
+        let is_coming = !consumer.missing.is_empty() && !consumer.is_paused;
+        if !is_coming || tokio::time::Instant::now() >= patience {
+            break consumer;
+        }
+        pause(AGAIN).await;
+        // The same events again.
+        let span = Span {
+            after: Some(&after),
+            until: &until,
+            ..span.clone()
+        };
+        let lost_before = consumer.lost_before;
+        committed = client.committed(&span).await.map_err(explain)?;
+        if let Some(consumer) = &mut committed.consumer {
+            // What was lost stays lost, however far it has come since.
+            consumer.lost_before = consumer.lost_before.take().or(lost_before);
+        }
+    };
+    let lost = consumer.lost_before.as_deref();
+    let text = if args.json {
+        let consumer = json!({
+            "name": consumer.name, "cursor": consumer.cursor, "is_paused": consumer.is_paused,
+            "missing": consumer.missing, "lost_before": lost,
+        });
+        let report = json!({ "committed": committed.count, "after": after, "until": until, "consumer": consumer });
+        format!("{report:#}\n")
+    } else {
+        let named = consumer.missing.iter().map(|id| format!("missing: {id}\n"));
+        let lost = lost.map_or(String::new(), |place| {
+            format!("lost: what it had not passed before {place} is no longer kept\n")
+        });
+        format!(
+            "{lost}{}{} committed after its place{}\n",
+            named.collect::<String>(),
+            committed.count,
+            if consumer.is_paused {
+                ", and it is paused"
+            } else {
+                ""
+            }
+        )
+    };
+    Output::new().write(&text).await?;
+    ensure!(
+        consumer.missing.is_empty() && lost.is_none(),
+        "The consumer {name} has not passed all: {} missing{}{}. /v1/status says whether it is paused and which server runs it; --topics leaves out what is none of its business.",
+        consumer.missing.len(),
+        if consumer.missing.len() >= NAMED_MAX {
+            " or more"
+        } else {
+            ""
+        },
+        if lost.is_some() {
+            ", and some lost to retention"
+        } else {
+            ""
+        }
+    );
+    Ok(())
+}
+
 /// The ids of a file.
-async fn received(args: &Args) -> anyhow::Result<Vec<String>> {
-    let lines = match args.received.to_str() {
+async fn received(path: &Path) -> anyhow::Result<Vec<String>> {
+    let lines = match path.to_str() {
         Some("-") => Lines::stdin()?,
-        _ => Lines::open(&args.received)?,
+        _ => Lines::open(path)?,
     };
     let mut lines = lines.into_stream();
     let mut ids = Vec::new();
@@ -144,75 +270,28 @@ async fn received(args: &Args) -> anyhow::Result<Vec<String>> {
     Ok(ids)
 }
 
-/// Count and digest, and from where to where.
-async fn committed(
-    client: &Client,
-    args: &Args,
-) -> anyhow::Result<((u64, String), (String, String))> {
-    let (topics, subjects) = (args.topics.join(","), args.subjects.join(","));
-    let (mut after, mut until) = (args.after.clone(), args.until.clone());
-    let (mut count, mut sum, mut first) = (0_u64, 0_u128, None::<String>);
-    loop {
-        let mut query = vec![("after", after.as_str()), ("until", until.as_str())];
-        query.extend(Some(("topics", topics.as_str())).filter(|(_, text)| !text.is_empty()));
-        query.extend(Some(("subjects", subjects.as_str())).filter(|(_, text)| !text.is_empty()));
-        let answer = client
-            .get(&["v1", "audit"], &query)
-            .await
-            .map_err(explain)?;
-        let text = |name: &str| answer.get(name).and_then(Value::as_str).map(str::to_owned);
-        let fields = (
-            text("after"),
-            text("through"),
-            text("until"),
-            text("digest"),
-        );
-        let (Some(from), Some(through), Some(end), Some(digest)) = fields else {
-            bail!("the server's answer is no audit. Update the server, or this program.");
-        };
-        count = count.saturating_add(
-            answer
-                .get("count")
-                .and_then(Value::as_u64)
-                .unwrap_or_default(),
-        );
-        sum = sum.wrapping_add(
-            u128::from_str_radix(&digest, 16).context("the server's digest cannot be read")?,
-        );
-        let began = first.get_or_insert(from).clone();
-        if answer.get("has_more") != Some(&Value::Bool(true)) {
-            return Ok(((count, format!("{sum:032x}")), (began, end)));
-        }
-        (after, until) = (through, end);
-    }
-}
-
 /// The ids of all that is committed, up to the end.
 async fn read(
     client: &Client,
-    args: &Args,
-    (after, until): &(String, String),
+    selection: &Selection,
+    (after, until): (&str, &str),
 ) -> anyhow::Result<Vec<String>> {
-    let selection = Selection {
-        topics: args.topics.clone(),
-        subjects: args.subjects.clone(),
-    };
-    let (mut start, mut ids) = (Start::After(after.clone()), Vec::new());
+    let (mut start, mut ids) = (Start::After(after.to_owned()), Vec::new());
     loop {
         let page = client
-            .page(&selection, &start, PAGE_EVENTS_MAX)
+            .page(selection, &start, PAGE_EVENTS_MAX)
             .await
             .map_err(explain)?;
         for event in &page.events {
             let event: Value = serde_json::from_str(event.get())?;
             let text = |name: &str| event.get(name).and_then(Value::as_str);
             // Cursors of one life order as the log does.
-            if text("cursor").is_some_and(|cursor| cursor > until.as_str()) {
+            if text("cursor").is_some_and(|cursor| cursor > until) {
                 return Ok(ids);
             }
             ids.extend(text("id").map(str::to_owned));
         }
-        if !page.has_more || page.cursor >= *until {
+        if !page.has_more || page.cursor.as_str() >= until {
             return Ok(ids);
         }
         start = Start::After(page.cursor);

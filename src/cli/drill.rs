@@ -74,6 +74,12 @@ fn seconds(text: &str) -> Result<f64, String> {
 /// # Errors
 /// If the server cannot be reached, or anything was lost.
 pub async fn run(args: Args) -> anyhow::Result<()> {
+    ensure!(
+        args.kill_every < args.duration,
+        "With --kill-every {} nobody would be cut off within --duration {}. Make it shorter.",
+        args.kill_every,
+        args.duration
+    );
     let wire = match args.transport {
         Transport::Ws => Wire::WebSocket,
         Transport::Sse => Wire::Sse,
@@ -101,6 +107,12 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
         format!("{drilled}\n")
     };
     Output::new().write(&text).await?;
+    ensure!(
+        drilled.is_exercised(),
+        "The drill has shown nothing: {} cuts, {} events. Cuts are made every --kill-every seconds, before --duration is over.",
+        drilled.cuts,
+        drilled.events
+    );
     ensure!(
         drilled.passed,
         "The drill failed: see what was lost, and the server's log. If readers were refused, see its limits (--connections-max and others)."

@@ -1,12 +1,16 @@
 //! `tidewire check quick|performance|comprehensive`: the named checks, from outside or by the server itself.
 //!
 //! # Invariants
+//! - What was written is erased also if Ctrl-C ends it.
 //! - What fails has a cause and advice, what was not checked a reason; the exit code is non-zero if anything failed.
+
+use std::pin::pin;
 
 use anyhow::{Context as _, ensure};
 use serde_json::{Value, json};
 
 use super::check::Args;
+use super::interrupt::Interrupt;
 use super::output::Output;
 use super::remote::explain;
 use crate::check::{self, Depth, Finding, Outcome, Plan, Progress, Report};
@@ -31,12 +35,12 @@ pub async fn run(args: &Args, depth: Depth) -> anyhow::Result<()> {
         if args.other_token.is_some() {
             plan.other = Some(self::client(args, args.other_token.as_ref())?);
         }
-        check::run(&plan, &mut |progress| {
+        interruptible(&plan, &mut |progress| {
             if let Progress::Ended { finding } = progress {
                 seen.tell(finding);
             }
         })
-        .await
+        .await?
     };
     let text = if args.json {
         format!("{:#}\n", json!(report))
@@ -56,6 +60,22 @@ pub async fn run(args: &Args, depth: Depth) -> anyhow::Result<()> {
         failed.join(", ")
     );
     Ok(())
+}
+
+/// Ctrl-C ends the checks and has what was written erased; a second one does not wait for that.
+async fn interruptible(
+    plan: &Plan,
+    tell: &mut (dyn FnMut(&Progress<'_>) + Send),
+) -> anyhow::Result<Report> {
+    let mut interrupt = Interrupt::new()?;
+    let mut running = pin!(check::run(plan, tell));
+    if let Some(report) = interrupt.or(&mut running).await {
+        return Ok(report);
+    }
+    eprintln!("interrupted: erasing what was written (once more to leave it)");
+    plan.stop.cancel();
+    let report = interrupt.or(&mut running).await;
+    report.context("interrupted twice: what was written stays until retention takes it")
 }
 
 fn client(args: &Args, token: Option<&crate::access::Secret>) -> anyhow::Result<Client> {

@@ -9,6 +9,7 @@
 mod answer;
 pub mod append;
 mod backoff;
+pub mod committed;
 pub mod error;
 pub mod exchange;
 pub mod follow;
@@ -29,6 +30,7 @@ mod tests;
 pub use answer::{Answer, Sending, Stored};
 pub use append::Appender;
 pub use backoff::{pause, pause_until};
+pub use committed::{Committed, Span};
 pub use error::Error;
 pub use exchange::Exchange;
 pub use follow::{Following, Step};
@@ -40,3 +42,5 @@ pub use problem::Problem;
 pub use secret::Secret;
 pub use socket::Socket;
 pub use trust::trusting;
+
+pub use crate::event::digest::IdsDigest;

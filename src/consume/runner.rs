@@ -148,9 +148,9 @@ async fn work<C: Consumer>(
             client.query_one(IS_PAUSED, &[&C::NAME]),
         );
         standing.set_paused(asked.await?.try_get(0)?);
+        standing.set_seen();
         pause(STANDBY_INTERVAL).await;
     }
-    standing.set_active(true);
     let consumer_name = C::NAME;
     tracing::debug!(
         consumer = consumer_name,
@@ -161,6 +161,9 @@ async fn work<C: Consumer>(
         let next = tokio::time::timeout(STEP_MAX, step)
             .await
             .map_err(|_| Unavailable::Silent)??;
+        // Not before: one whose steps do not come to an end is run by nobody.
+        standing.set_active(true);
+        standing.set_seen();
         match next {
             Some(Next::AtOnce) => tokio::task::yield_now().await,
             Some(Next::Soon) => pause(STEP_INTERVAL).await,

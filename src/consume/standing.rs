@@ -1,7 +1,8 @@
 //! How a consumer stands, as far as this server knows.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use crate::telemetry::ConsumerMetrics;
 
@@ -15,6 +16,8 @@ struct Inner {
     is_active: AtomicBool,
     is_paused: AtomicBool,
     lag_events: AtomicI64,
+    /// When it took a step here, or was seen to be another server's.
+    seen: Mutex<Instant>,
 }
 
 impl Standing {
@@ -26,6 +29,7 @@ impl Standing {
             is_active: AtomicBool::new(false),
             is_paused: AtomicBool::new(false),
             lag_events: AtomicI64::new(0),
+            seen: Mutex::new(Instant::now()),
         }))
     }
 
@@ -35,7 +39,7 @@ impl Standing {
         self.0.name
     }
 
-    /// Whether this server runs it.
+    /// Whether this server runs it: it has its turn, and takes steps.
     #[must_use]
     pub fn is_active(&self) -> bool {
         self.0.is_active.load(Ordering::Relaxed)
@@ -52,6 +56,19 @@ impl Standing {
     #[must_use]
     pub fn is_paused(&self) -> bool {
         self.0.is_paused.load(Ordering::Relaxed)
+    }
+
+    /// How long nobody has been seen to run it, as far as this server can see.
+    #[must_use]
+    pub fn silent_for(&self) -> Duration {
+        let seen = self.0.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        seen.elapsed()
+    }
+
+    /// It was seen to run, here or elsewhere.
+    pub(super) fn set_seen(&self) {
+        let mut seen = self.0.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        *seen = Instant::now();
     }
 
     /// It takes steps, or none.

@@ -79,6 +79,8 @@ pub const PAGE_BYTES_MAX: usize = 1024 * 1024;
 pub const PAGE_SCAN_MAX: usize = 5_000;
 /// Longest wait of a long-poll. More: `400`.
 pub const WAIT_MAX: Duration = Duration::from_mins(1);
+/// How long an audit waits until what is committed can be read. Then `503`: it never counts too little.
+pub const AUDIT_WAIT_MAX: Duration = Duration::from_secs(5);
 /// Longest wait for `at_least`. Then `503`.
 pub const AT_LEAST_WAIT_MAX: Duration = Duration::from_secs(10);
 

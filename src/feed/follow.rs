@@ -22,7 +22,7 @@ use crate::log::ReadError;
 use crate::log::error::check_bounds;
 
 /// How long a cursor that this server has not seen yet may take to prove real: another server may have issued it.
-const AHEAD_PATIENCE: Duration = Duration::from_secs(2);
+pub(super) const AHEAD_PATIENCE: Duration = Duration::from_secs(2);
 
 /// How long a reader that begins may wait for what this server has stored before.
 const SETTLE_PATIENCE: Duration = Duration::from_secs(1);

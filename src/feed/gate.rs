@@ -17,7 +17,7 @@ use moka::future::Cache;
 
 use super::turn::{Turn, Turns};
 use crate::event::limits::PAGE_CACHE_BYTES;
-use crate::event::{Filter, Position, Tenant};
+use crate::event::{Filter, Position, Seq, Tenant};
 use crate::log::read::Query;
 use crate::log::{History, Page, ReadError};
 
@@ -139,6 +139,18 @@ impl Gate {
         let counting = self.history.count(&query);
         let counted = tokio::time::timeout(COUNT_PATIENCE, counting).await;
         counted.ok()?.ok()?
+    }
+
+    /// See [`History::newest_committed`].
+    ///
+    /// # Errors
+    /// If the database cannot be asked.
+    pub async fn newest_committed(
+        &self,
+        tenant: &Tenant,
+        after: Position,
+    ) -> Result<Option<Seq>, ReadError> {
+        self.history.newest_committed(tenant, after).await
     }
 
     /// See [`History::position_before`].

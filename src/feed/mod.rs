@@ -5,6 +5,7 @@
 //! - A slow reader costs a cursor, not a buffer; it never slows another reader or the database.
 //! - Knows nothing of SSE, WebSocket or HTTP.
 
+pub mod end;
 pub mod error;
 pub mod follow;
 pub mod gate;
@@ -14,6 +15,7 @@ pub mod pace;
 pub mod turn;
 pub mod window;
 
+pub use end::NoEnd;
 pub use error::FollowError;
 pub use follow::{Batch, Follower, OnLag, Start};
 pub use hub::Hub;

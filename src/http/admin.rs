@@ -3,7 +3,8 @@
 //! # Invariants
 //! - What touches all tenants is for administrators of the operators' tenant alone (`--operator-tenant`), or anybody's in
 //!   development.
-//! - Who did what stands in the operators' own log, as soon as the database takes it.
+//! - Who did what stands in the operators' own log: as soon as the database takes it, and what is done in the database in the same
+//!   transaction.
 
 use std::time::Duration;
 
@@ -24,6 +25,7 @@ use super::errors;
 use super::problem::{Kind, Problem};
 use crate::access::Principal;
 use crate::log::ReadError;
+use crate::log::consumers::By;
 
 /// Longer than any socket lasts.
 const IDLE_S_MAX: u64 = 31_536_000;
@@ -142,7 +144,11 @@ async fn pause(
     name: &str,
     is_to_pause: bool,
 ) -> Result<Response, Problem> {
-    let by = (&principal.tenant, &principal.name);
+    let by = By {
+        tenant: &principal.tenant,
+        actor: &principal.name,
+        role: principal.role.as_str(),
+    };
     let problem = |error: ReadError| errors::follow(&error.into(), app.hub.identity());
     let pausing = app.history.pause_consumer(by, name, is_to_pause);
     let pausing = while_held(app, principal, pausing.map_err(problem));
@@ -152,18 +158,12 @@ async fn pause(
             "there is no consumer of this name: /v1/status lists them",
         ));
     };
-    let topic = if is_to_pause {
-        "tidewire.audit.admin.consumer.paused"
-    } else {
-        "tidewire.audit.admin.consumer.resumed"
-    };
     tracing::warn!(
         consumer = name,
         is_paused = is_to_pause,
         by = principal.name.as_str(),
         "a consumer was paused or resumed"
     );
-    acted(app, principal, topic, &json!({ "consumer": name }));
     let answer = json!({
         "name": name,
         "is_paused": paused.paused_at.is_some(),

@@ -2,6 +2,7 @@
 //!
 //! # Invariants
 //! - It says what the database holds, not what this server remembers: the window is not asked.
+//! - Nothing that was acknowledged before the question is left out: where it cannot be read yet, there is no answer.
 //! - Nobody learns of more than they may read.
 //! - Bounded by pages and by time; what is left is asked for with `after=<through>`.
 
@@ -11,6 +12,7 @@ use axum::Json;
 use axum::extract::{Request, State};
 use serde::{Deserialize, Serialize};
 
+use super::administrator::admit;
 use super::admission::Admission;
 use super::app::App;
 use super::audit::Doing;
@@ -23,7 +25,7 @@ use crate::access::limits::Quantity;
 use crate::event::digest::IdsDigest;
 use crate::event::limits::PAGE_EVENTS_MAX;
 use crate::event::{Filter, Position};
-use crate::feed::Start;
+use crate::feed::{NoEnd, Start};
 use crate::log::Page;
 use crate::log::consumers::Reached;
 use crate::log::read::Query;
@@ -67,6 +69,9 @@ struct Consumer {
     name: String,
     cursor: String,
     is_paused: bool,
+    /// The oldest place that is kept, if the consumer had not come as far: what it had not passed before it is lost.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    lost_before: Option<String>,
     /// The first of them.
     missing: Vec<String>,
 }
@@ -106,7 +111,23 @@ impl Wanted {
         Ok(wanted)
     }
 
-    /// The consumer with which it is to be compared; for administrators.
+    /// Where it ends: not before what was acknowledged when it was asked.
+    async fn until(&self, app: &App, principal: &Principal) -> Result<Position, Problem> {
+        let place = self.until.as_deref().unwrap_or("latest");
+        let ended = match params::start(place, app.hub.identity())? {
+            Start::Latest => app.hub.committed_end(&principal.tenant).await,
+            Start::After(cursor) => {
+                let reached = app.hub.reach_place(cursor.position).await;
+                reached.map(|()| cursor.position)
+            }
+            Start::Earliest | Start::Since(_) => {
+                return Err(Problem::parameter("until", "must be a cursor or latest"));
+            }
+        };
+        ended.map_err(|why| no_end(&why, app))
+    }
+
+    /// The consumer with which it is to be compared; whoever asks has been let in as an administrator.
     async fn reached(
         &self,
         app: &App,
@@ -115,38 +136,44 @@ impl Wanted {
         let Some(name) = self.consumer.as_deref() else {
             return Ok(None);
         };
-        if !principal.may_administer() {
-            let detail = "how far consumers have come is for administrators";
-            return Err(Problem::new(Kind::Forbidden, detail));
-        }
         let reached = app.history.consumer(&principal.tenant, name).await;
         let reached = reached.map_err(|error| errors::follow(&error.into(), app.hub.identity()))?;
         let missing = || Problem::parameter("consumer", "there is none of this name");
         Ok(Some((name, reached.ok_or_else(missing)?)))
     }
 
-    /// From where to where; where a consumer has come to unless it is said.
-    fn span(
+    /// Where it begins; where a consumer has come to unless it is said.
+    async fn after(
         &self,
         app: &App,
         principal: &Principal,
         reached: Option<&Reached>,
-    ) -> Result<(Position, Position), Problem> {
-        let place = |name: &str, text: &str| match params::start(text, app.hub.identity())? {
-            Start::After(cursor) => Ok(cursor.position),
-            Start::Earliest => Ok(app.hub.identity().known().retained_of(&principal.tenant)),
-            Start::Latest => Ok(app.hub.head()),
-            Start::Since(_) => Err(Problem::parameter(name, "must be a cursor")),
-        };
+    ) -> Result<Position, Problem> {
         let retained = app.hub.identity().known().retained_of(&principal.tenant);
-        let after = match (self.after.as_deref(), reached) {
-            (None, Some(reached)) => reached.position.max(retained),
-            (after, _) => place("after", after.unwrap_or("earliest"))?,
+        let place = match (self.after.as_deref(), reached) {
+            (None, Some(reached)) => return Ok(reached.position.max(retained)),
+            (after, _) => after.unwrap_or("earliest"),
         };
-        let until = place("until", self.until.as_deref().unwrap_or("latest"))?;
-        let head = app.hub.head();
-        let until = if until.seq > head.seq { head } else { until };
-        Ok((after, if until.seq < after.seq { after } else { until }))
+        match params::start(place, app.hub.identity())? {
+            Start::Earliest => Ok(retained),
+            Start::After(cursor) => {
+                let given = app.hub.is_given(cursor.position).await;
+                given.map_err(|why| no_end(&why, app))?;
+                Ok(cursor.position)
+            }
+            Start::Latest | Start::Since(_) => {
+                Err(Problem::parameter("after", "must be a cursor or earliest"))
+            }
+        }
+    }
+}
+
+fn no_end(why: &NoEnd, app: &App) -> Problem {
+    match why {
+        NoEnd::Held => errors::unavailable(
+            "not all that is committed can be read yet, so it would be counted too little: an open transaction that has written events may hold the log back (GET /v1/status says which). Ask again once it has ended, or say until where",
+        ),
+        NoEnd::Read(error) => errors::follow(error, app.hub.identity()),
     }
 }
 
@@ -168,17 +195,47 @@ pub async fn get(State(app): State<App>, request: Request) -> Result<Json<Commit
     let (topics, subjects) = (list(&wanted.topics), list(&wanted.subjects));
     let topics = topics.iter().map(String::as_str);
     let filter = params::filter(topics, subjects.iter().map(String::as_str), &principal)?;
-    let reached = while_held(&app, &principal, wanted.reached(&app, &principal)).await?;
-    let span = wanted.span(
-        &app,
-        &principal,
-        reached.as_ref().map(|(_, reached)| reached),
-    )?;
+    if wanted.consumer.is_some() {
+        let admission = Admission::of_administrator(&app, &principal, &parts.extensions);
+        admit(&principal, &admission)?;
+    }
     let admission = Admission::of_reader(&app, &principal, &parts.extensions);
     app.audit.read(&principal, Doing::Read, &filter);
-    let reading = committed(&app, &principal, &admission, filter, (span, reached));
-    let reading = Box::pin(reading);
+    let reading = Box::pin(reading(&app, &principal, &admission, filter, &wanted));
     while_held(&app, &principal, reading).await.map(Json)
+}
+
+/// Retention that ran elsewhere is heard of when a page is asked for: a consumer is compared once more then.
+async fn reading(
+    app: &App,
+    principal: &Principal,
+    admission: &Admission,
+    filter: Filter,
+    wanted: &Wanted,
+) -> Result<Committed, Problem> {
+    // The end first: what a consumer passes meanwhile is not missing.
+    let until = wanted.until(app, principal).await?;
+    let reached = wanted.reached(app, principal).await?;
+    let is_by_consumer = wanted.after.is_none() && reached.is_some();
+    let after = async || {
+        let reached = reached.as_ref().map(|(_, reached)| reached);
+        let after = wanted.after(app, principal, reached).await?;
+        Ok::<_, Problem>((after, if until.seq < after.seq { after } else { until }))
+    };
+    let first = committed(
+        app,
+        principal,
+        admission,
+        filter.clone(),
+        (after().await?, reached),
+    )
+    .await;
+    match first {
+        Err(problem) if is_by_consumer && problem.kind == Kind::CursorExpired => {
+            committed(app, principal, admission, filter, (after().await?, reached)).await
+        }
+        first => first,
+    }
 }
 
 async fn committed(
@@ -202,6 +259,7 @@ async fn committed(
         name: name.to_owned(),
         cursor: identity.encode(reached.position),
         is_paused: reached.is_paused,
+        lost_before: None,
         missing: Vec::new(),
     });
     let mut has_more = after.seq < until.seq;
@@ -238,6 +296,12 @@ async fn committed(
             digest: digest.to_string(),
         });
         query.after = through;
+    }
+    if let (Some(consumer), Some((_, reached))) = (&mut consumer, reached) {
+        // As of now: it may have been heard of with a page.
+        let retained = identity.known().retained_of(&principal.tenant);
+        let is_lost = reached.position.seq < retained.seq;
+        consumer.lost_before = is_lost.then(|| identity.encode(retained));
     }
     Ok(Committed {
         after: identity.encode(after),

@@ -5,14 +5,17 @@
 //!   to do.
 //! - No issue names another tenant, or anything that a client chose.
 
+mod consumers;
+
 use std::time::Duration;
 
 use serde::Serialize;
 
 use super::app::App;
 use crate::access::looks::{Cause, Late};
-use crate::event::limits::{APPEND_QUEUE_BYTES_MAX, APPEND_QUEUE_MAX};
-use crate::event::limits::{BODIES_BYTES_MAX, MESSAGES_BYTES_MAX};
+use crate::event::limits::{
+    APPEND_QUEUE_BYTES_MAX, APPEND_QUEUE_MAX, BODIES_BYTES_MAX, MESSAGES_BYTES_MAX,
+};
 use crate::event::{ByPriority, Priority};
 use crate::feed::Hub;
 use crate::log::status::{Database, Holder, UndueLock};
@@ -107,6 +110,7 @@ pub fn issues(app: &App, observed: &Observed) -> Vec<Issue> {
     issues.extend(polling(app));
     issues.extend(behind(&app.hub));
     issues.extend(memory(app));
+    issues.extend(consumers::issues(app, observed));
     if let Some(database) = &observed.database {
         issues.extend(notify_queue(database));
         issues.extend(clocks(database));

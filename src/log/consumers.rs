@@ -3,10 +3,12 @@
 //!
 //! # Invariants
 //! - Once a pause is answered no step is under way, and none begins: both hold the consumer's row.
-//! - Neither moves a place.
+//! - Neither moves a place, and neither is done without being told of in the log: both are one transaction.
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use tokio_postgres::IsolationLevel;
+use tokio_postgres::types::ToSql;
 
 use super::error::ReadError;
 use super::read::History;
@@ -24,11 +26,30 @@ const RESUME: &str = "
      WHERE c.name = $1
     RETURNING c.paused_at, c.paused_by";
 
+/// No further than the life of the log in which it came there is shared with this one.
 const PLACE: &str = "
-    SELECT c.seq, c.recorded_at, c.paused_at IS NOT NULL FROM tidewire.consumers AS c WHERE c.name = $1";
+    SELECT least(c.seq, coalesce((SELECT min(e.after_seq) FROM tidewire.epochs AS e WHERE e.epoch > c.epoch), c.seq)),
+           c.recorded_at, c.paused_at IS NOT NULL FROM tidewire.consumers AS c WHERE c.name = $1";
+
+/// Whose doing it is, in their own log. Last: an open writer holds readers back, so it waits for nobody.
+const TELL: &str = "
+    INSERT INTO tidewire.events (tenant, id, topic, source, data)
+    VALUES ($1, tidewire.new_id(), $2, $3,
+            jsonb_build_object('by', $3::text, 'role', $4::text, 'did', jsonb_build_object('consumer', $5::text)))";
 
 /// Statements of this file, for the test that prepares each.
-pub const STATEMENTS: &[&str] = &[PAUSE, RESUME, PLACE];
+pub const STATEMENTS: &[&str] = &[PAUSE, RESUME, PLACE, TELL];
+
+/// Who pauses or resumes.
+#[derive(Debug, Clone, Copy)]
+pub struct By<'a> {
+    /// In whose log it stands.
+    pub tenant: &'a Tenant,
+    /// By name.
+    pub actor: &'a Label,
+    /// And role.
+    pub role: &'a str,
+}
 
 /// Whether a consumer goes on.
 #[derive(Debug, Clone, Serialize)]
@@ -73,26 +94,38 @@ impl History {
         client.settle(answered)
     }
 
-    /// Pauses a consumer, or lets it go on; none if there is none of this name. Waits for the step that it takes now.
+    /// Pauses a consumer, or lets it go on, and says so in the log; none if there is none of this name. Waits for the step that it
+    /// takes now.
     ///
     /// # Errors
     /// If the database cannot be asked.
     pub async fn pause_consumer(
         &self,
-        (tenant, actor): (&Tenant, &Label),
+        by: By<'_>,
         name: &str,
         is_to_pause: bool,
     ) -> Result<Option<Paused>, ReadError> {
-        let client = self.briefly(tenant).await?;
+        let mut client = self.briefly(by.tenant).await?;
         let work = async {
-            let row = if is_to_pause {
-                client.query_opt(PAUSE, &[&name, &actor.as_str()]).await?
+            let (tenant, actor) = (by.tenant.as_str(), by.actor.as_str());
+            let transaction = client
+                .build_transaction()
+                .isolation_level(IsolationLevel::ReadCommitted)
+                .start()
+                .await?;
+            let (row, topic) = if is_to_pause {
+                let row = transaction.query_opt(PAUSE, &[&name, &actor]).await?;
+                (row, "tidewire.audit.admin.consumer.paused")
             } else {
-                client.query_opt(RESUME, &[&name]).await?
+                let row = transaction.query_opt(RESUME, &[&name]).await?;
+                (row, "tidewire.audit.admin.consumer.resumed")
             };
             let Some(row) = row else {
                 return Ok(None);
             };
+            let told: [&(dyn ToSql + Sync); 5] = [&tenant, &topic, &actor, &by.role, &name];
+            transaction.execute(TELL, &told).await?;
+            transaction.commit().await?;
             Ok(Some(Paused {
                 paused_at: row.try_get(0)?,
                 paused_by: row.try_get(1)?,

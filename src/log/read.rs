@@ -32,8 +32,12 @@ const RETAINED: &str = "
     SELECT l.retained_seq, l.retained_at, t.retained_seq, t.retained_at
       FROM tidewire.log AS l LEFT JOIN tidewire.retained_tenants AS t ON t.tenant = $1";
 
+/// The newest event of a tenant after a place that is committed, whether or not readers get that far.
+const NEWEST_COMMITTED: &str = "
+    SELECT max(seq) FROM tidewire.events WHERE tenant = $1 AND seq > $2 AND recorded_at >= $3";
+
 /// Statements of this file, for the test that prepares each.
-pub const STATEMENTS: &[&str] = &[FIRST_SINCE, RETAINED];
+pub const STATEMENTS: &[&str] = &[FIRST_SINCE, RETAINED, NEWEST_COMMITTED];
 
 /// Each look for a time goes so much further than the one before.
 const SPAN_GROWTH: i32 = 8;
@@ -214,6 +218,35 @@ impl History {
         let client = self.reading(&query.tenant).await?;
         let known = self.identity.known();
         let work = span::count(&client, query, &known, COUNT_LOOKS_MAX);
+        let answered = tokio::time::timeout(DATABASE_SILENCE_MAX, work).await;
+        client.settle(answered)
+    }
+
+    /// The newest event of the tenant after `after` that is committed by now, whoever wrote it; also one that an open transaction
+    /// keeps from readers. In a turn of the tenant.
+    ///
+    /// # Errors
+    /// If the database cannot be asked.
+    pub async fn newest_committed(
+        &self,
+        tenant: &Tenant,
+        after: Position,
+    ) -> Result<Option<Seq>, ReadError> {
+        let client = self.reading(tenant).await?;
+        let known = self.identity.known();
+        let work = async {
+            let statement = client.prepare_cached(NEWEST_COMMITTED).await?;
+            let disorder_ms = known.disorder_s.saturating_mul(1_000);
+            let since = Position {
+                at_ms: after.at_ms.saturating_sub(disorder_ms),
+                ..after
+            }
+            .at();
+            let row = client
+                .query_one(&statement, &[&tenant.as_str(), &after.seq, &since])
+                .await?;
+            Ok(row.try_get(0)?)
+        };
         let answered = tokio::time::timeout(DATABASE_SILENCE_MAX, work).await;
         client.settle(answered)
     }

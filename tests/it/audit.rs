@@ -200,3 +200,43 @@ async fn it_is_written_before_a_server_stops_and_after_an_outage() {
     let count: i64 = client.query_one(last, &[]).await.unwrap().get(0);
     assert_eq!(count, 1, "written before it stopped");
 }
+
+/// Topics of the log's own that the sources name.
+fn own_topics(folder: &std::path::Path, found: &mut std::collections::BTreeSet<String>) {
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            own_topics(&path, found);
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).unwrap();
+        let text = text.split("#[cfg(test)]").next().unwrap();
+        // Whole literals, in either language.
+        for literal in text.split(['"', '\'']) {
+            let is_topic = literal.split('.').all(|part| {
+                !part.is_empty() && part.chars().all(|c| c.is_ascii_lowercase() || c == '_')
+            });
+            let is_own = ["tidewire.audit.", "tidewire.watch."]
+                .iter()
+                .any(|own| literal.starts_with(own));
+            if is_topic && is_own {
+                found.insert(literal.to_owned());
+            }
+        }
+    }
+}
+
+#[test]
+fn each_topic_of_the_logs_own_stands_in_the_contract() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let contract = std::fs::read_to_string(root.join("docs/PROTOCOL.md")).unwrap();
+    let mut topics = std::collections::BTreeSet::new();
+    own_topics(&root.join("src"), &mut topics);
+    own_topics(&root.join("sql/functions"), &mut topics);
+    assert!(topics.len() > 20, "{topics:?}");
+    let unknown: Vec<_> = topics
+        .iter()
+        .filter(|topic| !contract.contains(&format!("`{topic}`")))
+        .collect();
+    assert!(unknown.is_empty(), "{unknown:?}");
+}

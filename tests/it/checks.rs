@@ -3,6 +3,8 @@
 mod command;
 mod committed;
 mod drill;
+mod faults;
+mod killed;
 mod outside;
 mod tampering;
 mod validate;

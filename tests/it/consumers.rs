@@ -15,6 +15,11 @@ use crate::support::{Api, Server, TestDb, eventually};
 const PATIENCE: Duration = Duration::from_secs(30);
 const OPERATED: &[&str] = &["--operator-tenant", "acme"];
 
+/// Who paused and resumed it, as the log says it.
+const TOLD: &str = "
+    SELECT count(*) FROM tidewire.events WHERE tenant = 'acme' AND topic LIKE 'tidewire.audit.admin.consumer.%'
+       AND source = 'test' AND data = jsonb_build_object('by', 'test', 'role', 'admin', 'did', jsonb_build_object('consumer', 'watch'))";
+
 async fn act(api: &Api, action: &str) -> (StatusCode, Value) {
     let path = format!("/v1/admin/consumers/{action}");
     json_of(api.request(Method::POST, &path).send().await.unwrap()).await
@@ -147,14 +152,28 @@ async fn a_consumer_that_is_paused_keeps_its_place_everywhere_and_goes_on_from_i
     let stalled = "SELECT count(*) FROM tidewire.events WHERE source = 'tidewire.watch'";
     assert_eq!(count(&db, stalled).await, 0, "nobody was silent");
     until_status(&acme, |consumer| consumer["is_paused"] == false).await;
-    eventually(PATIENCE, || async {
-        let told = "SELECT count(*) FROM tidewire.events WHERE tenant = 'acme' AND topic LIKE 'tidewire.audit.admin.consumer.%'
-                       AND data -> 'did' ->> 'consumer' = 'watch'";
-        let told = count(&db, told).await;
-        (told == 3).then_some(()).ok_or(told)
-    })
-    .await;
+    // With each answer, and not some time after it.
+    assert_eq!(count(&db, TOLD).await, 3);
     third.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nobody_pauses_a_consumer_without_the_log_saying_so() {
+    let db = TestDb::new().await;
+    let (server, acme) = start(&db).await;
+    let client = db.connect().await;
+    // What says it cannot be stored.
+    let refuse = "ALTER TABLE tidewire.events ADD CONSTRAINT untold CHECK (topic <> 'tidewire.audit.admin.consumer.paused')";
+    client.batch_execute(refuse).await.unwrap();
+    let (status, answer) = act(&acme, "watch/pause").await;
+    assert!(status.is_server_error(), "{status} {answer}");
+    let paused = "SELECT count(*) FROM tidewire.consumers WHERE paused_at IS NOT NULL";
+    assert_eq!((count(&db, paused).await, count(&db, TOLD).await), (0, 0));
+    let allow = "ALTER TABLE tidewire.events DROP CONSTRAINT untold";
+    client.batch_execute(allow).await.unwrap();
+    assert_eq!(act(&acme, "watch/pause").await.0, 200);
+    assert_eq!((count(&db, paused).await, count(&db, TOLD).await), (1, 1));
+    server.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use reqwest::Method;
 use serde_json::{Value, json};
 
 use crate::support::{Api, Server, TestDb, eventually};
@@ -89,5 +90,40 @@ async fn a_class_that_misses_its_target_is_named_with_its_quantile() {
     assert!(normal["events"].as_u64().unwrap() >= 150, "{normal}");
     assert!(normal["p50_ms"].as_f64().unwrap() >= 250.0, "{normal}");
     assert_eq!(status["latency"]["critical"], Value::Null, "{status}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_consumer_that_is_paused_or_kept_from_its_steps_is_named() {
+    let db = TestDb::new().await;
+    let server = Server::start(&db).await;
+    until_well(&server.api).await;
+    let act = async |action: &str| {
+        let path = format!("/v1/admin/consumers/watch/{action}");
+        let answer = server.api.request(Method::POST, &path).send().await;
+        assert_eq!(answer.unwrap().status(), 200, "{action}");
+    };
+    act("pause").await;
+    let (paused, health) = issue(&server.api, "consumer-paused").await;
+    assert!(paused["cause"].to_string().contains("watch"), "{paused}");
+    assert!(paused["advice"].to_string().contains("resume"), "{paused}");
+    assert!(health < 100, "{health}");
+    act("resume").await;
+    until_well(&server.api).await;
+    // Whoever changes watches keeps it from looking.
+    let open = db.connect().await;
+    let hold = "BEGIN; SELECT pg_advisory_xact_lock(1953064041, 0); LOCK TABLE tidewire.watches IN ACCESS EXCLUSIVE MODE";
+    open.batch_execute(hold).await.unwrap();
+    let (behind, _) = issue(&server.api, "consumer-behind").await;
+    let (cause, advice) = (behind["cause"].to_string(), behind["advice"].to_string());
+    assert!(
+        cause.contains("watch") && cause.contains("no step"),
+        "{behind}"
+    );
+    assert!(advice.contains("pg_locks"), "{behind}");
+    let status = server.api.get("/v1/status").await;
+    assert_eq!(status["consumers"][0]["is_active"], false, "{status}");
+    open.batch_execute("ROLLBACK").await.unwrap();
+    until_well(&server.api).await;
     server.stop().await;
 }

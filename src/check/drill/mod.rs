@@ -80,6 +80,7 @@ pub async fn run(drill: &Drill, cutting: &mut (dyn FnMut(u32) + Send)) -> Result
     };
     let probe = Arc::new(Probe::new(&plan));
     let from = probe.end().await?;
+    probe.prepare().await?;
     let (cut, cut_at) = watch::channel(None);
     let (total, total_is) = watch::channel(None);
     let storm = Arc::new(Storm {

@@ -13,7 +13,7 @@ use crate::check::timing::Spread;
 pub struct Drilled {
     /// The run: events stood under `check.<run>.drill`.
     pub run: String,
-    /// Whether nothing was lost, came twice or out of order, and everybody came back.
+    /// Whether somebody was cut off, nothing was lost, came twice or out of order, and everybody came back.
     pub passed: bool,
     /// How they read.
     pub transport: &'static str,
@@ -106,8 +106,15 @@ impl Drilled {
             .missing
             .saturating_add(self.duplicated)
             .saturating_add(self.misplaced);
-        self.passed = lost == 0 && self.unrecovered == 0 && self.unanswered == 0 && self.events > 0;
+        let is_whole = lost == 0 && self.unrecovered == 0 && self.unanswered == 0;
+        self.passed = is_whole && self.is_exercised();
         self
+    }
+
+    /// Whether there was a storm at all: somebody was cut off, and there was something to miss.
+    #[must_use]
+    pub const fn is_exercised(&self) -> bool {
+        self.cuts > 0 && self.events > 0
     }
 }
 
@@ -192,7 +199,11 @@ impl fmt::Display for Drilled {
                 "", self.run
             )?;
         }
-        f.write_str(if self.passed { "passed" } else { "FAILED" })
+        f.write_str(match (self.passed, self.is_exercised()) {
+            (true, _) => "passed",
+            (false, true) => "FAILED",
+            (false, false) => "NOT EXERCISED: nobody was cut off, or nothing was stored",
+        })
     }
 }
 

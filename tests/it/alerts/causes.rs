@@ -1,6 +1,7 @@
 //! What alerts are for, done to a live server: the real program on a real PostgreSQL, most often with a proxy between them.
 //! Each scrapes it before, while its cause lasts, and after.
 
+pub mod consumers;
 pub mod sessions;
 
 use std::time::Duration;

@@ -52,7 +52,9 @@ causes! {
     sockets_up_to_the_share: "ConnectionsNearLimit" NONE, causes::many_sockets;
     readers_slower_than_the_writers: "WindowTooSmall" NONE, causes::outrun;
     sockets_that_take_nothing: "SessionsEvicted" NONE, causes::sessions::evicted;
-    a_consumer_that_somebody_paused: "ConsumerPaused" [("consumer", "watch")], causes::sessions::paused;
+    a_consumer_that_somebody_paused: "ConsumerPaused" [("consumer", "watch")], causes::consumers::paused;
+    a_consumer_that_cannot_be_run: "ConsumerNotRun" [("consumer", "watch")], causes::consumers::not_run;
+    a_consumer_before_which_much_lies: "ConsumerBehind" [("consumer", "watch")], causes::consumers::behind;
 }
 
 #[test]

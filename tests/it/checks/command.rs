@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::tampering::{Spoil, Tampering};
+use super::tampering::{Harm, Spoil, Tampering, Way};
 use crate::support::token::{self, WITH_TOKENS};
 use crate::support::{Server, TestDb};
 
@@ -29,7 +29,7 @@ async fn check_tells_people_and_programs_and_its_exit_code_says_it() {
         "{text}"
     );
 
-    let proxy = Tampering::before(&server.api, Spoil::RepeatsMessage).await;
+    let proxy = Tampering::before(&server.api, Spoil::Delivered(Way::Sse, Harm::Repeats)).await;
     let failed = check(&proxy.api.url, &["quick", "--json"]).await;
     assert_eq!(failed.status.code(), Some(1));
     let report: Value = serde_json::from_slice(&failed.stdout).unwrap();

@@ -7,7 +7,7 @@ use tidewire::check::Wire;
 use tidewire::check::drill::{self, Drill};
 use tidewire::client::{Client, Secret};
 
-use super::tampering::{Spoil, Tampering};
+use super::tampering::{Harm, Spoil, Tampering, Way};
 use crate::support::token::{self, WITH_TOKENS};
 use crate::support::{Api, Process, Server, TestDb, signal};
 
@@ -46,19 +46,20 @@ async fn a_storm_loses_nothing_on_either_transport() {
 async fn what_is_dropped_or_repeated_on_the_way_is_counted() {
     let db = TestDb::new().await;
     let server = Server::start_with(&db.url, WITH_TOKENS).await;
-    let proxy = Tampering::before(&server.api, Spoil::DropsMessage).await;
-    let drilled = drill::run(&drill(&proxy.api, Wire::Sse), &mut |_| {})
-        .await
-        .unwrap();
-    // One message of each connection, of which there were four each.
-    assert!(!drilled.passed && drilled.missing >= 20, "{drilled}");
-    assert_eq!(drilled.duplicated, 0, "{drilled}");
-    let proxy = Tampering::before(&server.api, Spoil::RepeatsMessage).await;
-    let drilled = drill::run(&drill(&proxy.api, Wire::Sse), &mut |_| {})
-        .await
-        .unwrap();
-    assert!(!drilled.passed && drilled.duplicated >= 20, "{drilled}");
-    assert_eq!(drilled.missing, 0, "{drilled}");
+    for (wire, way) in [(Wire::Sse, Way::Sse), (Wire::WebSocket, Way::Socket)] {
+        // One event of each connection, of which there were four each.
+        for (harm, of) in [(Harm::Drops, "missing"), (Harm::Repeats, "twice")] {
+            let proxy = Tampering::before(&server.api, Spoil::Delivered(way, harm)).await;
+            let drilled = drill::run(&drill(&proxy.api, wire), &mut |_| {}).await;
+            let drilled = drilled.unwrap();
+            let (seen, not_seen) = match harm {
+                Harm::Drops => (drilled.missing, drilled.duplicated),
+                _ => (drilled.duplicated, drilled.missing),
+            };
+            assert!(!drilled.passed && seen >= 20, "{of}: {drilled}");
+            assert_eq!(not_seen, 0, "{of}: {drilled}");
+        }
+    }
     server.stop().await;
 }
 
@@ -119,4 +120,30 @@ fn is_defunct(pid: &str) -> bool {
     stat.rsplit(')')
         .next()
         .is_some_and(|rest| rest.trim_start().starts_with('Z'))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_drill_that_cuts_nobody_off_has_not_passed() {
+    let db = TestDb::new().await;
+    let server = Server::start_with(&db.url, WITH_TOKENS).await;
+    let calm = Drill {
+        kill_every: Duration::from_secs(10),
+        duration: Duration::from_secs(1),
+        ..drill(&server.api, Wire::Sse)
+    };
+    let drilled = drill::run(&calm, &mut |_| {}).await.unwrap();
+    assert_eq!((drilled.cuts, drilled.missing), (0, 0), "{drilled}");
+    assert!(!drilled.passed && !drilled.is_exercised(), "{drilled}");
+    assert!(drilled.to_string().contains("NOT EXERCISED"), "{drilled}");
+    // As a command nothing is begun.
+    let mut command = tokio::process::Command::new(env!("CARGO_BIN_EXE_tidewire"));
+    command.args(["drill", "--kill-every", "5", "--duration", "5"]);
+    command.args(["--url", &server.api.url, "--token", &token::token("acme")]);
+    let output = command.kill_on_drop(true).output().await.unwrap();
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        !output.status.success() && said.contains("--kill-every"),
+        "{said}"
+    );
+    server.stop().await;
 }

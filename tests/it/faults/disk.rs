@@ -11,6 +11,7 @@ use super::load::Load;
 use super::witness::Witness;
 use crate::crash::Cluster;
 use crate::history::writers::connect;
+use crate::support::skip::skip;
 use crate::support::tmpfs::Tmpfs;
 use crate::support::{Api, Server, eventually};
 
@@ -34,9 +35,8 @@ impl Site {
         let disk = match Tmpfs::mount(DISK_MB) {
             Ok(disk) => disk,
             Err(why) => {
-                eprintln!(
-                    "skipped: no disk can be filled, since mounting a tmpfs needs root: {why}"
-                );
+                let what = "no disk can be filled, since mounting a tmpfs needs root";
+                skip(what, &why, Tmpfs::may_mount());
                 return None;
             }
         };

@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 
 use tempfile::TempDir;
 
+use super::skip::skip;
+
 /// Where Debian's package puts it.
 const LIBRARY: &str = "/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1";
 
@@ -22,8 +24,10 @@ impl FakeClock {
         #[expect(clippy::disallowed_methods, reason = "a setting of the tests")]
         let library = std::env::var("TIDEWIRE_FAKETIME").unwrap_or(LIBRARY.to_owned());
         if !Path::new(&library).exists() {
-            eprintln!(
-                "skipped: a clock cannot be set without libfaketime (TIDEWIRE_FAKETIME=$(script/faketime)): {library} is missing"
+            skip(
+                "a clock cannot be set without libfaketime (TIDEWIRE_FAKETIME=$(script/faketime))",
+                &format!("{library} is missing"),
+                true,
             );
             return None;
         }

@@ -15,6 +15,7 @@ pub mod reader;
 pub mod refused;
 pub mod server;
 pub mod signal;
+pub mod skip;
 pub mod sql;
 pub mod tmpfs;
 pub mod token;

@@ -37,6 +37,16 @@ impl Tmpfs {
         }
     }
 
+    /// Whether this process has the right that mounting takes (`CAP_SYS_ADMIN`): root of a machine, not of a container.
+    pub fn may_mount() -> bool {
+        const CAP_SYS_ADMIN: u64 = 1 << 21;
+        let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let rights = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+        rights
+            .and_then(|rights| u64::from_str_radix(rights.trim(), 16).ok())
+            .is_some_and(|rights| rights & CAP_SYS_ADMIN != 0)
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         self.folder.path()

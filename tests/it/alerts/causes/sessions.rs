@@ -3,7 +3,6 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use reqwest::Method;
 use serde_json::json;
 use tokio::time::interval;
 
@@ -39,26 +38,5 @@ pub async fn evicted(scrapes: &mut Scrapes) {
     let open = |scrape: Option<&Scrape>| sum(scrape, "tidewire_connections");
     scrapes
         .phase(site.api(), |scrape| scrape.is_some() && open(scrape) == 0.0)
-        .await;
-}
-
-pub async fn paused(scrapes: &mut Scrapes) {
-    let site = Site::start(&[]).await;
-    let act = async |action: &str| {
-        let path = format!("/v1/admin/consumers/watch/{action}");
-        let answer = site.api().request(Method::POST, &path).send().await;
-        assert!(answer.unwrap().status().is_success(), "{action}");
-    };
-    let series = "tidewire_consumer_paused{consumer=\"watch\"}";
-    scrapes.phase(site.api(), is_well).await;
-    act("pause").await;
-    scrapes
-        .phase(site.api(), |scrape| of(scrape, series) > 0.0)
-        .await;
-    act("resume").await;
-    scrapes
-        .phase(site.api(), |scrape| {
-            scrape.is_some() && of(scrape, series) == 0.0
-        })
         .await;
 }
