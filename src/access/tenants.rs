@@ -10,7 +10,7 @@ use chrono::{DateTime, Utc};
 use futures_util::TryFutureExt as _;
 use serde_json::Value;
 use tokio_postgres::error::DbError;
-use tokio_postgres::types::Type;
+use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Row};
 
 use super::ledger::LedgerError;
@@ -23,6 +23,9 @@ use crate::event::{Priority, Tenant, TopicPattern};
 
 /// The rule that a schema breaks which is too long as the database writes it.
 const SCHEMA_IS_SHORT: &str = "declared_topics_schema_is_short";
+
+/// What a statement is given, with its type: it needs no preparing then.
+type Parameter<'a> = (&'a (dyn ToSql + Sync), Type);
 
 const SETTINGS: &str = "
     SELECT s.topic_mode, s.consent, CASE WHEN s.tenant IS NULL THEN '{*}' ELSE s.consent_topics END, s.changed_at, s.changed_by, c.change
@@ -132,7 +135,7 @@ pub(super) async fn listed(
     tenant: &Tenant,
 ) -> Result<(ListedSettings, Mark), LedgerError> {
     let name = tenant.as_str();
-    let named = [(&name as _, Type::TEXT)];
+    let named: [Parameter<'_>; 1] = [(&name, Type::TEXT)];
     let row = client.query_typed_one(SETTINGS, &named).await?;
     let or = |text: Option<String>, default: &str| text.unwrap_or_else(|| default.to_owned());
     let listed = ListedSettings {
@@ -201,11 +204,7 @@ pub(super) async fn stored(
 ) -> Result<Stored, LedgerError> {
     let known: Vec<&str> = known.keys().map(String::as_str).collect();
     let tenant_name = tenant.as_str();
-    let (named, knowing) = (
-        (&tenant_name as _, Type::TEXT),
-        (&known as _, Type::TEXT_ARRAY),
-    );
-    let parameters = [named, knowing];
+    let parameters: [Parameter<'_>; 2] = [(&tenant_name, Type::TEXT), (&known, Type::TEXT_ARRAY)];
     // The change first: what is read after it is as new or newer. Both are on their way at once, in this order: whoever writes
     // waits for one round trip, which may be a long one.
     let reading = futures_util::try_join!(

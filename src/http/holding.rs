@@ -81,10 +81,8 @@ impl Held {
     /// 503 if that is too late, 401 if the credential ends meanwhile.
     pub async fn policy(&self, app: &App, principal: &Principal) -> Result<Policy, Problem> {
         let read = || {
-            in_time(
-                self.until,
-                caller::under(&self.lease, policy::of(app, principal)),
-            )
+            let reading = caller::under(&self.lease, policy::of(app, principal));
+            Box::pin(in_time(self.until, reading))
         };
         let mut last = read().await;
         let Some(until) = self.until else {
@@ -120,7 +118,7 @@ impl Held {
         AppendOptions {
             sequence: None,
             wait: self.until.map(left),
-            leave: self.until.map(|_| leave(app, Arc::clone(&self.lease))),
+            leave: Some(leave(app, Arc::clone(&self.lease), self.until.is_some())),
             request: None,
         }
     }
@@ -130,7 +128,7 @@ impl Held {
     /// # Errors
     /// 401, and what there was.
     pub fn settle(&self, stored: Result<Vec<Appended>, Problem>) -> Result<Vec<Appended>, Problem> {
-        if stored.is_err() && self.until.is_some() {
+        if stored.is_err() {
             caller::check(&self.lease)?;
         }
         stored
@@ -154,13 +152,14 @@ async fn paused() -> Result<(), Problem> {
     Ok(())
 }
 
-/// Asks whether what is held under this lease may still be written.
-pub fn leave(app: &App, lease: Arc<Lease>) -> Leave {
+/// Asks whether what waits under this lease may still be written. What is held may do so for so long that nobody may have heard
+/// of a revocation.
+pub fn leave(app: &App, lease: Arc<Lease>, is_held: bool) -> Leave {
     let (access, began) = (app.access.clone(), Instant::now());
     Leave::new(move || {
         if lease.check().is_err() {
             May::No
-        } else if began.elapsed() > FRESH && access.registry().looked_before() > FRESH {
+        } else if is_held && began.elapsed() > FRESH && access.registry().looked_before() > FRESH {
             May::NotYet
         } else {
             May::Yes

@@ -166,14 +166,16 @@ async fn run(
     let (app, lease) = (reader.app.clone(), Arc::clone(&reader.upload.lease));
     let admission = reader.upload.admission.clone();
     let principal = reader.upload.policy.principal.clone();
-    let (identity, is_held) = (app.hub.identity(), reader.wait.is_some());
+    let identity = app.hub.identity();
     let options = AppendOptions {
         sequence: None,
         wait: reader.wait,
         request: reader.span,
-        leave: reader
-            .wait
-            .map(|_| holding::leave(&app, Arc::clone(&lease))),
+        leave: Some(holding::leave(
+            &app,
+            Arc::clone(&lease),
+            reader.wait.is_some(),
+        )),
     };
     let submit = |(chunk, bytes, share)| {
         let pace = (&admission, Arc::clone(&lease), bytes, options.clone());
@@ -198,7 +200,7 @@ async fn run(
         if let Some(following) = following.as_mut().filter(|_| is_on_its_way) {
             let _ = futures_util::poll!(&mut following.answers);
         }
-        let denied = is_held.then(|| caller::check(&lease).err()).flatten();
+        let denied = caller::check(&lease).err();
         let committed = settle(sent.lines, answers, denied.as_ref(), identity);
         let (lines, is_over) = reporter.report(committed, identity);
         // Nobody reads them for ever either.

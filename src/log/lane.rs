@@ -193,8 +193,8 @@ impl Lane {
             Ok(Written { outcomes, commit }) => {
                 self.queue.measured(measured);
                 let traced = batch.iter_mut().filter_map(|g| g.traced.as_deref_mut());
-                let traces = self.writer.traces();
-                traces.committed(traced, began, measured.events);
+                let all = self.writer.traces();
+                all.committed(traced, began, measured.events);
                 if let Some(commit) = commit {
                     writing.commit(commit, measured.bytes);
                 } else {

@@ -3,7 +3,7 @@
 //! # Invariants
 //! - A frame that cannot be understood is answered and passed over; only what breaks the protocol ends the socket.
 
-use crate::log::AppendOptions;
+use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::ws::Message;
@@ -27,11 +27,13 @@ use crate::http::admission::Admission;
 use crate::http::append::{self, Answer};
 use crate::http::caller;
 use crate::http::errors;
+use crate::http::holding;
 use crate::http::ingest;
 use crate::http::policy;
 use crate::http::problem::{Kind, Problem};
 use crate::http::sessions::Full;
 use crate::http::status;
+use crate::log::AppendOptions;
 
 impl Socket {
     /// Does what a frame asks for.
@@ -237,8 +239,10 @@ impl Socket {
             _ => self.refusals = 0,
         }
         let (app, principal) = (self.app.clone(), self.principal.clone());
+        let lease = Arc::clone(&self.lease);
         let options = AppendOptions {
             sequence: Some(self.sequence),
+            leave: Some(holding::leave(&self.app, lease, false)),
             ..AppendOptions::default()
         };
         let work = async move {
@@ -282,7 +286,7 @@ impl Socket {
             Ok((principal, lease)) if self.is_of(&principal) => {
                 self.move_to(Admission::for_socket(&self.app, &principal))
                     .map_err(|_| Some(Close::RateLimited))?;
-                (self.principal, self.lease) = (principal, lease);
+                (self.principal, self.lease) = (principal, Arc::new(lease));
                 let lost: Vec<String> = self
                     .subscriptions
                     .iter()

@@ -51,7 +51,7 @@ pub(super) type Ended = Option<Close>;
 pub struct Socket {
     pub(super) app: App,
     pub(super) principal: Principal,
-    pub(super) lease: Lease,
+    pub(super) lease: Arc<Lease>,
     /// When it leaves a server that goes.
     pub(super) departure: Departure,
     /// Among those that are open.
@@ -95,7 +95,7 @@ impl Socket {
             heard_code: NO_CLOSE,
             app,
             principal,
-            lease,
+            lease: Arc::new(lease),
             seat,
             encoding,
             line,

@@ -164,3 +164,74 @@ async fn who_takes_nothing_keeps_no_connection() {
     .await;
     server.stop().await;
 }
+
+/// Somebody's transaction that has this id of acme's, and does not end.
+async fn claim(db: &TestDb, id: &str) -> Client {
+    let other = db.connect().await;
+    other.batch_execute("BEGIN").await.unwrap();
+    let insert = "INSERT INTO tidewire.events (tenant, id, topic) VALUES ('acme', $1, 'other')";
+    other.execute(insert, &[&id]).await.unwrap();
+    other
+}
+
+async fn stored(client: &Client, id: &str) -> i64 {
+    let stored = "SELECT count(*) FROM tidewire.events WHERE id = $1";
+    client.query_one(stored, &[&id]).await.unwrap().get(0)
+}
+
+/// What waits for somebody else's transaction is tried again and again: not for whom it may no longer be.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_append_that_waits_for_somebodys_transaction_is_not_made_later() {
+    let db = TestDb::new().await;
+    let server = Server::start_with(&db.url, WITH_TOKENS).await;
+    let client = db.connect().await;
+    let in_the_way = claim(&db, "x").await;
+    let holder = server.api.with_token(&with_jti("acme", "leaving"));
+    let mut asking = JoinSet::new();
+    let request = holder.request(Method::POST, "/v1/events");
+    let request = request.json(&json!({"topic": "deal.won", "id": "x"}));
+    asking.spawn(async move { json_of(request.send().await.unwrap()).await });
+    waits_for(&client, "append").await;
+    end(&client, "leaving").await;
+    let (status, problem) = asking.join_next().await.unwrap().unwrap();
+    assert_eq!(status, 401, "{problem}");
+    in_the_way.batch_execute("ROLLBACK").await.unwrap();
+    // Behind it, if it were still there.
+    let acme = admin(&server, "acme");
+    acme.append(&json!({"topic": "deal.won", "id": "x2"})).await;
+    assert_eq!(stored(&client, "x").await, 0);
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_socket_has_asked_for_is_not_made_after_its_credential() {
+    let db = TestDb::new().await;
+    let server = Server::start_with(&db.url, WITH_TOKENS).await;
+    let client = db.connect().await;
+    let in_the_way = claim(&db, "x").await;
+    let mut ws = server
+        .api
+        .with_token(&with_jti("acme", "leaving"))
+        .ws()
+        .await;
+    ws.send(json!({"type": "append", "events": [{"topic": "deal.won", "id": "x"}]}))
+        .await;
+    waits_for(&client, "append").await;
+    end(&client, "leaving").await;
+    assert_eq!(ws.close_code().await, 4401);
+    // An attempt that was under way then is not what is asked here.
+    let waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'transactionid'";
+    eventually(Duration::from_secs(10), || async {
+        let count: i64 = client.query_one(waiting, &[]).await.unwrap().get(0);
+        (count == 0).then_some(()).ok_or(count)
+    })
+    .await;
+    in_the_way.batch_execute("ROLLBACK").await.unwrap();
+    let acme = admin(&server, "acme");
+    acme.append(&json!({"topic": "deal.won", "id": "x", "data": 2}))
+        .await;
+    let kept = "SELECT data FROM tidewire.events WHERE id = 'x'";
+    let kept: Option<serde_json::Value> = client.query_one(kept, &[]).await.unwrap().get(0);
+    assert_eq!(kept, Some(json!(2)));
+    server.stop().await;
+}

@@ -102,4 +102,10 @@ async fn what_a_server_that_is_killed_while_it_checks_itself_has_written_expires
     assert!(left(&db).await > 0);
     let reserved = named(&[("tidewire-check", "*"), ("tidewire-check-other", "*")]);
     assert_eq!(rules(&db).await, reserved);
+    // Else what their log says of itself would be kept for ever.
+    let own_log = "SELECT tenant, days FROM tidewire.retention_rules WHERE pattern = 'tidewire.*' ORDER BY tenant";
+    let rows = db.connect().await.query(own_log, &[]).await.unwrap();
+    let own_log: Vec<(String, i32)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let reserved = ["tidewire-check", "tidewire-check-other"];
+    assert_eq!(own_log, reserved.map(|tenant| (tenant.to_owned(), 365)));
 }
