@@ -63,7 +63,7 @@ pub const APPEND_WAIT_MAX: Duration = Duration::from_mins(1);
 
 /// The longest interval of a subscription that is conflated.
 pub const CONFLATE_MS_MAX: u64 = 60_000;
-/// Pages of an interval that become one frame.
+/// Pages of an interval that become one frame, unless they fill a page ([`PAGE_BYTES_MAX`]) before: what is left follows at once.
 pub const CONFLATED_PAGES_MAX: u32 = 16;
 
 /// Events of one page.

@@ -340,6 +340,12 @@ impl Hub {
         *self.tail.borrow()
     }
 
+    /// The same, to wait for.
+    #[must_use]
+    pub fn tail_states(&self) -> watch::Receiver<TailStatus> {
+        self.tail.clone()
+    }
+
     /// What is known of the log.
     #[must_use]
     pub const fn identity(&self) -> &Identity {
