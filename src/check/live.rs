@@ -30,7 +30,7 @@ pub enum Live {
 }
 
 impl Live {
-    /// Opens one; it is told of what follows `after`.
+    /// Opens one, which the server has taken in when this returns; it is told of what follows `after`.
     ///
     /// # Errors
     /// If the server refuses.
@@ -45,7 +45,9 @@ impl Live {
                 topics: vec![topics.to_owned()],
                 subjects: Vec::new(),
             };
-            let following = client.follow(selection, Start::After(after.to_owned()));
+            let mut following = client.follow(selection, Start::After(after.to_owned()));
+            // What is written from here on is to be delivered live, not found in the log.
+            following.open().await?;
             return Ok(Self::Sse(Box::new(following)));
         }
         let mut socket = client.socket().await?;

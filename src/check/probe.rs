@@ -14,6 +14,7 @@ use super::report::Figures;
 use super::run::Plan;
 use crate::client::exchange::Content;
 use crate::client::{Client, Exchange, pause};
+use crate::event::limits::AUDIT_DAYS_MIN;
 
 /// What all runs write.
 const OWN: &str = "check.*";

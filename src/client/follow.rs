@@ -81,6 +81,21 @@ impl Client {
 }
 
 impl Following {
+    /// Opens the stream now rather than with the first step: what is written from here on is delivered live. A server that
+    /// cannot take it at the moment is asked again with the next step.
+    ///
+    /// # Errors
+    /// As [`Following::next`].
+    pub async fn open(&mut self) -> Result<(), Error> {
+        if self.stream.is_some() || self.start == Start::Latest {
+            return Ok(());
+        }
+        match self.connect().await {
+            Ok(_) => Ok(()),
+            Err(failure) => self.fail(failure).map(drop),
+        }
+    }
+
     /// The next step; `None` when the server says that there is no more to come.
     ///
     /// # Errors

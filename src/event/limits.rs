@@ -63,7 +63,7 @@ pub const APPEND_WAIT_MAX: Duration = Duration::from_mins(1);
 
 /// The longest interval of a subscription that is conflated.
 pub const CONFLATE_MS_MAX: u64 = 60_000;
-/// Pages of an interval that become one frame.
+/// Pages of an interval that become one frame, unless they fill a page ([`PAGE_BYTES_MAX`]) before: what is left follows at once.
 pub const CONFLATED_PAGES_MAX: u32 = 16;
 
 /// Events of one page.
@@ -178,6 +178,8 @@ pub const KEY_LOOKUPS_MAX: usize = 4;
 
 /// Rules of retention that a tenant may have. More: `409`.
 pub const RULES_MAX: i64 = 100;
+/// Days for which what the log says of itself is kept at least: nobody wipes away at once who did what.
+pub const AUDIT_DAYS_MIN: i32 = 365;
 /// Watches that a tenant may have. More: `409`.
 pub const WATCHES_MAX: i64 = 100;
 /// Topic patterns of a watch. More: `400`.

@@ -6,6 +6,8 @@
 //! - Order is log order, nothing twice, no gap. Holds one page at most.
 //! - Dropping the future of [`Follower::next`] loses nothing: the place moves only when a batch is handed out.
 
+mod behind;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,9 +19,11 @@ use super::hub::{Hub, Mark};
 use super::matching::Reader;
 use super::pace::Pace;
 use super::turn::Turn;
-use crate::event::{Cursor, Event, Filter, Position, Tenant};
-use crate::log::ReadError;
+use crate::event::{Cursor, Event, Filter, Position, Seq, Tenant};
 use crate::log::error::check_bounds;
+use crate::log::{Page, ReadError};
+
+pub use behind::{Behind, Past};
 
 /// How long a cursor that this server has not seen yet may take to prove real: another server may have issued it.
 pub(super) const AHEAD_PATIENCE: Duration = Duration::from_secs(2);
@@ -66,6 +70,15 @@ pub struct Batch {
     pub was_live: bool,
     /// What was left out before `through`, as the reader asked.
     pub skipped: Option<Skipped>,
+}
+
+/// What can be had without the database.
+#[derive(Debug)]
+pub enum AtHand {
+    /// This, and it has been handed out.
+    Batch(Batch),
+    /// Nothing: the reader is behind the window.
+    Behind(Behind),
 }
 
 /// Events that a reader was not given.
@@ -198,6 +211,21 @@ impl Follower {
     /// # Errors
     /// If retention or a cut of the log has overtaken the reader, or the database cannot be asked.
     pub async fn read(&mut self, limit: usize) -> Result<Batch, FollowError> {
+        match self.read_at_hand(limit).await? {
+            AtHand::Batch(batch) => Ok(batch),
+            AtHand::Behind(behind) => {
+                let past = self.read_behind(behind, limit).await?;
+                self.take_turn_for(&past).await;
+                Ok(self.pass(past))
+            }
+        }
+    }
+
+    /// Reads what can be had without the database, at most `limit` events. Who is behind asks with [`Follower::read_behind`].
+    ///
+    /// # Errors
+    /// If a cut of the log has overtaken the reader.
+    pub async fn read_at_hand(&mut self, limit: usize) -> Result<AtHand, FollowError> {
         self.check_cuts()?;
         self.take_turn().await;
         let page = self.hub.read_window(
@@ -208,33 +236,20 @@ impl Follower {
             self.after,
             limit,
         );
-        let marked_to = page.as_ref().err().map_or(0, |head| head.seq);
-        let was_live = self.is_caught_up && page.is_ok();
-        let page = match page {
-            Ok(page) => page,
-            Err(_) if self.was_live && self.on_lag == OnLag::Disconnect => {
-                self.hub.metrics().disconnected();
-                return Err(FollowError::Lagging);
-            }
-            Err(head) if self.was_live && self.on_lag == OnLag::Skip => {
-                return Ok(self.skip_to(head).await);
-            }
-            // In a box: few readers are in history at a time, and the others need not hold room for it.
+        match page {
+            Ok(page) => Ok(AtHand::Batch(self.hand_out(page, 0, self.is_caught_up))),
             Err(head) => {
-                self.hub.metrics().history_reads.inc();
                 // The database may take its time: not at the cost of those who wait.
                 self.turn = None;
-                let mut page = Box::pin(self.read_history(head, limit)).await;
-                if self.takes_what_is_left && page.as_ref().is_err_and(FollowError::is_expired) {
-                    // Retention ran elsewhere, and this is the first that is heard of it.
-                    self.skip_to_earliest();
-                    page = Box::pin(self.read_history(head, limit)).await;
-                }
-                let page = page?;
-                self.take_turn().await;
-                page
+                // What the mark said is lost: the next read looks at everything after the place.
+                let has_fallen = std::mem::take(&mut self.is_caught_up) && self.was_live;
+                Ok(AtHand::Behind(Behind { head, has_fallen }))
             }
-        };
+        }
+    }
+
+    /// Moves the place: what is handed out is not read again.
+    fn hand_out(&mut self, page: Page, marked_to: Seq, was_live: bool) -> Batch {
         debug_assert!(
             page.through.seq >= self.after.seq,
             "a cursor never moves back"
@@ -244,13 +259,13 @@ impl Follower {
         // A page shared with another reader may end before what this one's mark named.
         self.is_caught_up = !page.has_more && self.after.seq >= self.hub.head().seq.max(marked_to);
         self.was_live |= self.is_caught_up;
-        Ok(Batch {
+        Batch {
             events: page.events,
             through: page.through,
             is_caught_up: self.is_caught_up,
             was_live,
             skipped: None,
-        })
+        }
     }
 
     /// The turn of a reader that is behind. It is kept until the next read; whoever waits for a slow line ends it first.
@@ -265,38 +280,6 @@ impl Follower {
         if !self.is_caught_up {
             self.turn = self.hub.turn(&self.tenant).await;
         }
-    }
-
-    async fn skip_to(&mut self, present: Position) -> Batch {
-        // Others need not wait for the count.
-        self.turn = None;
-        // Should this be given up: what the mark said is lost.
-        self.is_caught_up = false;
-        let (from, to) = (self.after, present.max(self.after));
-        let gate = self.hub.gate();
-        self.hub.metrics().skipped();
-        let count = match self.pace.admit() {
-            Ok(()) => Box::pin(gate.count(&self.tenant, &self.filter, from, to)).await,
-            Err(_) => None,
-        };
-        self.after = to;
-        Batch {
-            events: Vec::new(),
-            through: self.after,
-            is_caught_up: false,
-            was_live: false,
-            // Where nothing was left out there is nothing to tell.
-            skipped: (count != Some(0)).then_some(Skipped { from, count }),
-        }
-    }
-
-    /// Goes on at the earliest event that retention has left. Returns the place it had reached and the one it goes on at.
-    pub fn skip_to_earliest(&mut self) -> (Position, Position) {
-        let from = self.after;
-        let known = self.hub.identity().known();
-        self.after = known.retained_of(&self.tenant).max(from);
-        self.is_caught_up = false;
-        (from, self.after)
     }
 
     /// The next events, waiting for them; or, once, the news that everything has been read.
@@ -320,34 +303,6 @@ impl Follower {
                 }
             }
         }
-    }
-
-    /// Reads up to `head`, the window's end when the mark was taken: to less far, and what the mark named would be lost.
-    async fn read_history(
-        &mut self,
-        head: Position,
-        limit: usize,
-    ) -> Result<crate::log::Page, FollowError> {
-        if self.is_caught_up && self.was_live {
-            self.hub.metrics().caught_up_by_history();
-        }
-        // What the mark said is lost: the next read looks at everything after the place.
-        self.is_caught_up = false;
-        let known = self.hub.identity().known();
-        let retained = known.retained_of(&self.tenant);
-        check_bounds(self.after, retained, head.seq.max(self.after.seq))?;
-        let gate = self.hub.history()?;
-        self.pace
-            .admit()
-            .map_err(|wait| FollowError::TooOften { wait })?;
-        let page = gate
-            .page(&self.tenant, &self.filter, self.after, head, limit)
-            .await?;
-        Ok(crate::log::Page {
-            events: page.events.clone(),
-            through: page.through.max(self.after),
-            has_more: page.has_more,
-        })
     }
 
     fn check_cuts(&mut self) -> Result<(), FollowError> {

@@ -17,7 +17,7 @@ pub mod window;
 
 pub use end::NoEnd;
 pub use error::FollowError;
-pub use follow::{Batch, Follower, OnLag, Start};
+pub use follow::{AtHand, Batch, Behind, Follower, OnLag, Past, Start};
 pub use hub::Hub;
 pub use pace::Pace;
 pub use turn::Turn;

@@ -20,6 +20,9 @@ use http_body::{Frame, SizeHint};
 use tokio::sync::Notify;
 use tower::Service;
 
+use super::sessions::Cut;
+use super::streams;
+
 /// What is under way on a connection. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct Activity(Arc<State>);
@@ -109,17 +112,23 @@ impl Drop for Stream {
     }
 }
 
-/// A service that says what is under way.
+/// A service that says what is under way, and tells each request what ends its answer.
 #[derive(Debug, Clone)]
 pub struct Watched<S> {
     inner: S,
     activity: Activity,
+    /// The connection's.
+    cut: Cut,
 }
 
 impl<S> Watched<S> {
-    /// `inner`, whose requests are noted in `activity`.
-    pub const fn new(inner: S, activity: Activity) -> Self {
-        Self { inner, activity }
+    /// `inner`, whose requests are noted in `activity`; `cut` ends their connection.
+    pub const fn new(inner: S, activity: Activity, cut: Cut) -> Self {
+        Self {
+            inner,
+            activity,
+            cut,
+        }
     }
 }
 
@@ -137,14 +146,16 @@ where
         self.inner.poll_ready(context)
     }
 
-    fn call(&mut self, request: Request<B>) -> Self::Future {
+    fn call(&mut self, mut request: Request<B>) -> Self::Future {
         if request.version() != Version::HTTP_2 {
+            request.extensions_mut().insert(self.cut.clone());
             let state = &self.activity.0;
             if !state.is_http1.swap(true, Ordering::AcqRel) {
                 state.changed.notify_waiters();
             }
             return Either::Left(self.inner.call(request));
         }
+        request.extensions_mut().insert(streams::own_cut());
         let mut stream = self.activity.begin();
         let answer = self.inner.call(request);
         let kept = async move {

@@ -50,6 +50,7 @@ pub mod sessions;
 mod settings;
 mod sse;
 mod status;
+mod streams;
 mod subjects;
 mod system;
 pub mod tls;

@@ -7,13 +7,12 @@
 //!   way.
 
 use std::pin::pin;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::{HeaderValue, header};
 use axum::serve::Listener as _;
 use axum::{Extension, Router};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpStream;
@@ -26,6 +25,7 @@ use super::entrance::Entrance;
 use super::idle::{Activity, End, Watched};
 use super::line::Line;
 use super::sessions::Cut;
+use super::streams::Streams;
 use super::tls::{Encrypted, Tls};
 use super::unfinished::Unfinished;
 use super::wire::{Stream, Wire};
@@ -80,18 +80,17 @@ pub async fn serve(
         );
         router = router.layer(Extension(Encrypted)).layer(header);
     }
-    let builder = Arc::new(builder(patience));
     let connections = tasks.child();
     let stop = connections.token().clone();
     while let Some((stream, _)) = drain.run_until_begun(entrance.accept()).await {
         let message = Unfinished::default();
         // Whoever upgrades the connection tells its line what has been handed on.
-        let cut = Cut::default();
         let service = Extension(message.clone()).layer(router.clone());
-        let service = Extension(cut.clone()).layer(service);
-        let activity = Activity::default();
-        let service = TowerToHyperService::new(Watched::new(service, activity.clone()));
-        let (builder, stop) = (Arc::clone(&builder), stop.clone());
+        let (cut, activity) = (Cut::default(), Activity::default());
+        let builder = builder(patience);
+        let service = Watched::new(service, activity.clone(), cut.clone());
+        let service = TowerToHyperService::new(service);
+        let stop = stop.clone();
         let (tls, group) = (tls.clone(), connections.clone());
         let departure = drain.departure();
         connections.spawn(async move {
@@ -154,8 +153,8 @@ async fn open(socket: TcpStream, tls: Option<Tls>, patience: Patience) -> Option
     }
 }
 
-fn builder(patience: Patience) -> Builder<TokioExecutor> {
-    let mut builder = Builder::new(TokioExecutor::new());
+fn builder(patience: Patience) -> Builder<Streams> {
+    let mut builder = Builder::new(Streams);
     builder
         .http1()
         .timer(TokioTimer::new())

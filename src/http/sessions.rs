@@ -63,7 +63,8 @@ impl State {
     }
 }
 
-/// Asks for the end of a connection, a moment later: its client may not take anything, so that nobody else can end it.
+/// Asks for the end of what carries a session, a moment later: its client may not take anything, so that nobody else can end
+/// it. That is the connection, or over HTTP/2 the stream alone.
 #[derive(Debug, Clone, Default)]
 pub struct Cut(CancellationToken);
 
@@ -204,14 +205,15 @@ impl Session {
     /// told to go where there is no room.
     #[must_use]
     pub fn waits(&self, bytes: usize) -> Waiting {
-        let now = self.sessions.now();
-        let mut open = self.sessions.open();
-        open.wait(self.id, bytes, now);
-        open.make_room(now, None);
-        Waiting {
+        self.account().waits(bytes)
+    }
+
+    /// Where others count what they hold for it.
+    #[must_use]
+    pub fn account(&self) -> Account {
+        Account {
             sessions: self.sessions.clone(),
             id: self.id,
-            bytes,
         }
     }
 
@@ -241,6 +243,29 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         self.sessions.open().remove(self.id);
+    }
+}
+
+/// Counts for a session, which may have ended meanwhile.
+#[derive(Debug, Clone)]
+pub struct Account {
+    sessions: Sessions,
+    id: u64,
+}
+
+impl Account {
+    /// See [`Session::waits`].
+    #[must_use]
+    pub fn waits(&self, bytes: usize) -> Waiting {
+        let now = self.sessions.now();
+        let mut open = self.sessions.open();
+        open.wait(self.id, bytes, now);
+        open.make_room(now, None);
+        Waiting {
+            sessions: self.sessions.clone(),
+            id: self.id,
+            bytes,
+        }
     }
 }
 

@@ -58,6 +58,10 @@ pub async fn get(app: App, parts: &Parts, params: &ReadParams) -> Result<Respons
     match open(&app, parts, params, resume).await {
         Ok(stream) => Ok(respond(Body::from_stream(messages(stream)))),
         Err(problem) if resume.is_none() => Err(problem),
+        Err(problem) if problem.kind.is_transient() && app.drain.has_begun() => {
+            let retry = come_back(app.drain.come_back_after());
+            Ok(respond(Body::from(retry)))
+        }
         Err(problem) => Ok(respond(Body::from(last_words(&problem)))),
     }
 }
@@ -235,10 +239,10 @@ impl Stream {
         })
     }
 
-    /// The server goes.
+    /// The server goes: the same hint as a WebSocket gets.
     fn leave(&mut self) -> Bytes {
         self.is_over = true;
-        last_words(&errors::overloaded("the server is shutting down"))
+        come_back(self.app.drain.come_back_after())
     }
 
     /// It is told to go: the browser comes back with the cursor it has.
@@ -302,12 +306,14 @@ fn last_words(problem: &Problem) -> Bytes {
         )
         .into();
     }
-    let base = problem
-        .retry_after
-        .unwrap_or(Duration::from_secs(1))
-        .as_millis();
-    let jitter = rand::rng().random_range(0..2_000_u128);
-    format!("retry: {}\n\n", base.saturating_add(jitter)).into()
+    let base = problem.retry_after.unwrap_or(Duration::from_secs(1));
+    let jitter = rand::rng().random_range(0..2_000);
+    come_back(base.saturating_add(Duration::from_millis(jitter)))
+}
+
+/// When to come back, with the cursor.
+fn come_back(after: Duration) -> Bytes {
+    format!("retry: {}\n\n", after.as_millis()).into()
 }
 
 fn respond(body: Body) -> Response {

@@ -5,12 +5,16 @@
 //! - Whoever listens sees what `/v1/status` would say: no name that another tenant has given. It is made once with such names
 //!   for the tenant that gave them, and once without for all others.
 //! - A listener that is slow gets the newest, not all: nothing piles up.
+//! - A beat does not wait for the database: it says what is known when it is due. What was said a moment ago counts as long as
+//!   the tail reads the log; when it does not, nothing of the database is known.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use chrono::{DateTime, SecondsFormat, Utc};
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 
@@ -20,8 +24,12 @@ use crate::event::Tenant;
 use crate::log::ReadError;
 use crate::log::status::{Database, Holder};
 
-/// Between two beats; and as long the database has for its answer.
+/// Between two beats.
 pub const BEAT: Duration = Duration::from_secs(1);
+/// So long a beat waits for the database. What is said later is the next one's.
+const ANSWER_SOON: Duration = Duration::from_millis(500);
+/// So long what it has said is still true enough.
+const KNOWN_FOR: Duration = Duration::from_secs(5);
 
 /// What a subscription names to get both.
 pub const ALL: &str = "system.*";
@@ -65,8 +73,6 @@ pub type Beats = watch::Receiver<Option<Arc<Beat>>>;
 pub struct System {
     beats: watch::Sender<Option<Arc<Beat>>>,
     made: AtomicU64,
-    /// Whose turn is taken to ask the database: of who began to listen last.
-    asker: Mutex<Option<Tenant>>,
 }
 
 impl Default for System {
@@ -74,7 +80,6 @@ impl Default for System {
         Self {
             beats: watch::channel(None).0,
             made: AtomicU64::new(0),
-            asker: Mutex::default(),
         }
     }
 }
@@ -82,9 +87,7 @@ impl Default for System {
 impl System {
     /// Beats from the next one on; as long as it is kept they are made.
     #[must_use]
-    pub fn listen(&self, tenant: &Tenant) -> Beats {
-        let mut asker = self.asker.lock().unwrap_or_else(PoisonError::into_inner);
-        *asker = Some(tenant.clone());
+    pub fn listen(&self) -> Beats {
         self.beats.subscribe()
     }
 
@@ -93,10 +96,51 @@ impl System {
     pub fn made(&self) -> u64 {
         self.made.load(Ordering::Acquire)
     }
+}
 
-    fn asker(&self) -> Option<Tenant> {
-        let asker = self.asker.lock().unwrap_or_else(PoisonError::into_inner);
-        asker.clone().filter(|_| self.beats.receiver_count() > 0)
+/// What the database has said, and when.
+#[derive(Debug, Clone)]
+struct Known {
+    at: Instant,
+    database: Database,
+    holder: Option<Holder>,
+}
+
+/// What the database says, and who holds the watermark back.
+type Answer = Result<(Database, Option<Holder>), ReadError>;
+
+/// Asks the database for the server itself, one question at a time. It may take longer than until the next beat.
+#[derive(Default)]
+struct Asker {
+    asking: Option<BoxFuture<'static, Answer>>,
+    known: Option<Known>,
+}
+
+impl Asker {
+    /// What the database says, if it does so soon; else what it has said a moment ago, if it is there at all.
+    async fn ask(&mut self, app: &App) -> Option<Known> {
+        let asking = self.asking.get_or_insert_with(|| {
+            let history = app.history.clone();
+            // Nobody's turn but the server's own: no tenant's administrators hold it up, nor it them.
+            async move { crate::log::status::look(&history, &Tenant::nobody()).await }.boxed()
+        });
+        let is_up = app.hub.tail().is_up;
+        // The first answer is worth the wait, where there will be one.
+        let patience = if self.known.is_none() && is_up {
+            BEAT
+        } else {
+            ANSWER_SOON
+        };
+        if let Ok(told) = tokio::time::timeout(patience, asking).await {
+            self.asking = None;
+            self.known = told.ok().map(|(database, holder)| Known {
+                at: Instant::now(),
+                database,
+                holder,
+            });
+        }
+        let is_fresh = |known: &&Known| known.at.elapsed() < KNOWN_FOR && is_up;
+        self.known.as_ref().filter(is_fresh).cloned()
     }
 }
 
@@ -104,27 +148,23 @@ impl System {
 pub async fn run(app: App) {
     let mut beats = tokio::time::interval(BEAT);
     beats.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut asker = Asker::default();
     loop {
         beats.tick().await;
-        if let Some(asker) = app.system.asker() {
-            let Some(beat) = make(&app, &asker).await else {
-                continue;
-            };
-            app.system.made.fetch_add(1, Ordering::AcqRel);
-            app.system.beats.send_replace(Some(Arc::new(beat)));
+        if app.system.beats.receiver_count() == 0 {
+            asker = Asker::default();
+            continue;
         }
+        let known = asker.ask(&app).await;
+        app.system.made.fetch_add(1, Ordering::AcqRel);
+        let beat = make(&app, known);
+        app.system.beats.send_replace(Some(Arc::new(beat)));
     }
 }
 
-/// None if the asker's administrators ask for so much that it must wait.
-async fn make(app: &App, asker: &Tenant) -> Option<Beat> {
-    let asking = crate::log::status::look(&app.history, asker);
-    let told = tokio::time::timeout(BEAT, asking).await;
-    let (database, holder) = match told {
-        Ok(Ok((database, holder))) => (Some(database), holder),
-        Ok(Err(ReadError::Crowded)) => return None,
-        Ok(Err(_)) | Err(_) => (None, None),
-    };
+fn make(app: &App, known: Option<Known>) -> Beat {
+    let (database, holder) =
+        known.map_or((None, None), |known| (Some(known.database), known.holder));
     let owner = holder.as_ref().and_then(Holder::owner).map(str::to_owned);
     let of = |database: Option<Database>, holder: Option<Holder>| {
         serde_json::to_value(status::of(app, database, holder)).unwrap_or_default()
@@ -134,10 +174,10 @@ async fn make(app: &App, asker: &Tenant) -> Option<Beat> {
         (owner, seen)
     });
     let now = DateTime::<Utc>::from(SystemTime::now());
-    Some(Beat {
+    Beat {
         recorded_at: now.to_rfc3339_opts(SecondsFormat::Millis, true),
         health: of(database, holder.map(Holder::without_name)),
         own,
         metrics: metrics::values(app),
-    })
+    }
 }

@@ -192,6 +192,7 @@ async fn a_database_that_takes_nothing_is_tried_by_probes_and_reset_by_operators
     let owner = db.connect().await;
     owner.batch_execute(FULL_DISK).await.unwrap();
     let acme = server.api.with_token(&token::token("acme"));
+    let mut ws = acme.ws().await;
     let refused = send(&acme, None, &json!({"topic": "a.b"})).await;
     assert_eq!(refused.status(), 503);
     until(&server, "open").await;
@@ -215,6 +216,11 @@ async fn a_database_that_takes_nothing_is_tried_by_probes_and_reset_by_operators
     assert!(after > before, "{before} {after}");
     // One a second, not one after the other.
     assert!(after - before <= 7.0, "{before} {after}");
+    // Whoever listens is told of what is so, not of what is tried.
+    assert_eq!(ws.until("notice").await["code"], "writes-fail");
+    ws.send(json!({"type": "ping", "timestamp": 1})).await;
+    let next = ws.next().await.unwrap().unwrap();
+    assert_eq!(next["type"], "pong", "{next}");
     owner
         .batch_execute("DROP TRIGGER full_disk ON tidewire.events")
         .await
@@ -225,6 +231,7 @@ async fn a_database_that_takes_nothing_is_tried_by_probes_and_reset_by_operators
     let done = reset(&acme).await.unwrap();
     assert_eq!(done.status(), 200);
     assert_eq!(done.json::<Value>().await.unwrap()["state"], "closed");
+    assert_eq!(ws.until("notice").await["code"], "database-back");
     assert_eq!(
         send(&acme, None, &json!({"topic": "a.b"})).await.status(),
         201

@@ -7,7 +7,7 @@ use reqwest::Method;
 use serde_json::json;
 use tokio::task::JoinSet;
 
-use crate::support::client::Ws;
+use crate::support::client::{Sse, Ws};
 use crate::support::{Api, Process, Server, TestDb, eventually};
 
 /// What a reader of two servers has seen: where it was told to go, it goes on at the other one.
@@ -194,6 +194,39 @@ async fn readers_leave_one_after_the_other_and_are_served_until_then() {
     let reached = all.iter().filter(|(_, _, has_seen, _)| *has_seen).count();
     assert!(reached > 20, "who has not left yet is served: {reached}");
     assert!(all.iter().all(|(.., code)| *code == 1012));
+}
+
+/// The last `retry:` of a stream that ends.
+async fn last_retry(mut stream: Sse) -> Duration {
+    let mut text = Vec::new();
+    while let Some(piece) = stream.response.chunk().await.unwrap() {
+        text.extend(piece);
+    }
+    let text = String::from_utf8(text).unwrap();
+    assert!(!text.contains("event: error"), "{text}");
+    let mut retries = text.lines().filter_map(|line| line.strip_prefix("retry: "));
+    Duration::from_millis(retries.next_back().unwrap().parse().unwrap())
+}
+
+/// By the same rule as sockets: from the beginning of the drain nobody is kept waiting for more than five seconds.
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_get_the_hint_that_sockets_get() {
+    let db = TestDb::new().await;
+    let server = Server::start_with(&db.url, &["--drain-s", "4"]).await;
+    let mut streams = Vec::new();
+    for _ in 0..30 {
+        let mut stream = server.api.sse("after=latest", None).await.unwrap();
+        assert_eq!(stream.next().await.unwrap().unwrap().event, "live");
+        streams.push(stream);
+    }
+    let mut leaving = JoinSet::new();
+    for stream in streams {
+        leaving.spawn(last_retry(stream));
+    }
+    server.stop().await;
+    let hints: BTreeSet<Duration> = leaving.join_all().await.into_iter().collect();
+    assert!(hints.len() > 15, "each its own: {hints:?}");
+    assert!(hints.last() <= Some(&Duration::from_secs(1)), "{hints:?}");
 }
 
 /// What is accepted is stored and answered, whatever signal comes meanwhile.

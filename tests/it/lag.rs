@@ -150,6 +150,69 @@ async fn who_catches_up_gets_everything() {
     server.stop().await;
 }
 
+/// It rests for its interval while what came falls out of the window: a gap, from where the events ended to the present.
+#[tokio::test(flavor = "multi_thread")]
+async fn who_skips_and_conflates_is_told_of_what_fell_out_within_an_interval() {
+    let db = TestDb::new().await;
+    let server = Server::start_with(&db.url, SMALL_WINDOW).await;
+    let mut ws = server.api.ws().await;
+    let wanted = json!({"type": "subscribe", "id": "s", "on_lag": "skip", "conflate_ms": 3_000});
+    ws.send(wanted).await;
+    ws.until("live").await;
+    write(&server, &db, "big", 0..1, 10).await;
+    let first = ws.until("events").await;
+    let mut place = Place::start();
+    place.take(&first);
+    write(&server, &db, "big", 1..60, EVENT_BYTES).await;
+    let gap = ws.next().await.unwrap().unwrap();
+    assert_eq!(
+        (&gap["type"], &gap["reason"]),
+        (&json!("gap"), &json!("lag"))
+    );
+    assert_eq!(gap["from"], place.cursor, "where the events ended");
+    let to = gap["to"].as_str().unwrap();
+    let before = place.next;
+    while place.cursor.as_str() < to {
+        place.take(&server.api.page(&place.cursor, "&limit=1").await);
+    }
+    assert_eq!(place.cursor, to);
+    assert_eq!(gap["count"], place.next - before, "{gap}");
+    // What had come after the place that it skipped to, and what comes now; two of a subject are one.
+    write(&server, &db, "small", 0..2, 10).await;
+    let mut delivered = u64::try_from(place.next).unwrap();
+    while delivered < 62 {
+        let frame = ws.next().await.unwrap().unwrap();
+        assert_eq!(frame["type"], "events", "{frame}");
+        delivered += u64::try_from(frame["events"].as_array().unwrap().len()).unwrap();
+        delivered += frame["conflated"].as_u64().unwrap_or_default();
+    }
+    assert_eq!(delivered, 62, "each was delivered, left out or skipped");
+    server.stop().await;
+}
+
+/// `on_lag` is a WebSocket's: a stream of server-sent events has its cursor in every message, so it always catches up.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_falls_behind_gets_everything() {
+    let db = TestDb::new().await;
+    let server = Server::start_with(&db.url, SMALL_WINDOW).await;
+    let refused = server.api.sse("after=latest&on_lag=skip", None).await;
+    assert_eq!(refused.unwrap().response.status(), 400);
+    let mut stream = server.api.sse("after=latest", None).await.unwrap();
+    assert_eq!(stream.next().await.unwrap().unwrap().event, "live");
+    for from in (0..EVENTS).step_by(10) {
+        write(&server, &db, "big", from..from + 10, EVENT_BYTES).await;
+    }
+    let mut place = Place::start();
+    while place.next < EVENTS {
+        let (events, cursor) = stream.events().await.unwrap().unwrap();
+        place.take(&json!({"events": events, "cursor": cursor}));
+    }
+    let series = crate::metrics::text(&server.api).await;
+    let lagged = "tidewire_lagged_total{on_lag=\"catch_up\"} 0";
+    assert!(!series.lines().any(|line| line == lagged), "it fell behind");
+    server.stop().await;
+}
+
 /// Its cursor is old, since nothing has matched for long; but it has been given everything that did.
 #[tokio::test]
 async fn a_quiet_subscription_has_not_fallen_behind_however_loud_the_others_are() {

@@ -44,6 +44,25 @@ async fn last_event_id_wins_over_after_and_an_empty_one_means_none() {
     server.stop().await;
 }
 
+/// Whoever has seen the answer's head is in: what is written from then on it gets, whenever it reads on.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_written_once_a_stream_has_its_200_is_delivered() {
+    let db = TestDb::new().await;
+    let server = Server::start(&db).await;
+    for n in 0..50 {
+        let mut stream = server.api.sse("after=latest", None).await.unwrap();
+        assert_eq!(stream.response.status(), StatusCode::OK);
+        let id = format!("e-{n}");
+        server.api.append(&json!({"id": id, "topic": "a"})).await;
+        let (events, _) = stream.events().await.unwrap().unwrap();
+        assert_eq!(
+            events[0]["id"], id,
+            "the first after it, and nothing before"
+        );
+    }
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn the_stream_is_plain_enough_for_every_proxy_and_browser() {
     let db = TestDb::new().await;

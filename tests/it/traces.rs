@@ -5,8 +5,12 @@ use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::http::StatusCode;
+use opentelemetry_proto::tonic::collector::trace::v1::{
+    ExportTracePartialSuccess, ExportTraceServiceResponse,
+};
 use opentelemetry_proto::tonic::trace::v1::Span;
 use opentelemetry_proto::tonic::trace::v1::span::SpanKind;
+use prost::Message as _;
 use reqwest::Method;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
@@ -305,5 +309,58 @@ async fn what_is_left_is_sent_when_the_server_ends() {
     assert!(
         spans.contains_key("append") && spans.contains_key("commit"),
         "{spans:?}"
+    );
+}
+
+/// What a collector takes of a request and what not is its answer's to say, not the status'.
+#[tokio::test]
+async fn spans_that_a_collector_rejects_are_counted_and_told_of_once_in_a_while() {
+    let answer = ExportTraceServiceResponse {
+        partial_success: Some(ExportTracePartialSuccess {
+            rejected_spans: 2,
+            error_message: "too old for this collector".to_owned(),
+        }),
+    };
+    let answer = answer.encode_to_vec();
+    let collector = Collector::answering(StatusCode::OK, move || answer.clone().into()).await;
+    let (db, mut log) = (TestDb::new().await, tempfile::tempfile().unwrap());
+    let arguments = ["--otlp-endpoint", collector.endpoint.as_str()];
+    let server = Process::start_logging(&db.url, &arguments, log.try_clone().unwrap()).await;
+    let mut requests = 0;
+    while requests < 3 {
+        post(
+            &server.api,
+            Some(&traceparent("01")),
+            &json!({"topic": "a"}),
+        )
+        .await;
+        requests = eventually(PATIENCE, || async {
+            let now = collector.requests();
+            (now > requests).then_some(now).ok_or(now)
+        })
+        .await;
+    }
+    eventually(PATIENCE, || async {
+        let (rejected, exported) = (
+            counted(&server.api, "rejected").await,
+            counted(&server.api, "exported").await,
+        );
+        let (sent, requests) = (collector.spans().len(), collector.requests());
+        let (sent, requests) = (
+            u64::try_from(sent).unwrap(),
+            u64::try_from(requests).unwrap(),
+        );
+        let is_right = rejected == 2 * requests && exported == sent - rejected;
+        is_right.then_some(()).ok_or((rejected, exported, sent))
+    })
+    .await;
+    assert_eq!(counted(&server.api, "failed").await, 0);
+    let mut text = String::new();
+    std::io::Seek::rewind(&mut log).unwrap();
+    std::io::Read::read_to_string(&mut log, &mut text).unwrap();
+    assert_eq!(
+        text.matches("too old for this collector").count(),
+        1,
+        "{text}"
     );
 }

@@ -47,6 +47,39 @@ async fn a_cut_at_every_byte_changes_nothing() {
 }
 
 #[tokio::test]
+async fn a_stream_is_open_before_anything_is_read_of_it() {
+    let server = Server::start([]).await;
+    server.store(2, "old");
+    let mut following = follow(&server, Start::After(cursor(2)));
+    assert!(server.log().reads.is_empty());
+    following.open().await.unwrap();
+    assert_eq!(
+        server.log().reads,
+        [cursor(2)],
+        "the server has taken it in"
+    );
+    following.open().await.unwrap();
+    server.store(3, "new");
+    let mut ids = Vec::new();
+    while ids.len() < 3 {
+        if let Step::Events { events, .. } = following.next().await.unwrap().unwrap() {
+            ids.extend(events.iter().map(|event| id_of(event)));
+        }
+    }
+    assert_eq!(ids, ["new-0", "new-1", "new-2"]);
+    assert_eq!(server.log().reads.len(), 1, "once");
+}
+
+#[tokio::test]
+async fn a_server_that_is_full_when_a_stream_is_opened_is_asked_again() {
+    let server = Server::start([Fault::Problem(503, "overloaded", Some(0))]).await;
+    server.store(2, "a");
+    let mut following = follow(&server, Start::Earliest);
+    following.open().await.unwrap();
+    assert_eq!(read(&mut following, 2).await.len(), 2);
+}
+
+#[tokio::test]
 async fn a_cut_before_the_first_event_does_not_move_latest() {
     // The page that resolves it, the stream that breaks, and then both at once.
     let server = Server::start([Fault::Problem(503, "starting", None)]).await;

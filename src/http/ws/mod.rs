@@ -5,6 +5,7 @@ mod conflation;
 mod delivery;
 mod end;
 mod frame;
+mod history;
 mod page;
 mod requests;
 mod socket;

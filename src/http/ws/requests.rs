@@ -62,7 +62,7 @@ impl Socket {
         match frame {
             ClientFrame::Subscribe(wanted) => Box::pin(self.subscribe(*wanted)).await,
             ClientFrame::Unsubscribe { id } => {
-                self.subscriptions.retain(|one| one.id != id);
+                self.forget(&id);
                 self.watching.end(&id);
                 let _ = self.count();
                 self.send(&json!({"type": "unsubscribed", "id": id})).await
@@ -122,7 +122,7 @@ impl Socket {
                 self.send(&json!({"type": "subscribed", "id": id})).await
             }
             Ok(Some(one)) => {
-                let cursor = self.app.hub.identity().encode(one.follower.after());
+                let cursor = self.app.hub.identity().encode(one.after());
                 self.subscriptions.push_back(one);
                 if self.count().is_err() {
                     self.subscriptions.pop_back();
@@ -171,8 +171,16 @@ impl Socket {
         }
     }
 
+    /// Ends the subscription of this name, and what is read for it.
+    fn forget(&mut self, id: &str) {
+        self.subscriptions.retain(|one| one.id != id);
+        if self.history.as_ref().is_some_and(|one| one.id() == id) {
+            self.history = None;
+        }
+    }
+
     /// Says what the subscriptions hold.
-    fn count(&self) -> Result<(), Full> {
+    pub(super) fn count(&self) -> Result<(), Full> {
         let count = self.subscriptions.len().saturating_add(self.watching.len());
         let bytes = size_of::<Subscription>().saturating_mul(count);
         let names = self.names().saturating_mul(SESSION_NAME_BYTES);
@@ -294,7 +302,7 @@ impl Socket {
                     .map(|one| one.id.clone())
                     .collect();
                 for id in lost {
-                    self.subscriptions.retain(|one| one.id != id);
+                    self.forget(&id);
                     let problem =
                         Problem::new(Kind::ForbiddenTopic, "the new credential may not read this");
                     self.send(&frame::error(&problem, None, Some(&id))).await?;

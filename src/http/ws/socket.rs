@@ -1,7 +1,8 @@
 //! The life of one WebSocket.
 //!
 //! # Invariants
-//! - One task, one frame at a time: what the client does not take is not read from the log. It costs its cursors.
+//! - One task, one frame at a time: what the client does not take is not read from the log. It costs its cursors. The
+//!   database is waited for elsewhere (`history`), for one subscription at a time; the others go on.
 //! - A socket that does not take a frame for `SEND_TIMEOUT`, or shows no sign of life for two heartbeats, is closed with
 //!   a code that tells it to resume.
 //! - A connection lives no longer than its credential, nor than the server: whatever it reads is not waited for after that, and
@@ -24,6 +25,7 @@ use uuid::Uuid;
 
 use super::close::Close;
 use super::frame::{self, Encoding};
+use super::history::{self, Reading};
 use super::subscription::Subscription;
 use super::watching::Watching;
 use crate::access::{Lease, Principal};
@@ -62,6 +64,8 @@ pub struct Socket {
     line: WebSocket,
     message: Unfinished,
     pub(super) subscriptions: VecDeque<Subscription>,
+    /// What is read for one of them that is behind.
+    pub(super) history: Option<Reading>,
     /// Those of the server's own topics.
     pub(super) watching: Watching,
     pub(super) wake: Arc<Notify>,
@@ -101,6 +105,7 @@ impl Socket {
             line,
             message,
             subscriptions: VecDeque::new(),
+            history: None,
             watching: Watching::default(),
             wake: Arc::new(Notify::new()),
             work: FuturesUnordered::new(),
@@ -179,6 +184,7 @@ impl Socket {
                 () = wake.notified(), if !is_behind => {}
                 () = &mut rested, if rests_until.is_some() && !is_behind => {}
                 _ = heartbeat.tick() => self.beat().await?,
+                answer = history::answer(&mut self.history) => self.deliver_past(answer.ok_or(None)?).await?,
                 mut notice = outage.notice() => {
                     if let Some(frame) = notice.as_object_mut() {
                         frame.insert("type".into(), "notice".into());
@@ -217,14 +223,18 @@ impl Socket {
     }
 
     fn has_news(&self) -> bool {
-        self.subscriptions.iter().any(Subscription::has_news)
+        self.subscriptions.iter().any(|one| self.is_next(one))
+    }
+
+    /// Whether a subscription is to be read now.
+    pub(super) fn is_next(&self, one: &Subscription) -> bool {
+        one.has_news() && !(one.waits_for_history && self.history.is_some())
     }
 
     /// When a subscription that rests is to be read again.
     fn rested(&self) -> Option<tokio::time::Instant> {
-        let rests = self.subscriptions.iter().filter_map(|one| one.rests_until);
-        let now = tokio::time::Instant::now();
-        rests.filter(|until| *until > now).min()
+        let rests = self.subscriptions.iter();
+        rests.filter_map(Subscription::rests_until).min()
     }
 
     fn welcome(&self) -> serde_json::Value {

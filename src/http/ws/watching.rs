@@ -99,7 +99,7 @@ impl Watching {
             app.audit.read(principal, Doing::Subscribed, &filter);
         }
         if self.beats.is_none() {
-            self.beats = Some(app.system.listen(&principal.tenant));
+            self.beats = Some(app.system.listen());
         }
         self.each.push(Watch {
             id: wanted.id,

@@ -2,12 +2,10 @@
 //!
 //! # Invariants
 //! - One request at a time, each with an end; what cannot be sent is dropped and counted, never tried again.
-//! - The collector is not trusted: what it answers is bounded, and it sends nobody elsewhere.
-//! - Its state is logged when it changes, not for each request.
+//! - Its state is logged when it changes, not for each request; what it rejects of requests that it takes, once a minute.
 
 use std::time::Duration;
 
-use opentelemetry_http::{Bytes, HttpClient, HttpError, Request, Response};
 use opentelemetry_otlp::{
     ExporterBuildError, RetryPolicy, SpanExporter, WithExportConfig as _, WithHttpConfig as _,
 };
@@ -17,6 +15,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 
+use super::collector::{Collector, Partial, Said};
 use super::span::SpanData;
 use super::{Inner, Sampling, Traces};
 use crate::telemetry::Metrics;
@@ -32,8 +31,8 @@ const BATCH_WAIT: Duration = Duration::from_secs(1);
 const TIMEOUT: Duration = Duration::from_secs(5);
 /// How long what is left is sent at the end.
 const FLUSH: Duration = Duration::from_secs(2);
-/// Bytes of an answer.
-const ANSWER_BYTES_MAX: usize = 64 << 10;
+/// Between two lines about what is rejected.
+const REJECTED_REST: Duration = Duration::from_mins(1);
 
 /// Where spans go, and which.
 #[derive(Debug, Clone)]
@@ -62,33 +61,34 @@ pub enum ExporterError {
 pub struct Exporter {
     spans: mpsc::Receiver<SpanData>,
     collector: SpanExporter,
+    /// What the collector has said of the last request.
+    said: Said,
     metrics: Metrics,
     is_up: Option<bool>,
+    rejected: Rejected,
 }
 
-/// The collector, as the exporter sees it.
-#[derive(Debug)]
-struct Collector(reqwest::Client);
+/// What has been rejected since the last line about it.
+#[derive(Debug, Default)]
+struct Rejected {
+    spans: u64,
+    told_at: Option<Instant>,
+}
 
-/// More than an answer may hold.
-#[derive(Debug, thiserror::Error)]
-#[error("the collector's answer is longer than {ANSWER_BYTES_MAX} bytes")]
-struct TooLong;
-
-#[async_trait::async_trait]
-impl HttpClient for Collector {
-    async fn send_bytes(&self, request: Request<Bytes>) -> Result<Response<Bytes>, HttpError> {
-        let mut answer = self.0.execute(request.try_into()?).await?;
-        let mut body = Vec::new();
-        while let Some(piece) = answer.chunk().await? {
-            if body.len().saturating_add(piece.len()) > ANSWER_BYTES_MAX {
-                return Err(TooLong.into());
-            }
-            body.extend_from_slice(&piece);
+impl Rejected {
+    /// Logs it, once in a while.
+    fn tell(&mut self, spans: u64, message: &str) {
+        self.spans = self.spans.saturating_add(spans);
+        let is_due = self.told_at.is_none_or(|at| at.elapsed() >= REJECTED_REST);
+        if is_due {
+            self.told_at = Some(Instant::now());
+            let spans = std::mem::take(&mut self.spans);
+            tracing::warn!(
+                spans,
+                message,
+                "the collector takes requests, but not all of their spans, or has something to say of them"
+            );
         }
-        let mut response = Response::new(body.into());
-        *response.status_mut() = answer.status();
-        Ok(response)
     }
 }
 
@@ -108,9 +108,10 @@ impl Exporter {
             // A machine without any root certificate can still talk to a collector nearby.
             client = client.tls_certs_only(std::iter::empty());
         }
+        let said = Said::default();
         let mut collector = SpanExporter::builder()
             .with_http()
-            .with_http_client(Collector(client.build()?))
+            .with_http_client(Collector::new(client.build()?, said.clone()))
             .with_endpoint(settings.endpoint)
             .with_retry_policy(RetryPolicy::disabled())
             .build()?;
@@ -128,8 +129,10 @@ impl Exporter {
         let exporter = Self {
             spans,
             collector,
+            said,
             metrics: metrics.clone(),
             is_up: None,
+            rejected: Rejected::default(),
         };
         Ok((metrics, exporter))
     }
@@ -186,13 +189,21 @@ impl Exporter {
             Ok(Err(error)) => Some(error.to_string()),
             Err(_) => Some("it took too long".to_owned()),
         };
-        let fate = if failure.is_none() {
-            SpanFate::Exported
-        } else {
-            SpanFate::Failed
-        };
-        self.metrics.spans.count(fate, spans);
+        let partial = self.said.take();
         let is_up = failure.is_none();
+        if !is_up {
+            self.metrics.spans.count(SpanFate::Failed, spans);
+        } else if let Some(Partial { rejected, message }) = partial {
+            // It cannot reject more than it was sent.
+            let rejected = rejected.min(u64::try_from(spans).unwrap_or(u64::MAX));
+            let gone = usize::try_from(rejected).unwrap_or(usize::MAX);
+            self.metrics.spans.count(SpanFate::Rejected, gone);
+            let taken = spans.saturating_sub(gone);
+            self.metrics.spans.count(SpanFate::Exported, taken);
+            self.rejected.tell(rejected, &message);
+        } else {
+            self.metrics.spans.count(SpanFate::Exported, spans);
+        }
         match (self.is_up.replace(is_up), failure) {
             (Some(true) | None, Some(error)) => {
                 tracing::warn!(

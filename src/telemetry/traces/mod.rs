@@ -8,6 +8,7 @@
 //! - Nobody waits for the collector: at the bound of the queue a span is dropped, and counted.
 
 mod appending;
+mod collector;
 mod export;
 mod sampler;
 mod span;
