@@ -14,10 +14,11 @@ use super::report::Figures;
 use super::run::Plan;
 use crate::client::exchange::Content;
 use crate::client::{Client, Exchange, pause};
-use crate::event::limits::AUDIT_DAYS_MIN;
 
 /// What all runs write.
 const OWN: &str = "check.*";
+/// For how long reserved tenants keep what their log says of itself: the server allows no less.
+const OWN_LOG_DAYS: i32 = 365;
 /// Events of one page.
 const PAGE: &str = "1000";
 /// How long the server may take to say whose log it is.
@@ -193,7 +194,7 @@ impl Probe {
             // Nobody else can set a rule for a reserved tenant: without the second, what its log says of itself would be kept for ever,
             // and with it each chunk of everybody's in which a run has been.
             let rules: &[(&str, i32)] = if self.is_reserved {
-                &[("*", 1), ("tidewire.*", AUDIT_DAYS_MIN)]
+                &[("*", 1), ("tidewire.*", OWN_LOG_DAYS)]
             } else {
                 &[(OWN, 1)]
             };

@@ -178,8 +178,6 @@ pub const KEY_LOOKUPS_MAX: usize = 4;
 
 /// Rules of retention that a tenant may have. More: `409`.
 pub const RULES_MAX: i64 = 100;
-/// Days for which what the log says of itself is kept at least: nobody wipes away at once who did what.
-pub const AUDIT_DAYS_MIN: i32 = 365;
 /// Watches that a tenant may have. More: `409`.
 pub const WATCHES_MAX: i64 = 100;
 /// Topic patterns of a watch. More: `400`.

@@ -6,17 +6,20 @@
 //! - No issue names another tenant, or anything that a client chose.
 
 mod consumers;
+mod latency;
 
 use std::time::Duration;
 
 use serde::Serialize;
 
+pub use latency::Latency;
+
 use super::app::App;
 use crate::access::looks::{Cause, Late};
+use crate::event::ByPriority;
 use crate::event::limits::{
     APPEND_QUEUE_BYTES_MAX, APPEND_QUEUE_MAX, BODIES_BYTES_MAX, MESSAGES_BYTES_MAX,
 };
-use crate::event::{ByPriority, Priority};
 use crate::feed::Hub;
 use crate::log::status::{Database, Holder, UndueLock};
 use crate::log::wakeup::{NotifyMode, WakeUp};
@@ -32,8 +35,6 @@ const CLOCKS_S: f64 = 5.0;
 const CLOCK_BACK_S: f64 = 10.0;
 /// And readers that wait for history, if there are more of them.
 const BEHIND: usize = 1_000;
-/// And a latency, if so many events say so.
-const OBSERVED_MIN: u64 = 100;
 
 /// Something that an operator should know.
 #[derive(Debug, Clone, Serialize, PartialEq, Eq)]
@@ -46,29 +47,6 @@ pub struct Issue {
     pub advice: String,
     /// Taken off the health score.
     pub weight: u8,
-}
-
-/// From receipt to the line of a live reader, of the last minute.
-#[derive(Debug, Clone, Copy, Serialize)]
-pub struct Latency {
-    /// Events that were measured.
-    pub events: u64,
-    /// Half of them took no longer.
-    pub p50_ms: f64,
-    /// 95 of 100 took no longer.
-    pub p95_ms: f64,
-    /// 99 of 100 took no longer.
-    pub p99_ms: f64,
-}
-
-/// A class's target: which quantile is to be below what.
-#[must_use]
-pub const fn target(priority: Priority) -> (&'static str, Duration) {
-    match priority {
-        Priority::Critical | Priority::High => ("p95", Duration::from_millis(50)),
-        Priority::Normal => ("p99", Duration::from_millis(100)),
-        Priority::Low => ("p99", Duration::from_millis(500)),
-    }
 }
 
 /// What was seen of the whole server at one moment.
@@ -118,7 +96,7 @@ pub fn issues(app: &App, observed: &Observed) -> Vec<Issue> {
         issues.extend(gone_back(database));
         issues.extend(late_audit(database, app.audit.late_after()));
     }
-    issues.extend(slow(&observed.latency));
+    issues.extend(latency::slow(&observed.latency));
     issues.sort_by_key(|issue| std::cmp::Reverse(issue.weight));
     issues
 }
@@ -371,32 +349,4 @@ fn late_audit(database: &Database, late_after: Duration) -> Option<Issue> {
             "see the server's log, and run `SELECT tidewire.record_sql_appends()` until it returns 0",
         )
     })
-}
-
-fn slow(latency: &ByPriority<Option<Latency>>) -> Vec<Issue> {
-    let of_class = |priority: Priority| {
-        let seen = (*latency.of(priority))?;
-        let (quantile, most) = target(priority);
-        let took = if quantile == "p95" {
-            seen.p95_ms
-        } else {
-            seen.p99_ms
-        };
-        let is_slow = seen.events >= OBSERVED_MIN && took > most.as_secs_f64() * 1e3;
-        is_slow.then(|| {
-            let code = match priority {
-                Priority::Critical => "slow-critical",
-                Priority::High => "slow-high",
-                Priority::Normal => "slow-normal",
-                Priority::Low => "slow-low",
-            };
-            issue(
-                code,
-                10,
-                format!("{quantile} from receipt to reader was {took:.0} ms in the last minute; the target is {} ms", most.as_millis()),
-                "see tidewire_append_wait_seconds, tidewire_batch_seconds and tidewire_visible_seconds for where it goes",
-            )
-        })
-    };
-    Priority::ALL.into_iter().filter_map(of_class).collect()
 }

@@ -19,10 +19,12 @@ use super::errors;
 use super::problem::{Kind, Problem};
 use crate::access::Principal;
 use crate::event::TopicPattern;
-use crate::event::limits::{AUDIT_DAYS_MIN, RULES_MAX};
+use crate::event::limits::RULES_MAX;
 use crate::log::ReadError;
 
 const DAYS_MAX: i32 = 36_500;
+/// The log's own topics say who did what: nobody wipes that away at once.
+const AUDIT_DAYS_MIN: i32 = 365;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -168,7 +168,8 @@ impl Socket {
             // Whoever has much to read listens to the client now and then.
             while is_behind && pages < PAGES_PER_TURN && !self.must_end() {
                 pages = pages.saturating_add(1);
-                self.deliver().await?;
+                // Boxed, as what sends events is: an idle socket keeps no room for it.
+                Box::pin(self.deliver()).await?;
                 is_behind = self.has_news();
             }
             pages = 0;
@@ -183,8 +184,8 @@ impl Socket {
                 why = &mut dropped => return Err(Some(why.into())),
                 () = wake.notified(), if !is_behind => {}
                 () = &mut rested, if rests_until.is_some() && !is_behind => {}
-                _ = heartbeat.tick() => self.beat().await?,
-                answer = history::answer(&mut self.history) => self.deliver_past(answer.ok_or(None)?).await?,
+                _ = heartbeat.tick() => Box::pin(self.beat()).await?,
+                answer = history::answer(&mut self.history) => Box::pin(self.deliver_past(answer.ok_or(None)?)).await?,
                 mut notice = outage.notice() => {
                     if let Some(frame) = notice.as_object_mut() {
                         frame.insert("type".into(), "notice".into());
